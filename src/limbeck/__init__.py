@@ -1,0 +1,1 @@
+"""Limbeck distils large language models: a big teacher makes a small student better."""
