@@ -57,12 +57,16 @@ class EncodedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerRow:
-    """One answer of one model: corpus × decoding seed × example; `scores` by the scorer's name."""
+    """One answer of one model: corpus × decoding seed × example; `scores` by the scorer's name.
+
+    `tokens` are the ids as they were drawn, end-of-turn included: text does not always encode back to them.
+    """
 
     corpus: str
     seed: int
     id: str
     text: str
+    tokens: tuple[int, ...] = ()
     num_tokens: int
     stopped: bool
     references: tuple[str, ...] = ()

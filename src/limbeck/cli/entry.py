@@ -1,0 +1,98 @@
+"""The command `limbeck`: its verbs, and how what goes wrong becomes a message and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped but resumable, 130 interrupted. Heavy libraries are imported by
+the verb that needs them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from limbeck.cli.evaluate import evaluate
+from limbeck.cli.fetch import fetch
+from limbeck.cli.init import init
+from limbeck.cli.quickstart import quickstart
+from limbeck.cli.report import report
+from limbeck.cli.shrink import shrink
+from limbeck.cli.train import train
+from limbeck.errors import LimbeckError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_FAILED, _RESUMABLE, _INTERRUPTED = 1, 75, 130
+
+app = typer.Typer(
+    name="limbeck",
+    help="Distil large language models: a big teacher makes a small student better.",
+    epilog="--debug after any verb (or LIMBECK_DEBUG=1) shows the traceback of an error.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for _verb in (quickstart, init, train, evaluate, report, shrink, fetch):
+    app.command()(_verb)
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from limbeck import __version__
+
+        typer.echo(f"limbeck {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Distil large language models: a big teacher makes a small student better."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code. What went wrong is printed in plain text, never as a traceback unasked."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    is_debug = "--debug" in given or os.environ.get("LIMBECK_DEBUG", "0") not in ("", "0")
+    command = typer.main.get_command(app)
+    try:
+        command.main(args=[each for each in given if each != "--debug"], prog_name="limbeck")
+    except SystemExit as stop:
+        return _code(stop.code)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except Exception as error:
+        if is_debug:
+            traceback.print_exc()
+        message, code = _explained(error)
+        hint = "" if is_debug or isinstance(error, LimbeckError) else "\n  run again with --debug to see where"
+        print(f"error: {message}{hint}", file=sys.stderr)
+        return code
+    return 0
+
+
+def _code(code: object) -> int:
+    if code is None:
+        return 0
+    return code if isinstance(code, int) else _FAILED
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """What went wrong in words, and the exit code."""
+    if isinstance(error, LimbeckError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        place = f" for {error.filename}" if error.filename else ""
+        return (
+            f"no space left on the disk{place}; make room and run the command again (train: with --resume)",
+            _RESUMABLE,
+        )
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first}", _FAILED

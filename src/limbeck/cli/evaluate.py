@@ -1,0 +1,57 @@
+"""`limbeck evaluate`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="A run, a model's folder, a hub id or a packaged name.", metavar="MODEL")
+    ],
+    corpora: Annotated[str, typer.Option(help="Corpora, files or hub ids, with commas between.", metavar="A,B")],
+    root: Annotated[Path | None, typer.Option(help="Folder of the named corpora.")] = None,
+    seeds: Annotated[str, typer.Option(help="Decoding seeds, with commas between.")] = "10,20,30,40,50",
+    decoding: Annotated[str, typer.Option(help="How answers are drawn: plain or paper.")] = "plain",
+    teacher: Annotated[str | None, typer.Option(help="Model to measure the distance from.")] = None,
+    max_rows: Annotated[int | None, typer.Option(min=1, help="Rows of each corpus; all if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the answers.")] = None,
+) -> None:
+    """Draw a model's answers, keep them as rows, and score them.
+
+    A stopped evaluation goes on where it was when the same command is given again.
+    """
+    import limbeck
+
+    results = limbeck.evaluate(
+        Path(model) if Path(model).exists() else model,
+        _names(corpora),
+        decoding=decoding,
+        seeds=_numbers(seeds),
+        out=out,
+        root=root,
+        teacher=teacher,
+        max_rows=max_rows,
+    )
+    typer.echo(results.table().text(width=shutil.get_terminal_size((80, 24)).columns))
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise typer.BadParameter("name at least one corpus", param_hint="--corpora")
+    return names
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(number) for number in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"'{text}' is not a list like 10,20,30", param_hint="--seeds") from error
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise typer.BadParameter(f"'{text}': seeds are different numbers of at least 0", param_hint="--seeds")
+    return seeds

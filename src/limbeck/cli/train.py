@@ -1,0 +1,31 @@
+"""`limbeck train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe file, or the folder of a run.", metavar="RECIPE")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="Settings on top of it: train.steps=100", metavar="[KEY=VALUE]...")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    run: Annotated[Path | None, typer.Option("--run", help="Folder of the run; the same as run=DIR.")] = None,
+) -> None:
+    """Distil a student as a recipe says.
+
+    A stopped run goes on with --resume and ends as if it had never been stopped.
+    """
+    import limbeck
+
+    # As JSON, which is YAML: a folder's name may hold anything.
+    named = [] if run is None else [f"run={json.dumps(str(run))}"]
+    done = limbeck.train(recipe, *(settings or []), *named, resume=resume)
+    typer.echo(f"run: {done.directory}")
+    if done.best is not None:
+        typer.echo(f"best: step {done.best['step']}")

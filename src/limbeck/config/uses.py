@@ -1,0 +1,125 @@
+"""Settings that contradict each other, or that nothing would read: errors, because a run would not do what they say."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from limbeck.config.reading import Draft
+from limbeck.config.sections import DataSection, ModelsSection, SamplingSection, TrainSection, ValidateSection
+from limbeck.errors import ConfigError
+
+
+def check_uses(
+    *,
+    models: ModelsSection,
+    data: DataSection,
+    sampling: SamplingSection,
+    train: TrainSection,
+    validate: ValidateSection,
+    method: Any,
+    draft: Draft,
+) -> None:
+    """Raise `ConfigError` for the first contradiction or unused setting; a key at its default counts as not set."""
+    found = [
+        *_teacher(models, method, draft),
+        *_lengths(models, data, train),
+        *_drawing(data, sampling, validate, method, draft),
+        *_schedule(train, validate),
+    ]
+    if found:
+        key, message = found[0]
+        raise ConfigError(f"{message}\n  {draft.where(tuple(key.split('.')))}")
+
+
+def needs_teacher(method: Any) -> bool:
+    """Whether a term of the method that has a weight reads the teacher."""
+    return any(term.needs_teacher for term in method.objective().terms.values())
+
+
+def only_fixed(source: Any) -> bool:
+    """Whether every row comes with the response that the corpus has."""
+    from limbeck.sequences import Fixed, Source
+
+    if isinstance(source, Fixed):
+        return True
+    parts = dataclasses.fields(source) if dataclasses.is_dataclass(source) else ()
+    values = [getattr(source, part.name) for part in parts]
+    inside = [value for value in values if isinstance(value, Source)]
+    return bool(inside) and all(only_fixed(part) for part in inside)
+
+
+_Found = list[tuple[str, str]]
+
+
+def _teacher(models: ModelsSection, method: Any, draft: Draft) -> _Found:
+    base = draft.values["method"]["base"]
+    if not method.objective().terms:
+        return [("method.weights", f"every weight of {base} is 0, so nothing would be learned; raise one of them")]
+    if needs_teacher(method):
+        missing = f"models.teacher is missing; {base} matches a teacher. Name a model, or choose method.base: sft"
+        return [] if models.teacher else [("models.teacher", missing)]
+    unread = "which nothing reads"
+    if models.teacher:
+        way_out = "delete it, or pass models.teacher=null"
+        return [("models.teacher", f"models.teacher is '{models.teacher}', {unread}: {base} has no teacher; {way_out}")]
+    keys = {"teacher_dtype": models.teacher_dtype, "teacher_device": models.teacher_device}
+    return [
+        (f"models.{key}", f"models.{key} is '{value}', {unread}: there is no teacher; delete it")
+        for key, value in keys.items()
+        if value != "auto"
+    ]
+
+
+def _lengths(models: ModelsSection, data: DataSection, train: TrainSection) -> _Found:
+    found: _Found = []
+    if data.max_prompt >= data.max_length:
+        found.append(
+            (
+                "data.max_prompt",
+                f"data.max_prompt is {data.max_prompt} and data.max_length {data.max_length}: a prompt of full length "
+                "would leave no room for a response. Lower max_prompt or raise max_length",
+            )
+        )
+    if isinstance(train.micro_rows, int) and train.micro_rows > train.batch_rows:
+        message = f"train.micro_rows is {train.micro_rows}, more than the {train.batch_rows} of train.batch_rows"
+        found.append(("train.micro_rows", f"{message}; allowed: auto, or 1 to {train.batch_rows}"))
+    if models.chat_template_kwargs and data.template == "paper":
+        message = "models.chat_template_kwargs is set, but data.template is 'paper', which has no arguments; delete one"
+        found.append(("models.chat_template_kwargs", message))
+    return found
+
+
+def _drawing(
+    data: DataSection, sampling: SamplingSection, validate: ValidateSection, method: Any, draft: Draft
+) -> _Found:
+    base = draft.values["method"]["base"]
+    is_fixed = only_fixed(method.sequences)
+    if data.train_on == "all" and not is_fixed:
+        message = f"data.train_on is 'all', but {base} draws its own last responses; allowed: last"
+        return [("data.train_on", f"{message} (all goes with fixed responses only: sft, kd)")]
+    is_drawn = not is_fixed or (validate.metric == "rouge-l" and validate.every is not None)
+    values, standard = dataclasses.asdict(sampling), dataclasses.asdict(SamplingSection())
+    for key in ("temperature", "top_p", "top_k"):
+        name = f"sampling.{key}"
+        if values[key] != standard[key] and not is_drawn:
+            message = (
+                f"{name} is {values[key]}, which nothing reads: neither {base} nor the validation draws; delete it"
+            )
+            return [(name, message)]
+        if values[key] != standard[key] and key != "temperature" and sampling.temperature == 0:
+            return [(name, f"{name} is {values[key]}, which greedy decoding (temperature 0) never reads; delete it")]
+    return []
+
+
+def _schedule(train: TrainSection, validate: ValidateSection) -> _Found:
+    if train.steps is not None and train.epochs != TrainSection().epochs:
+        message = f"train.epochs is {train.epochs} and train.steps {train.steps}: only one can say how long a run is"
+        return [("train.epochs", f"{message}; delete train.epochs (or set it to 1), or set train.steps to null")]
+    if train.stop_after is not None and validate.every is None:
+        message = f"train.stop_after is {train.stop_after}, but validate.every is null: nothing is ever validated"
+        return [("train.stop_after", f"{message}; delete one")]
+    if train.schedule == "constant" and train.final_learning_rate != 0:
+        message = f"train.final_learning_rate is {train.final_learning_rate}, which a constant schedule never reaches"
+        return [("train.final_learning_rate", f"{message}; delete it, or choose cosine or linear")]
+    return []

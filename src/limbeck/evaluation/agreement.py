@@ -1,0 +1,71 @@
+"""How far a student's distributions are from its teacher's, token by token, summed by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from limbeck.losses.divergences import TVD, ForwardKL, ReverseKL
+from limbeck.losses.fused import HiddenView, token_scores
+from limbeck.losses.match import Likelihood, TokenScores
+from limbeck.models.scoring import Scorer, per_row, scored_tokens, split_rows
+from limbeck.types import Sequences
+
+COLUMNS = ("kl_teacher_student", "kl_student_teacher", "top1_agreement", "acceptance", "cross_entropy")
+
+
+def token_values(scores: TokenScores) -> dict[str, Float[Tensor, " n"]]:
+    """Each column at each token.
+
+        kl_teacher_student  KL(t‖s)            kl_student_teacher  KL(s‖t)             nats
+        top1_agreement      [argmax t = argmax s]
+        acceptance          1 − TVD(t, s) = Σ_v min(t_v, s_v), the chance that a speculative draft token is accepted
+        cross_entropy       −log s(token)                                              nats
+
+    Without a teacher there is only the last.
+    """
+    values = {"cross_entropy": Likelihood()(scores)}
+    target = scores.target_logp
+    if target is not None:
+        student = scores.student_logp
+        values["kl_teacher_student"] = ForwardKL()(target_logp=target, student_logp=student)
+        values["kl_student_teacher"] = ReverseKL()(target_logp=target, student_logp=student)
+        values["top1_agreement"] = (target.argmax(dim=-1) == student.argmax(dim=-1)).float()
+        values["acceptance"] = 1.0 - TVD()(target_logp=target, student_logp=student)
+    return values
+
+
+@torch.no_grad()
+def agreement_rows(
+    sequences: Sequences, *, ids: Sequence[str], student: Scorer, teacher: Scorer | None, chunk: int, group_rows: int
+) -> Iterator[list[dict[str, Any]]]:
+    """One dictionary a row, group by group: `id`, `num_tokens`, and in `scores` each column's mean over the row's tokens.
+
+    A row without a scored token has `num_tokens` 0 and no scores. Rows on disk come first; averages are made of them.
+    """
+    device = next(student.model.parameters()).device
+    for group in split_rows(sequences, group_rows):
+        part = sequences.rows(group).to(device)
+        where = scored_tokens(part)
+        hidden_ND = student.predicting(part, where)
+        views: list[HiddenView] = []
+        if teacher is not None:
+            home = next(teacher.model.parameters()).device
+            moved = part.to(home)
+            views.append(teacher.view(moved, scored_tokens(moved)))
+        collected: dict[str, list[Tensor]] = {}
+        for scores in token_scores(hidden_ND, head=student.head, tokens_N=where.tokens, views=views, chunk=chunk):
+            for name, value in token_values(scores).items():
+                collected.setdefault(name, []).append(value)
+        sums = {name: per_row(torch.cat(parts), where, rows=len(part)) for name, parts in collected.items()}
+        counts = part.is_response[:, 1:].sum(dim=1).tolist()
+        yield [_row(ids[row], place, counts[place], sums) for place, row in enumerate(group)]
+
+
+def _row(id: str, place: int, count: int, sums: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    means = {name: float(total[place]) / count for name, (total, _) in sums.items()} if count else {}
+    return {"id": id, "num_tokens": count, "scores": means}

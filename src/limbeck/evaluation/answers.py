@@ -1,0 +1,155 @@
+"""Answers as rows: corpus × decoding seed × example, drawn in fixed batches, appended to disk batch by batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as settings
+
+from limbeck.data.tokenizing import Encoder
+from limbeck.errors import CheckpointError
+from limbeck.models.extending import Decoder, extend
+from limbeck.models.sampling import Sampling
+from limbeck.records import AnswerRow, Example
+from limbeck.registry import Registry
+from limbeck.seeds import RowNoise, Seeds
+from limbeck.types import RowKey, pack_rows
+
+_PURPOSE = "answer"
+
+
+@settings(frozen=True, config=ConfigDict(extra="forbid"))
+class Decoding:
+    """How answers are drawn; recorded with them. `temperature` 0 is greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    no_repeat_ngram: int = 0
+    max_new_tokens: int = 256
+
+
+DECODINGS: Registry[Decoding] = Registry(
+    "decoding preset",
+    {
+        "plain": Decoding(),
+        "paper": Decoding(no_repeat_ngram=6),
+        "greedy": Decoding(temperature=0.0),
+    },
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answerer:
+    """A decoder with all that is needed to turn an example into text."""
+
+    decoder: Decoder
+    encoder: Encoder
+    stop_ids: frozenset[int]
+    banned_ids: frozenset[int]
+    pad_id: int
+    device: torch.device
+    batch_rows: int = 16
+    max_length: int | None = None
+
+    def answers(
+        self, examples: Sequence[Example], *, corpus: str, seed: int, decoding: Decoding, skip: frozenset[str] = frozenset()
+    ) -> Iterator[list[AnswerRow]]:
+        """The answers, a batch at a time, longest prompts first; batches whose ids are all in `skip` are left out.
+
+        The uniforms of a row come from its key (corpus, id, seed): the same student answers the same again.
+        """
+        sampling = Sampling(
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            top_k=decoding.top_k,
+            no_repeat_ngram=decoding.no_repeat_ngram,
+            stop_ids=self.stop_ids,
+            banned_ids=self.banned_ids,
+        )
+        prompts = {example.id: self.encoder.prompt(example) for example in examples}
+        by_id = {example.id: example for example in examples}
+        for group in self.plan(prompts):
+            if skip.issuperset(group):
+                continue
+            keys: list[RowKey] = [(corpus, id, seed) for id in group]
+            rows = [prompts[id] for id in group]
+            packed = pack_rows(
+                rows, [[False] * len(row) for row in rows], origin=["prompt"] * len(rows), keys=keys, pad_id=self.pad_id
+            ).to(self.device)
+            limit = packed.lengths + decoding.max_new_tokens
+            extension = extend(
+                self.decoder,
+                packed,
+                start=packed.lengths,
+                limit=limit if self.max_length is None else limit.clamp(max=self.max_length),
+                rows=torch.ones(len(rows), dtype=torch.bool),
+                sampling=sampling,
+                noise=RowNoise([Seeds(0).child(_PURPOSE, *key) for key in keys]),
+            )
+            yield [
+                self._row(by_id[id], place, extension.sequences, bool(extension.stopped[place]), corpus, seed)
+                for place, id in enumerate(group)
+            ]
+
+    def plan(self, prompts: dict[str, tuple[int, ...]]) -> list[list[str]]:
+        """Ids in batches of like prompt length."""
+        order = sorted(prompts, key=lambda id: (-len(prompts[id]), id))
+        return [order[first : first + self.batch_rows] for first in range(0, len(order), self.batch_rows)]
+
+    def _row(self, example: Example, place: int, sequences: Any, stopped: bool, corpus: str, seed: int) -> AnswerRow:
+        ids = sequences.tokens[place][sequences.is_response[place]].tolist()
+        return AnswerRow(
+            corpus=corpus,
+            seed=seed,
+            id=example.id,
+            text=self.encoder.decode(ids),
+            tokens=tuple(ids),
+            num_tokens=len(ids),
+            stopped=stopped,
+            references=example.references,
+            category=example.category,
+            scores={},
+        )
+
+
+class AnswerFile:
+    """Answers on disk: a header line that says how they were drawn, then one row a line.
+
+    A kill loses at most the batch in progress: a half-written last line is dropped, and an unfinished batch is drawn
+    again whole, so that its shapes, and with them its answers, are the same.
+    """
+
+    def __init__(self, path: Path, *, header: dict[str, Any]) -> None:
+        self.path = path
+        self.header = header
+
+    def existing(self) -> list[dict[str, Any]]:
+        """The rows that are there; creates the file. Raises `CheckpointError` if it was drawn under another header."""
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps(self.header, ensure_ascii=False) + "\n", encoding="utf-8")
+            return []
+        text = self.path.read_text(encoding="utf-8")
+        whole_text = text[: text.rfind("\n") + 1]
+        lines = whole_text.splitlines()
+        if not lines or json.loads(lines[0]) != self.header:
+            raise CheckpointError(
+                f"{self.path} holds answers that were drawn otherwise (model, decoding, seed, corpus or batches differ).\n"
+                "  Choose another --out, or remove that file."
+            )
+        if whole_text != text:
+            self.path.write_text(whole_text, encoding="utf-8")
+        return [json.loads(line) for line in lines[1:]]
+
+    def append(self, rows: Sequence[AnswerRow]) -> None:
+        """One batch of answers."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows))
+            file.flush()

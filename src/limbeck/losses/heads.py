@@ -1,0 +1,77 @@
+"""A language-model head: the only road from hidden states to log-probabilities over the shared vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+# glibc gives blocks above 32 MiB back to the kernel at every free, and the page faults of taking them again cost more
+# than the arithmetic; a chunk's largest temporary therefore stays below that on a CPU.
+_CPU_CHUNK_BYTES = 24 * 2**20
+_GPU_CHUNK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """`z = softcap·tanh(scale·(h·Wᵀ + b) / softcap)` over the first `size` ids, −inf where `shared` is false.
+
+    `weight` is `[V_model, D]`, or None where the "hidden states" are logits already (the dense path). `size` and
+    `shared` are the pair's vocabulary rule; softmax comes after them, so that dropped ids carry no probability.
+    """
+
+    weight: Float[Tensor, "width D"] | None
+    bias: Float[Tensor, " width"] | None = None
+    size: int
+    shared: Bool[Tensor, " V"] | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def raw(self, hidden: Float[Tensor, "n D"]) -> Float[Tensor, "n V"]:
+        """The linear part, in the dtype of `hidden`."""
+        if self.weight is None:
+            return hidden[:, : self.size]
+        weight, bias = self.weight[: self.size], self.bias
+        bias = None if bias is None else bias[: self.size].to(hidden.dtype)
+        return functional.linear(hidden, weight.to(hidden.dtype), bias)
+
+    def log_probabilities(self, raw: Float[Tensor, "n V"]) -> Float[Tensor, "n V"]:
+        """Scale, soft cap, vocabulary mask and log-softmax, in float32 or better; differentiable in `raw`."""
+        logits = raw if raw.dtype == torch.float64 else raw.float()
+        if self.weight is not None:
+            if self.scale != 1.0:
+                logits = logits * self.scale
+            if self.softcap is not None:
+                logits = torch.tanh(logits / self.softcap) * self.softcap
+        if self.shared is not None:
+            logits = logits.masked_fill(~self.shared, -torch.inf)
+        return torch.log_softmax(logits, dim=-1)
+
+    def __call__(self, hidden: Float[Tensor, "n D"]) -> Float[Tensor, "n V"]:
+        """Log-probabilities `[n V]` of hidden states `[n D]`."""
+        return self.log_probabilities(self.raw(hidden))
+
+    def detached(self) -> Head:
+        """The same head, cut off from the graph and cast once to nothing: parameters without gradient."""
+        weight = None if self.weight is None else self.weight.detach()
+        bias = None if self.bias is None else self.bias.detach()
+        return replace(self, weight=weight, bias=bias)
+
+    def in_dtype(self, dtype: torch.dtype) -> Head:
+        """The same head with its weight in `dtype`, so that chunks do not cast it again and again."""
+        weight = None if self.weight is None else self.weight.to(dtype)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return replace(self, weight=weight, bias=bias)
+
+
+def auto_chunk(vocabulary_size: int, device_type: str) -> int:
+    """Scored tokens a chunk, so that one `[c V]` float32 block stays below the allocator's comfortable size.
+
+    >>> auto_chunk(49_152, "cpu")
+    128
+    """
+    limit = _CPU_CHUNK_BYTES if device_type == "cpu" else _GPU_CHUNK_BYTES
+    return max(16, limit // (4 * vocabulary_size) + 7 & ~7)

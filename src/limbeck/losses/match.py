@@ -1,0 +1,172 @@
+"""Token terms: what each scored token costs. Target × divergence × weight, or the likelihood of the token itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BeforeValidator, ConfigDict, PlainSerializer
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from limbeck.errors import ConfigError
+from limbeck.losses.divergences import Divergence
+from limbeck.registry import Registry
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenScores:
+    """What the models say about n scored tokens: log-probabilities in nats, over the vocabulary that both share.
+
+    `target_logp` is the teacher's, None where no teacher ran; `tokens` are the tokens that stand there.
+    """
+
+    student_logp: Float[Tensor, "n V"]
+    target_logp: Float[Tensor, "n V"] | None
+    tokens: Int[Tensor, " n"]
+
+
+@runtime_checkable
+class TokenTerm(Protocol):
+    """Scores -> one loss a token, in nats, unreduced. `needs_teacher` says whether `target_logp` must be there."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it reads `target_logp`."""
+        ...
+
+    def __call__(self, scores: TokenScores) -> Float[Tensor, " n"]:
+        """One number a token."""
+        ...
+
+
+@runtime_checkable
+class Target(Protocol):
+    """Scores -> the log-probabilities to be matched. They are a constant: no gradient flows into a target."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it reads `target_logp`."""
+        ...
+
+    def __call__(self, scores: TokenScores) -> Float[Tensor, "n V"]:
+        """One distribution a token."""
+        ...
+
+
+@runtime_checkable
+class TokenWeight(Protocol):
+    """Scores -> a factor for each token's loss. It is a constant: `Match` detaches it."""
+
+    def __call__(self, scores: TokenScores) -> Float[Tensor, " n"]:
+        """One number a token."""
+        ...
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Likelihood:
+    """−log s(token), nats per token: the fine-tuning loss (MGSR, arXiv 2407.10068, Eq. 2).
+
+    +inf for a token that the student's row excludes (−inf).
+
+    >>> scores = TokenScores(student_logp=torch.tensor([[0.5, 0.5]]).log(), target_logp=None, tokens=torch.tensor([1]))
+    >>> round(Likelihood()(scores).item(), 4)
+    0.6931
+    """
+
+    needs_teacher: ClassVar[bool] = False
+
+    def __call__(self, scores: TokenScores) -> Float[Tensor, " n"]:
+        """One number a token."""
+        drawn = scores.student_logp.gather(1, scores.tokens.long().unsqueeze(1)).squeeze(1)
+        return -drawn.to(torch.promote_types(drawn.dtype, torch.float32))
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class TeacherTarget:
+    """The teacher's distribution as it is. Raises `ConfigError` where no teacher was scored."""
+
+    needs_teacher: ClassVar[bool] = True
+
+    def __call__(self, scores: TokenScores) -> Float[Tensor, "n V"]:
+        """One distribution a token."""
+        if scores.target_logp is None:
+            raise ConfigError("this term matches the teacher, but no teacher was given: name one in models.teacher")
+        return scores.target_logp
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class UniformWeight:
+    """1 for every token."""
+
+    def __call__(self, scores: TokenScores) -> Float[Tensor, " n"]:
+        """One number a token."""
+        logp = scores.student_logp
+        return torch.ones(len(logp), dtype=torch.promote_types(logp.dtype, torch.float32), device=logp.device)
+
+
+def _registry(part: str) -> Registry[Any]:
+    # The registries list what this module defines, so they can be imported only once it has been.
+    from limbeck.losses import DIVERGENCES, TARGETS, TOKEN_WEIGHTS
+
+    registries: dict[str, Registry[Any]] = {"divergence": DIVERGENCES, "target": TARGETS, "weight": TOKEN_WEIGHTS}
+    return registries[part]
+
+
+def _built(part: str) -> BeforeValidator:
+    """Takes `{kind: NAME, ...fields}` of a recipe for an entry of the registry; instances pass as they are."""
+
+    def build(given: object) -> object:
+        if not isinstance(given, Mapping):
+            return given
+        kind, settings = given.get("kind"), {key: value for key, value in given.items() if key != "kind"}
+        if not isinstance(kind, str):
+            raise ConfigError(f"{part} is {dict(given)}: say which with kind, one of {', '.join(_registry(part))}")
+        return _registry(part)[kind](**settings)
+
+    return BeforeValidator(build)
+
+
+def _written(part: str) -> PlainSerializer:
+    """The inverse of `_built`: `{kind: NAME, ...fields}`; a part of the user's own is named by module and class."""
+
+    def write(component: Any) -> dict[str, Any]:
+        own = f"{type(component).__module__}:{type(component).__qualname__}"
+        kind = next((name for name, entry in _registry(part).items() if entry is type(component)), own)
+        fields = (
+            dataclasses.asdict(component)
+            if dataclasses.is_dataclass(component) and not isinstance(component, type)
+            else {}
+        )
+        return {"kind": kind, **fields}
+
+    return PlainSerializer(write, return_type=dict[str, Any])
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+class Match:
+    """weight(token) · divergence(target ‖ student), nats per token.
+
+    In a recipe: `{kind: match, divergence: {kind: jsd, beta: 0.5}}`. The weight is detached; nothing is reduced.
+
+    >>> Match(divergence={"kind": "jsd", "beta": 0.1}).divergence
+    JSD(beta=0.1)
+    """
+
+    divergence: Annotated[Divergence, _built("divergence"), _written("divergence")]
+    target: Annotated[Target, _built("target"), _written("target")] = field(default_factory=TeacherTarget)
+    weight: Annotated[TokenWeight, _built("weight"), _written("weight")] = field(default_factory=UniformWeight)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the target is made from the teacher."""
+        return self.target.needs_teacher
+
+    def __call__(self, scores: TokenScores) -> Float[Tensor, " n"]:
+        """One number a token."""
+        gap_n = self.divergence(target_logp=self.target(scores), student_logp=scores.student_logp)
+        return self.weight(scores).detach() * gap_n

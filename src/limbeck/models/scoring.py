@@ -1,0 +1,203 @@
+"""The one shift: which hidden state predicts which response token. Nothing else in Limbeck writes a `− 1`."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from limbeck.losses.fused import HiddenView
+from limbeck.losses.heads import Head
+from limbeck.models.pair import Vocabulary
+from limbeck.types import Sequences
+
+_AGREEMENT = 2e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """The scored tokens of a batch, packed row after row: `tokens[n]` stands at `[rows[n], positions[n]]`."""
+
+    rows: Int[Tensor, " N"]
+    positions: Int[Tensor, " N"]
+    tokens: Int[Tensor, " N"]
+
+    def __len__(self) -> int:
+        return self.rows.shape[0]
+
+
+def scored_tokens(sequences: Sequences) -> Scored:
+    """Every response token that has a token before it.
+
+    >>> from limbeck.types import pack_rows
+    >>> batch = pack_rows([[5, 6, 7], [8, 9]], [[False, True, True], [False, True]], origin=["reference"] * 2, keys=[(0,), (1,)], pad_id=0)
+    >>> where = scored_tokens(batch)
+    >>> where.rows.tolist(), where.positions.tolist(), where.tokens.tolist()
+    ([0, 0, 1], [1, 2, 1], [6, 7, 9])
+    """
+    rows, before = sequences.is_response[:, 1:].nonzero(as_tuple=True)
+    positions = before + 1
+    return Scored(rows=rows, positions=positions, tokens=sequences.tokens[rows, positions])
+
+
+def predicting_states(states: Float[Tensor, "B S D"], where: Scored) -> Float[Tensor, "N D"]:
+    """The state that predicts each scored token: the one at the position before it."""
+    return states[where.rows, where.positions - 1]
+
+
+def causal(model: nn.Module) -> Any:
+    """The causal model with its head, below a LoRA wrapper if there is one."""
+    unwrap = getattr(model, "get_base_model", None)
+    return model if unwrap is None else unwrap()
+
+
+class Scorer:
+    """A causal language model taken apart: its body, and the head that only response positions meet.
+
+    `split` is false where `head(body(x))` does not give the model's own logits; then the whole model runs and its
+    logits take the place of the hidden states (the dense path: right, but with `[B S V]` in memory).
+    """
+
+    def __init__(
+        self, model: nn.Module, *, vocabulary: Vocabulary, split: bool, autocast: torch.dtype | None = None
+    ) -> None:
+        self.model = model
+        self.vocabulary = vocabulary
+        self.split = split
+        self.autocast = autocast
+
+    @classmethod
+    def of(cls, model: nn.Module, *, vocabulary: Vocabulary, autocast: torch.dtype | None = None) -> Scorer:
+        """Take `model` apart, and check the parts against the whole on a few tokens.
+
+        `autocast` is the dtype of matrix products where it is not the weights' own (bf16 mixed precision).
+        """
+        whole = cls(model, vocabulary=vocabulary, split=True)
+        return cls(model, vocabulary=vocabulary, split=whole._parts_agree(), autocast=autocast)
+
+    def context(self) -> AbstractContextManager[Any]:
+        """Autocast, if this model computes in another dtype than its weights'."""
+        if self.autocast is None:
+            return nullcontext()
+        device = next(self.model.parameters()).device
+        return torch.autocast(device.type, dtype=self.autocast)
+
+    @property
+    def _causal(self) -> Any:
+        return causal(self.model)
+
+    @property
+    def head(self) -> Head:
+        """The head as it is now; read inside a forward, where a sharded model has its weights gathered."""
+        size, shared = self.vocabulary.width, self.vocabulary.shared
+        linear = self._causal.get_output_embeddings()
+        if not self.split:
+            device = next(self.model.parameters()).device
+            return Head(weight=None, size=size, shared=None if shared is None else shared.to(device))
+        config = self._causal.config
+        return Head(
+            weight=linear.weight,
+            bias=getattr(linear, "bias", None),
+            size=size,
+            shared=None if shared is None else shared.to(linear.weight.device),
+            scale=_scale(config),
+            softcap=getattr(config, "final_logit_softcapping", None),
+        )
+
+    def states(self, sequences: Sequences) -> Float[Tensor, "B S D"]:
+        """Final hidden states of right-padded rows; logits where the model cannot be split."""
+        width = sequences.tokens.shape[1]
+        positions = torch.arange(width, device=sequences.tokens.device).expand(len(sequences), width)
+        inputs = {"input_ids": sequences.tokens, "attention_mask": sequences.attended.long(), "position_ids": positions}
+        if not self.split:
+            logits: Tensor = self.model(**inputs, use_cache=False).logits
+            return logits
+        states: Tensor = self._causal.base_model(**inputs, use_cache=False).last_hidden_state
+        return states
+
+    def predicting(self, sequences: Sequences, where: Scored) -> Float[Tensor, "N D"]:
+        """The states that predict the scored tokens of these rows, in the dtype that this model computes in."""
+        with self.context():
+            hidden_ND = predicting_states(self.states(sequences), where)
+        return hidden_ND if self.autocast is None else hidden_ND.to(self.autocast)
+
+    @torch.no_grad()
+    def view(self, sequences: Sequences, where: Scored) -> HiddenView:
+        """This model as a teacher of these rows: hidden states at the scored tokens, with its head, no gradient."""
+        hidden_ND = self.predicting(sequences, where)
+        return HiddenView(hidden=hidden_ND, head=self.head.detached().in_dtype(hidden_ND.dtype))
+
+    @torch.no_grad()
+    def next_logp(
+        self,
+        tokens: Int[Tensor, "b new"],
+        *,
+        attended: Bool[Tensor, "b past_and_new"],
+        positions: Int[Tensor, "b new"],
+        cache: Any,
+    ) -> Float[Tensor, "b V"]:
+        """The log-probabilities `[b V]` of what follows the last column of `tokens`; `cache` is extended in place.
+
+        Dropped ids are −inf. This is decoding's forward: it has no shift, since it asks for the next token.
+        """
+        inputs = {
+            "input_ids": tokens,
+            "attention_mask": attended.long(),
+            "position_ids": positions,
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+        with self.context():
+            if self.split:
+                last_bD = self._causal.base_model(**inputs).last_hidden_state[:, -1]
+            else:
+                last_bD = self.model(**inputs, logits_to_keep=1).logits[:, -1]
+        return self.head.detached()(last_bD if self.autocast is None else last_bD.to(self.autocast))
+
+    @torch.no_grad()
+    def _parts_agree(self) -> bool:
+        if self._causal.get_output_embeddings() is None:
+            return False
+        device = next(self.model.parameters()).device
+        count = min(8, self.vocabulary.width)
+        tokens = torch.arange(count, device=device).unsqueeze(0)
+        flags = torch.ones_like(tokens, dtype=torch.bool)
+        rows = Sequences(tokens=tokens, attended=flags, is_response=flags, origin=("probe",), keys=((0,),))
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            parts = self.head.log_probabilities(self.head.raw(self.states(rows)[0]))
+            whole = Head(weight=None, size=self.vocabulary.width, shared=self.head.shared)(self.model(tokens).logits[0])
+        finally:
+            self.model.train(was_training)
+        kept = torch.isfinite(whole)
+        return bool(torch.allclose(parts[kept], whole[kept], rtol=0.0, atol=_AGREEMENT * _spread(whole[kept])))
+
+
+def _spread(values: Tensor) -> float:
+    return max(1.0, float(values.abs().max()))
+
+
+def _scale(config: Any) -> float:
+    """What architectures multiply their logits by: Cohere's logit_scale, Granite's 1 / logits_scaling."""
+    if getattr(config, "logits_scaling", None):
+        return 1.0 / float(config.logits_scaling)
+    return float(getattr(config, "logit_scale", None) or 1.0)
+
+
+def per_row(values_N: Float[Tensor, " N"], where: Scored, *, rows: int) -> tuple[Float[Tensor, " B"], Int[Tensor, " B"]]:
+    """Sums and counts of per-token values by row, so that every average can be taken apart."""
+    totals = torch.zeros(rows, dtype=torch.float64, device=values_N.device)
+    totals.index_add_(0, where.rows, values_N.double())
+    return totals, torch.bincount(where.rows, minlength=rows)
+
+
+def split_rows(sequences: Sequences, size: int) -> list[list[int]]:
+    """Row numbers in groups of at most `size`, longest rows first, so that rows of like length share padding."""
+    order = sorted(range(len(sequences)), key=lambda row: (-int(sequences.lengths[row]), row))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+

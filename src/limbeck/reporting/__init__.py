@@ -1,0 +1,64 @@
+"""What people read: reductions of rows to numbers with intervals, tables, curves, cases, one HTML page."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from limbeck.reporting.cases import Answer, Case, cases_html, word_difference
+    from limbeck.reporting.page import (
+        CasesSection,
+        CurvesSection,
+        Page,
+        TableSection,
+        TextSection,
+        render_page,
+        write_page,
+    )
+    from limbeck.reporting.plots import Chart, Series, chart_html, series_from
+    from limbeck.reporting.reduce import Interval, Summary, by_example, mean_interval, paired_bootstrap, summarise
+    from limbeck.reporting.tables import Column, Number, Row, Table
+
+_HOMES = {
+    "cases": ["Answer", "Case", "cases_html", "word_difference"],
+    "page": ["CasesSection", "CurvesSection", "Page", "TableSection", "TextSection", "render_page", "write_page"],
+    "plots": ["Chart", "Series", "chart_html", "series_from"],
+    "reduce": ["Interval", "Summary", "by_example", "mean_interval", "paired_bootstrap", "summarise"],
+    "tables": ["Column", "Number", "Row", "Table"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Answer",
+    "Case",
+    "CasesSection",
+    "Chart",
+    "Column",
+    "CurvesSection",
+    "Interval",
+    "Number",
+    "Page",
+    "Row",
+    "Series",
+    "Summary",
+    "Table",
+    "TableSection",
+    "TextSection",
+    "by_example",
+    "cases_html",
+    "chart_html",
+    "mean_interval",
+    "paired_bootstrap",
+    "render_page",
+    "series_from",
+    "summarise",
+    "word_difference",
+    "write_page",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,108 @@
+"""A report as one HTML file that needs nothing else: no network, no script; for a phone, the dark and paper too."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+
+from limbeck.reporting.cases import Case, cases_html
+from limbeck.reporting.plots import Chart, chart_html
+from limbeck.reporting.tables import Table
+from limbeck.reporting.templating import render
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSection:
+    """Paragraphs, then lines shown as typed: how to repeat a run, what a number means."""
+
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    code: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSection:
+    """A sentence and a table."""
+
+    title: str
+    table: Table
+    intro: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvesSection:
+    """A sentence and charts, beside each other where the window is wide."""
+
+    title: str
+    charts: tuple[Chart, ...]
+    intro: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CasesSection:
+    """A sentence and cases; the first `open_first` are unfolded."""
+
+    title: str
+    cases: tuple[Case, ...]
+    intro: str = ""
+    open_first: int = 3
+
+
+Section = TextSection | TableSection | CurvesSection | CasesSection
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A title, what to know first (one sentence a line), short facts (name, value), sections, a last line."""
+
+    title: str
+    summary: tuple[str, ...]
+    sections: tuple[Section, ...]
+    facts: tuple[tuple[str, str], ...] = ()
+    footer: str = ""
+
+
+def render_page(page: Page) -> str:
+    """The page as HTML text.
+
+    Every text of the page is escaped; a content security policy forbids scripts and requests besides.
+    """
+    sections = []
+    for place, section in enumerate(page.sections, start=1):
+        ident = f"s{place}-{_slug(section.title)}"
+        sections.append({"ident": ident, "title": section.title, "body": Markup(_body(section, ident=ident))})
+    values = {"title": page.title, "summary": page.summary, "facts": page.facts, "footer": page.footer}
+    return render("page.html.j2", {**values, "sections": sections})
+
+
+def write_page(page: Page, path: Path) -> Path:
+    """Writes the page to `path` (folders are made, an older page is replaced at once or not at all); returns `path`."""
+    # A model's text may hold half a surrogate pair, which UTF-8 cannot: it becomes a numeric reference.
+    content = render_page(page).encode("utf-8", errors="xmlcharrefreplace")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_bytes(content)
+    os.replace(beside, path)
+    return path
+
+
+def _body(section: Section, *, ident: str) -> str:
+    match section:
+        case TextSection():
+            return render("text.html.j2", {"paragraphs": section.paragraphs, "code": section.code, "ident": ident})
+        case TableSection():
+            body, kind = section.table.html(), "scroll"
+        case CurvesSection():
+            body = "".join(chart_html(chart, ident=f"{ident}-{n}") for n, chart in enumerate(section.charts))
+            kind = "charts"
+        case CasesSection():
+            body, kind = cases_html(section.cases, open_first=section.open_first), "cases"
+    return render("block.html.j2", {"intro": section.intro, "body": Markup(body), "kind": kind, "ident": ident})
+
+
+def _slug(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")

@@ -1,0 +1,193 @@
+"""From rows to numbers: means over seeds and corpora, standard errors, bootstrap intervals.
+
+Rows are reduced in one order everywhere: first over the decoding seeds of an example, then over the examples of a
+corpus, then over corpora. Examples are the unit of resampling: seeds of one example are not independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from limbeck.errors import DataError
+from limbeck.records import AnswerRow
+from limbeck.seeds import Seeds
+
+# Resampled examples held at once: 32 MB of indices.
+_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean and the bounds that 95 % of its bootstrap replicates lie between."""
+
+    mean: float
+    low: float
+    high: float
+    num_examples: int
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether both bounds lie on one side of zero; a bound of exactly zero does not."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusMean:
+    """The mean over a corpus's examples, each averaged over its seeds, with the standard error over examples."""
+
+    mean: float
+    error: float
+    num_examples: int
+    num_seeds: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Each corpus's mean, and their plain average (corpora weigh the same whatever their size)."""
+
+    corpora: dict[str, CorpusMean]
+    mean: float
+    error: float
+
+
+def by_example(rows: Iterable[AnswerRow | Mapping[str, object]], *, score: str) -> dict[str, dict[str, float]]:
+    """The score of every example, averaged over its decoding seeds: corpus -> id -> mean.
+
+    Takes answer rows, or the dictionaries that their JSON lines hold. Raises `DataError` for a row without this score,
+    for a number that is not finite, for one answer given twice, and where the examples of a corpus were not all
+    answered with the same seeds: a mean over different seeds would compare unequal things.
+    """
+    return {
+        corpus: {name: math.fsum(seeds.values()) / len(seeds) for name, seeds in examples.items()}
+        for corpus, examples in _by_seed(rows, score=score).items()
+    }
+
+
+def summarise(rows: Iterable[AnswerRow | Mapping[str, object]], *, score: str) -> Summary:
+    """Mean over seeds, then examples, then corpora, with standard errors.
+
+        error of a corpus = s / √n, s the sample standard deviation of its n examples' means (NaN for n = 1)
+        error of the mean over C corpora = √(Σ error²) / C
+
+    Raises what `by_example` raises.
+    """
+    corpora = {corpus: _corpus_mean(examples) for corpus, examples in _by_seed(rows, score=score).items()}
+    return Summary(
+        corpora=corpora,
+        mean=math.fsum(one.mean for one in corpora.values()) / len(corpora),
+        error=math.sqrt(math.fsum(one.error**2 for one in corpora.values())) / len(corpora),
+    )
+
+
+def mean_interval(values_by_id: Mapping[str, int | float], *, seed: int, draws: int = 10_000) -> Interval:
+    """The mean of one arm's examples with a 95 % percentile bootstrap interval over examples.
+
+    Depends on ids, values, `seed` and `draws`, not on the mapping's order. One example has no spread to resample: its
+    interval is all numbers. Raises `DataError` for none, and for a value that is not finite.
+
+    >>> interval = mean_interval({"a": 0.0, "b": 1.0, "c": 1.0, "d": 0.0}, seed=0)
+    >>> interval.mean, interval.low, interval.high
+    (0.5, 0.0, 1.0)
+    """
+    ids = sorted(values_by_id)
+    values = np.array([values_by_id[name] for name in ids], dtype=np.float64)
+    if not ids:
+        raise DataError("there is no example to average; evaluate at least one")
+    if not np.isfinite(values).all():
+        bad = ids[int(np.flatnonzero(~np.isfinite(values))[0])]
+        raise DataError(f"the value of example '{bad}' is {values_by_id[bad]}; a mean needs finite numbers")
+    mean = math.fsum(values) / len(ids)
+    if len(ids) == 1:
+        return Interval(mean=mean, low=-math.inf, high=math.inf, num_examples=1)
+    low, high = np.quantile(_replicates(values, seed=seed, draws=draws), [0.025, 0.975])
+    return Interval(mean=mean, low=float(low), high=float(high), num_examples=len(ids))
+
+
+def paired_bootstrap(
+    a_by_id: Mapping[str, int | float], b_by_id: Mapping[str, int | float], *, seed: int, draws: int = 10_000
+) -> Interval:
+    """The mean difference a − b over the same examples, with a 95 % percentile bootstrap interval.
+
+    Examples are resampled, each with both its values, so that what makes an example hard for both arms cancels.
+    Raises `DataError` unless both have exactly the same ids.
+
+    >>> paired_bootstrap({"a": 1.0, "b": 2.0}, {"a": 0.5, "b": 1.5}, seed=0).excludes_zero
+    True
+    """
+    if a_by_id.keys() != b_by_id.keys():
+        only_a, only_b = sorted(a_by_id.keys() - b_by_id.keys()), sorted(b_by_id.keys() - a_by_id.keys())
+        raise DataError(
+            "a paired comparison needs the same examples on both sides\n"
+            f"  only in the first: {_some(only_a)}\n  only in the second: {_some(only_b)}\n"
+            "  evaluate both on the same rows, or compare those they share"
+        )
+    return mean_interval({name: a_by_id[name] - b_by_id[name] for name in a_by_id}, seed=seed, draws=draws)
+
+
+def _replicates(values: NDArray[np.float64], *, seed: int, draws: int) -> NDArray[np.float64]:
+    generator = Seeds(seed).child("bootstrap").generator()
+    at_once = max(1, _AT_ONCE // len(values))
+    means = []
+    for first in range(0, draws, at_once):
+        chosen = generator.integers(len(values), size=(min(at_once, draws - first), len(values)))
+        means.append(values[chosen].mean(axis=1))
+    return np.concatenate(means)
+
+
+def _corpus_mean(examples: Mapping[str, Mapping[int, float]]) -> CorpusMean:
+    values = [math.fsum(seeds.values()) / len(seeds) for seeds in examples.values()]
+    count = len(values)
+    mean = math.fsum(values) / count
+    spread = math.fsum((value - mean) ** 2 for value in values)
+    error = math.sqrt(spread / (count - 1) / count) if count > 1 else math.nan
+    return CorpusMean(mean=mean, error=error, num_examples=count, num_seeds=len(next(iter(examples.values()))))
+
+
+def _by_seed(rows: Iterable[AnswerRow | Mapping[str, object]], *, score: str) -> dict[str, dict[str, dict[int, float]]]:
+    values: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        corpus, seed, name, value = _fields(row, score=score)
+        seeds = values.setdefault(corpus, {}).setdefault(name, {})
+        if seed in seeds:
+            raise DataError(f"example '{name}' of {corpus} is answered twice with seed {seed}; keep one of the rows")
+        seeds[seed] = value
+    if not values:
+        raise DataError("there is no answer row to average; evaluate at least one example")
+    for corpus, examples in values.items():
+        _refuse_unequal_seeds(corpus, examples)
+    return values
+
+
+def _fields(row: AnswerRow | Mapping[str, object], *, score: str) -> tuple[str, int, str, float]:
+    fields = row.to_json() if isinstance(row, AnswerRow) else row
+    corpus, name, seed, scores = (fields[key] for key in ("corpus", "id", "seed", "scores"))
+    assert isinstance(scores, Mapping), "an answer row as `AnswerRow.to_json` writes it"
+    assert isinstance(seed, int), "an answer row as `AnswerRow.to_json` writes it"
+    if score not in scores:
+        known = ", ".join(sorted(scores)) or "none"
+        raise DataError(f"example '{name}' of {corpus} has no score '{score}'\n  its scores: {known}")
+    value = float(scores[score])
+    if not math.isfinite(value):
+        raise DataError(
+            f"example '{name}' of {corpus}, seed {seed}: the score '{score}' is {value}, not a finite number"
+        )
+    return str(corpus), seed, str(name), value
+
+
+def _refuse_unequal_seeds(corpus: str, examples: Mapping[str, Mapping[int, float]]) -> None:
+    every = set().union(*examples.values())
+    for name, seeds in examples.items():
+        if seeds.keys() != every:
+            raise DataError(
+                f"example '{name}' of {corpus} is not answered with the seeds {sorted(every - seeds.keys())}\n"
+                f"  others have {sorted(every)}; finish the evaluation, or average over the seeds that all have"
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "none"

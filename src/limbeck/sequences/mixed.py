@@ -1,0 +1,59 @@
+"""One of two sources, chosen anew at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from limbeck.sequences.fixed import Fixed
+from limbeck.sequences.source import Item, Rollouts, Source
+from limbeck.sequences.written import Student
+from limbeck.types import Sequences
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
+class Mixture:
+    """With probability `share` the step's rows come from `first`, else from `second` (GKD, Algorithm 1: λ).
+
+        u(step) < share  →  first
+
+    The coin belongs to the step, not to the row or the rank: all rows of a step, on all ranks, come from one source.
+    """
+
+    first: Source = Field(default_factory=Student)
+    second: Source = Field(default_factory=Fixed)
+    share: float = Field(default=0.5, ge=0.0, le=1.0)
+
+    def chosen(self, step: int, *, rollouts: Rollouts) -> Source:
+        """The source of this step."""
+        return self.first if rollouts.seeds.child("coin", step).uniform() < self.share else self.second
+
+    def prompts(self, step: int, *, batch_rows: int) -> int:
+        """All rows of the step are new."""
+        return batch_rows
+
+    def draw(self, items: Sequence[Item], *, rollouts: Rollouts, step: int) -> Sequences:
+        """The rows from the source of this step."""
+        return self.chosen(step, rollouts=rollouts).draw(items, rollouts=rollouts, step=step)
+
+    def keep(self, drawn: Sequences) -> None:
+        """Both sources may remember."""
+        for source in (self.first, self.second):
+            source.keep(drawn)
+
+    def observe(self, validation_loss: float) -> None:
+        """Both sources may adapt."""
+        for source in (self.first, self.second):
+            source.observe(validation_loss)
+
+    def state(self) -> Mapping[str, Any]:
+        """What both sources save."""
+        return {"first": self.first.state(), "second": self.second.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.first.restore(state["first"])
+        self.second.restore(state["second"])

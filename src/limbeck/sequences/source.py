@@ -1,0 +1,98 @@
+"""The interface of a source, and what a source is given to draw with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from limbeck.data.loader import batch, prompts
+from limbeck.models.extending import Decoder, extend
+from limbeck.models.sampling import Sampling
+from limbeck.models.scoring import split_rows
+from limbeck.records import EncodedRow
+from limbeck.seeds import RowNoise, Seeds
+from limbeck.types import RowKey, Sequences, pack_rows
+
+Item = tuple[RowKey, EncodedRow]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollouts:
+    """What a source draws with: the decoder, how tokens are drawn, and the seeds of the run.
+
+    `max_new_tokens` is the most that a response may be long, `max_length` the most that a row may be; `group_rows` rows
+    are decoded together, longest prompts first.
+    """
+
+    decoder: Decoder
+    sampling: Sampling
+    max_new_tokens: int
+    max_length: int
+    group_rows: int
+    pad_id: int
+    seeds: Seeds
+    device: torch.device
+
+    def reference(self, items: Sequence[Item]) -> Sequences:
+        """The rows with the responses that the corpus has."""
+        return batch(items, pad_id=self.pad_id)
+
+    def student(self, items: Sequence[Item], *, horizon: int | None = None, purpose: str = "draw") -> Sequences:
+        """The rows with responses drawn from the decoder, of at most `horizon` tokens where one is given.
+
+        Noise belongs to the row: `seeds.child(purpose, *key)`. Rows come back in the order they were given.
+        """
+        rows = prompts(items, pad_id=self.pad_id)
+        most = self.max_new_tokens if horizon is None else min(horizon, self.max_new_tokens)
+        tokens: list[list[int]] = [[] for _ in items]
+        flags: list[list[bool]] = [[] for _ in items]
+        for group in split_rows(rows, self.group_rows):
+            part = rows.rows(group).to(self.device)
+            extended = extend(
+                self.decoder,
+                part,
+                start=part.lengths,
+                limit=(part.lengths + most).clamp(max=self.max_length),
+                rows=torch.ones(len(group), dtype=torch.bool),
+                sampling=self.sampling,
+                noise=RowNoise([self.seeds.child(purpose, *key) for key in part.keys]),
+            ).sequences.to("cpu")
+            for place, row in enumerate(group):
+                length = int(extended.lengths[place])
+                tokens[row] = extended.tokens[place, :length].tolist()
+                flags[row] = extended.is_response[place, :length].tolist()
+        origin = ["student"] * len(items)
+        return pack_rows(tokens, flags, origin=origin, keys=rows.keys, pad_id=self.pad_id)
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where the rows of a step come from. `state` and `restore` are what a checkpoint holds of it."""
+
+    def prompts(self, step: int, *, batch_rows: int) -> int:
+        """How many new rows this step takes from the loader."""
+        ...
+
+    def draw(self, items: Sequence[Item], *, rollouts: Rollouts, step: int) -> Sequences:
+        """The sequences of this step on this rank."""
+        ...
+
+    def keep(self, drawn: Sequences) -> None:
+        """After revision: remember the rows, if this source does."""
+        ...
+
+    def observe(self, validation_loss: float) -> None:
+        """After a validation: adapt, if this source does."""
+        ...
+
+    def state(self) -> Mapping[str, Any]:
+        """What a checkpoint must hold, as plain JSON values."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""
+        ...
+

@@ -1,0 +1,82 @@
+"""What a person sees while a run goes on: one live line in a terminal, a sober line now and then in a pipe."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+_PIPE_SECONDS = 30.0
+
+
+class Progress:
+    """Prints steps, validations and notes of the main rank; silent on the others."""
+
+    def __init__(self, *, steps: int, is_main: bool, stream: Any = None) -> None:
+        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=False)
+        self._steps = steps
+        self._is_main = is_main
+        self._first: tuple[float, int] | None = None
+        self._printed = 0.0
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        if self._is_main:
+            self._clear()
+            self._console.print(Text(text), soft_wrap=True)
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        """A step was taken."""
+        if not self._is_main:
+            return
+        now, step = time.monotonic(), int(row["step"])
+        if self._first is None:
+            self._first = (now - float(row["time"]["seconds"]), step - 1)
+        left = (now - self._first[0]) / max(1, step - self._first[1]) * (self._steps - step)
+        line = _line(row, steps=self._steps, seconds_left=left)
+        if self._console.is_terminal:
+            width = self._console.width - 1
+            self._console.file.write("\r" + line[:width].ljust(width))
+            self._console.file.flush()
+        elif now - self._printed >= _PIPE_SECONDS or step in (1, self._steps):
+            self._printed = now
+            self._console.print(Text(line), soft_wrap=True)
+
+    def validation(self, row: Mapping[str, Any]) -> None:
+        """A validation was done."""
+        parts = [f"validation at step {row['step']}: loss {row['loss']:.4f}"]
+        parts.append(f"cross-entropy {row['cross_entropy']:.4f}")
+        if "rouge_l" in row:
+            parts.append(f"ROUGE-L {100 * row['rouge_l']:.2f}")
+        self.note(", ".join(parts) + (" (best so far, kept)" if row["is_best"] else ""))
+
+    def _clear(self) -> None:
+        if self._console.is_terminal:
+            self._console.file.write("\r" + " " * (self._console.width - 1) + "\r")
+
+
+def _line(row: Mapping[str, Any], *, steps: int, seconds_left: float) -> str:
+    terms = " ".join(f"{name} {value:.4f}" for name, value in row["terms"].items())
+    drawn = row["origin"].get("student", 0.0)
+    parts = [f"step {row['step']}/{steps}", f"{duration(seconds_left)} left", terms]
+    parts.append(f"{row['time']['tokens_per_second']:.0f} tokens/s")
+    parts.append(f"{drawn:.0%} drawn")
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(42), duration(75), duration(7300)
+    ('42 s', '1 min 15 s', '2 h 2 min')
+    """
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,335 @@
+"""From a recipe to everything a run needs: models, rows, method, optimizer, and what `auto` becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from limbeck.config import Recipe
+from limbeck.data.assembling import TrainingData, load_training
+from limbeck.data.examples import from_rows
+from limbeck.data.corpora import cut_validation
+from limbeck.data.loader import Loader, Mix
+from limbeck.data.shares import CorpusShare
+from limbeck.data.templates import choose_template
+from limbeck.data.tokenizing import Encoder
+from limbeck.errors import ConfigError, DataError
+from limbeck.evaluation.answers import Answerer, Decoding
+from limbeck.losses.heads import auto_chunk
+from limbeck.methods import Method
+from limbeck.models.loading import LoraSettings
+from limbeck.models.pair import Pair
+from limbeck.models.sampling import Sampling
+from limbeck.models.scoring import Scorer
+from limbeck.records import EncodedRow, Example
+from limbeck.seeds import Seeds
+from limbeck.sequences.source import Rollouts
+from limbeck.training.distiller import Distiller
+from limbeck.training.optimizers import adamw
+from limbeck.training.validation import Validator
+from limbeck.training.world import World
+
+# Tokens that a micro-batch of `micro_rows: auto` may hold at the longest rows a recipe allows.
+_CPU_TOKENS = 4096
+_GPU_TOKENS = 16384
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A run, ready to take steps."""
+
+    recipe: Recipe
+    method: Method
+    pair: Pair
+    world: World
+    seeds: Seeds
+    encoder: Encoder
+    loader: Loader
+    student: Scorer
+    teacher: Scorer | None
+    distiller: Distiller
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    rollouts: Rollouts
+    validator: Validator | None
+    auto: dict[str, Any]
+    notes: tuple[str, ...]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return int(self.auto["steps"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The encoded rows of a run."""
+
+    train: Sequence[EncodedRow] | Mix
+    valid: tuple[EncodedRow, ...]
+    valid_examples: tuple[Example, ...]
+    lines: tuple[str, ...]
+
+
+def open_session(
+    recipe: Recipe, *, world: World, rows: Iterable[Mapping[str, Any]] | None, recorded: Mapping[str, Any]
+) -> Session:
+    """Load and build everything. `recorded` is what `auto` became at the first start; it is used again on resume."""
+    method = recipe.built_method()
+    pair, student_dtype_note = _load_pair(recipe, world)
+    seeds = Seeds(recipe.train.seed)
+    encoder = _encoder(recipe, pair)
+    encoded = _encode(recipe, encoder, seeds=seeds, rows=rows, pair=pair)
+    loader = Loader(encoded.train, seeds=seeds, pad_id=pair.pad_id)
+    auto = _resolve_auto(recipe, loader=loader, pair=pair, world=world, recorded=recorded)
+    autocast = torch.bfloat16 if auto["precision"] == "bf16-mixed" else None
+    student = Scorer.of(pair.student, vocabulary=pair.vocabulary, autocast=autocast)
+    teacher = None if pair.teacher is None else Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
+    if recipe.models.gradient_checkpointing:
+        pair.student.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    pair.student.train()
+    distiller = Distiller(student, method.objective(), chunk=int(auto["chunk"]))
+    wrapped = world.wrap(distiller)
+    optimizer = adamw(
+        distiller,
+        weight_decay=recipe.train.weight_decay,
+        betas=recipe.train.betas,
+        sharded=world.strategy == "fsdp",
+    )
+    rollouts = _rollouts(recipe, pair=pair, world=world, distiller=distiller, seeds=seeds, auto=auto)
+    validator = _validator(recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=teacher, auto=auto)
+    dense = [role for role, scorer in (("student", student), ("teacher", teacher)) if scorer and not scorer.split]
+    notes = [*encoded.lines, *student_dtype_note, *filter(None, [pair.vocabulary.lines()])]
+    notes += [f"the {role}'s logits are not its head applied to its hidden states: the dense path runs" for role in dense]
+    return Session(
+        recipe=recipe,
+        method=method,
+        pair=pair,
+        world=world,
+        seeds=seeds,
+        encoder=encoder,
+        loader=loader,
+        student=student,
+        teacher=teacher,
+        distiller=distiller,
+        wrapped=wrapped,
+        optimizer=optimizer,
+        rollouts=rollouts,
+        validator=validator,
+        auto=auto,
+        notes=tuple(notes),
+    )
+
+
+def _load_pair(recipe: Recipe, world: World) -> tuple[Pair, list[str]]:
+    models = recipe.models
+    if models.student is None:
+        raise ConfigError("models.student is missing; name a hub id, a folder, or a packaged model")
+    precision = _precision(recipe, world)
+    lora = None if models.lora is None else LoraSettings(**models.lora.model_dump())
+    pair = Pair.load(
+        teacher=models.teacher,
+        student=models.student,
+        student_dtype="bfloat16" if precision == "bf16" else "float32",
+        teacher_dtype=models.teacher_dtype,
+        device=str(world.device),
+        teacher_device=str(world.device) if models.teacher_device == "auto" else models.teacher_device,
+        lora=lora,
+        dropout=models.dropout,
+        attention=models.attention,
+        allow_bin=models.allow_bin,
+        chat_template_kwargs=dict(models.chat_template_kwargs),
+        seed=recipe.train.seed,
+    )
+    trained = sum(p.numel() for p in pair.student.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in pair.student.parameters())
+    note = f"student: {total:,} parameters, {trained:,} trained, {precision} on {world.device}"
+    if pair.teacher is not None:
+        teacher = sum(p.numel() for p in pair.teacher.parameters())
+        note += f"; teacher: {teacher:,} parameters, {pair.teacher.dtype} on {pair.teacher.device}"
+    return pair, [note]
+
+
+def _precision(recipe: Recipe, world: World) -> str:
+    """`auto` is bf16 mixed precision on a GPU that computes in bf16, and fp32 elsewhere, where bf16 is slower."""
+    if recipe.train.precision != "auto":
+        return str(recipe.train.precision)
+    fast = world.device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return "bf16-mixed" if fast else "fp32"
+
+
+def _encoder(recipe: Recipe, pair: Pair) -> Encoder:
+    data = recipe.data
+    template = choose_template(data.template, pair.tokenizer, dict(recipe.models.chat_template_kwargs))
+    context = _context(pair)
+    if context is not None and data.max_length > context:
+        raise ConfigError(
+            f"data.max_length is {data.max_length}, but the models read at most {context} tokens; lower data.max_length"
+        )
+    return Encoder(
+        pair.tokenizer,
+        template,
+        max_prompt=data.max_prompt,
+        max_length=data.max_length,
+        long_prompt=data.long_prompt,
+        train_on=data.train_on,
+    )
+
+
+def _context(pair: Pair) -> int | None:
+    lengths = [
+        int(model.config.max_position_embeddings)
+        for model in (pair.student, pair.teacher)
+        if model is not None and getattr(model.config, "max_position_embeddings", None)
+    ]
+    return min(lengths) if lengths else None
+
+
+def _encode(
+    recipe: Recipe, encoder: Encoder, *, seeds: Seeds, rows: Iterable[Mapping[str, Any]] | None, pair: Pair
+) -> Rows:
+    data = _training_data(recipe, seeds=seeds, rows=rows)
+    parts = [encoder.rows(part.examples) for part in data.parts]
+    train: Sequence[EncodedRow] | Mix = parts[0] if len(parts) == 1 else Mix(tuple(parts), data.weights)
+    lines = [*data.lines(), f"template: {encoder.template.kind}", *encoder.report.lines()]
+    examples = () if data.valid is None else data.valid.examples[: recipe.validate_.rows]
+    measuring = Encoder(
+        pair.tokenizer,
+        encoder.template,
+        max_prompt=encoder.max_prompt,
+        max_length=encoder.max_length,
+        long_prompt=encoder.long_prompt,
+        train_on=encoder.train_on,
+    )
+    kept = [(example, row) for example in examples if (row := measuring.row(example)) is not None]
+    if examples and not kept:
+        raise DataError(f"all {len(examples)} validation prompts are longer than data.max_prompt; see data.long_prompt")
+    return Rows(
+        train=train,
+        valid=tuple(row for _, row in kept),
+        valid_examples=tuple(example for example, _ in kept),
+        lines=tuple(lines),
+    )
+
+
+def _training_data(recipe: Recipe, *, seeds: Seeds, rows: Iterable[Mapping[str, Any]] | None) -> TrainingData:
+    data = recipe.data
+    valid = None if recipe.validate_.every is None else data.valid
+    if rows is not None:
+        whole = from_rows(rows, columns=data.columns, corpus="rows", source="rows")
+        train, held_out = (whole, None) if valid is None else cut_validation(whole, spec=valid, seeds=seeds)
+        return TrainingData(parts=(train,), weights=(1.0,), valid=held_out)
+    if data.corpus is None:
+        raise ConfigError("data.corpus is missing; name a corpus, a .jsonl file or a hub set")
+    corpus: str | list[CorpusShare] = (
+        data.corpus if isinstance(data.corpus, str) else [CorpusShare(part.corpus, part.weight) for part in data.corpus]
+    )
+    return load_training(
+        corpus,
+        split=data.split,
+        root=None if data.root is None else Path(data.root),
+        columns=data.columns,
+        max_rows=data.max_rows,
+        valid=valid,
+        seeds=seeds,
+    )
+
+
+def _resolve_auto(
+    recipe: Recipe, *, loader: Loader, pair: Pair, world: World, recorded: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Every `auto` as a value. A recorded one holds; only the number of steps may grow on resume."""
+    train = recipe.train
+    if train.batch_rows % world.size:
+        raise ConfigError(f"train.batch_rows is {train.batch_rows}, which {world.size} processes cannot share evenly")
+    per_epoch = -(-loader.rows_per_epoch // train.batch_rows)
+    budget = _CPU_TOKENS if world.device.type == "cpu" else _GPU_TOKENS
+    own_rows = train.batch_rows // world.size
+    fitting = max(1, budget // recipe.data.max_length)
+    fresh: dict[str, Any] = {
+        "precision": _precision(recipe, world),
+        "attention": str(pair.student.config._attn_implementation),
+        "chunk": auto_chunk(pair.vocabulary.width, world.device.type) if train.chunk == "auto" else train.chunk,
+        "micro_rows": min(own_rows, fitting if train.micro_rows == "auto" else train.micro_rows),
+        "steps_per_epoch": per_epoch,
+        "ranks": world.size,
+        "halvings": [],
+    }
+    resolved = {**fresh, **{key: value for key, value in recorded.items() if key in fresh}}
+    if resolved["ranks"] != world.size:
+        raise ConfigError(f"the run was started on {resolved['ranks']} processes and cannot go on with {world.size}")
+    resolved["steps"] = train.steps if train.steps is not None else train.epochs * per_epoch
+    return resolved
+
+
+def _rollouts(
+    recipe: Recipe, *, pair: Pair, world: World, distiller: Distiller, seeds: Seeds, auto: Mapping[str, Any]
+) -> Rollouts:
+    sampling = recipe.sampling
+    own_rows = recipe.train.batch_rows // world.size
+    return Rollouts(
+        decoder=world.decoder(distiller),
+        sampling=Sampling(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            stop_ids=pair.stop_ids,
+            banned_ids=frozenset(pair.vocabulary.dropped_student),
+        ),
+        max_new_tokens=sampling.max_new_tokens,
+        max_length=recipe.data.max_length,
+        group_rows=min(own_rows, 4 * int(auto["micro_rows"])),
+        pad_id=pair.pad_id,
+        seeds=seeds,
+        device=world.device,
+    )
+
+
+def _validator(
+    recipe: Recipe,
+    encoded: Rows,
+    *,
+    encoder: Encoder,
+    rollouts: Rollouts,
+    teacher: Scorer | None,
+    auto: Mapping[str, Any],
+) -> Validator | None:
+    if not encoded.valid:
+        return None
+    answerer = Answerer(
+        decoder=rollouts.decoder,
+        encoder=encoder,
+        stop_ids=rollouts.sampling.stop_ids,
+        banned_ids=rollouts.sampling.banned_ids,
+        pad_id=rollouts.pad_id,
+        device=rollouts.device,
+        max_length=recipe.data.max_length,
+    )
+    decoding = Decoding(
+        temperature=recipe.sampling.temperature,
+        top_p=recipe.sampling.top_p,
+        top_k=recipe.sampling.top_k,
+        max_new_tokens=recipe.sampling.max_new_tokens,
+    )
+    return Validator(
+        rows=encoded.valid,
+        examples=encoded.valid_examples,
+        answerer=answerer if recipe.validate_.metric == "rouge-l" else None,
+        decoding=decoding,
+        seed=recipe.validate_.seed,
+        teacher=teacher,
+        micro_rows=int(auto["micro_rows"]),
+    )
+
+
+def with_micro_rows(session: Session, micro_rows: int) -> None:
+    """Smaller micro-batches, and smaller groups of rollouts, from now on."""
+    session.auto["micro_rows"] = micro_rows
+    session.rollouts = replace(session.rollouts, group_rows=max(1, min(session.rollouts.group_rows, 4 * micro_rows)))
+    if session.validator is not None:
+        session.validator = replace(session.validator, micro_rows=micro_rows)

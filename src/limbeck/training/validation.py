@@ -1,0 +1,108 @@
+"""Validation inside a run: the objective and the cross-entropy on held-out references, and ROUGE-L of drawn answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from limbeck.data.loader import batch
+from limbeck.evaluation.answers import Answerer, Decoding
+from limbeck.evaluation.rouge import RougeL
+from limbeck.losses.objective import Batch
+from limbeck.models.extending import evaluating
+from limbeck.models.scoring import Scorer, scored_tokens, split_rows
+from limbeck.records import EncodedRow, Example
+from limbeck.training.distiller import CROSS_ENTROPY, Distiller
+from limbeck.training.world import World
+from limbeck.types import Sequences
+
+CORPUS = "validation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validator:
+    """The held-out rows and how they are answered. A validation pass is one step over its whole set."""
+
+    rows: Sequence[EncodedRow]
+    examples: Sequence[Example]
+    answerer: Answerer | None
+    decoding: Decoding
+    seed: int
+    teacher: Scorer | None
+    micro_rows: int
+
+    def run(self, distiller: Distiller, world: World) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """The numbers of this validation, and the answers behind ROUGE-L as rows. Every rank must call it."""
+        with evaluating(distiller.student):
+            numbers = self._losses(distiller, world)
+            answers = self._answers(world) if self.answerer is not None else []
+        if answers:
+            numbers["rouge_l"] = sum(row["scores"]["rouge_l"] for row in answers) / len(answers)
+            numbers["answer_tokens"] = sum(row["num_tokens"] for row in answers) / len(answers)
+            numbers["answers_stopped"] = sum(row["stopped"] for row in answers) / len(answers)
+        return numbers, answers
+
+    def _losses(self, distiller: Distiller, world: World) -> dict[str, Any]:
+        items = [((CORPUS, row.id), row) for row in self.rows]
+        whole = batch(items, pad_id=0)
+        groups = split_rows(whole, self.micro_rows)
+        own = [whole.rows(group) for group in _share(groups, world)]
+        terms = frozenset(distiller.objective.terms)
+        batches = [Batch(sequences=part, terms=terms) for part in own]
+        weights, _ = distiller.objective.weights(batches, total=world.sum)
+        totals = {f"total/{name}": 0.0 for name in distiller.objective.terms}
+        entropy, tokens = 0.0, 0
+        for part, weight in zip(batches, weights, strict=True):
+            sums = _one_batch(distiller, part, weight, self.teacher, world.device)
+            for name in totals:
+                totals[name] += sums.get(name, 0.0)
+            entropy += sums[f"total/{CROSS_ENTROPY}"]
+            tokens += part.sequences.num_scored
+        added = world.sum(torch.tensor([*totals.values(), entropy, tokens], dtype=torch.float64)).tolist()
+        named = dict(zip(distiller.objective.terms, added[:-2], strict=True))
+        scales = distiller.objective.scales
+        return {
+            "loss": sum(scales[name] * value for name, value in named.items()),
+            "terms": named,
+            "cross_entropy": added[-2] / added[-1],
+        }
+
+    def _answers(self, world: World) -> list[dict[str, Any]]:
+        assert self.answerer is not None
+        mine = list(self.examples)[world.rank :: world.size]
+        scorer = RougeL()
+        rows: list[dict[str, Any]] = []
+        for group in self.answerer.answers(mine, corpus=CORPUS, seed=self.seed, decoding=self.decoding):
+            for row in group:
+                row.scores["rouge_l"] = scorer.score(row.text, row.references)
+                rows.append(row.to_json())
+        return sorted(world.gather(rows), key=lambda row: str(row["id"]))
+
+
+def _share(groups: list[list[int]], world: World) -> list[list[int]]:
+    """This rank's groups; each rank gets equally many (an empty one if need be), as a sharded forward wants."""
+    each = -(-len(groups) // world.size)
+    padded = groups + [[] for _ in range(each * world.size - len(groups))]
+    return padded[world.rank :: world.size]
+
+
+@torch.no_grad()
+def _one_batch(
+    distiller: Distiller, part: Batch, weight: dict[str, torch.Tensor], teacher: Scorer | None, device: torch.device
+) -> dict[str, float]:
+    sequences = part.sequences.to(device)
+    moved = {name: value.to(device) for name, value in weight.items()}
+    moved[CROSS_ENTROPY] = torch.ones(sequences.num_scored, device=device)
+    out = distiller(sequences, teacher_views(distiller, part, teacher), moved)
+    return {name: float(value) for name, value in out.items()}
+
+
+def teacher_views(distiller: Distiller, part: Batch, teacher: Scorer | None) -> list[Any]:
+    """The teacher's views of a batch, on the student's device; none where no term on it reads the teacher."""
+    if teacher is None or not distiller.objective.needs_teacher(part):
+        return []
+    moved: Sequences = part.sequences.to(next(teacher.model.parameters()).device)
+    return [teacher.view(moved, scored_tokens(moved))]

@@ -1,0 +1,1 @@
+"""The formulas once more, in plain Python: what the library is compared with."""

@@ -1,0 +1,149 @@
+"""Token terms and the registries they are named in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+from jaxtyping import Float
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from limbeck import losses
+from limbeck.errors import ConfigError, UnknownName
+from limbeck.losses import (
+    DIVERGENCES,
+    JSD,
+    TOKEN_TERMS,
+    ForwardKL,
+    Likelihood,
+    Match,
+    ReverseKL,
+    TeacherTarget,
+    TokenScores,
+    UniformWeight,
+)
+
+
+@dataclass(frozen=True)
+class Certain:
+    """A weight of a user's own: 1 where the student gives its best token most of the mass, else 0."""
+
+    least: float = 0.5
+
+    def __call__(self, scores: TokenScores) -> Float[Tensor, " n"]:
+        return (scores.student_logp.exp().amax(dim=1) >= self.least).to(scores.student_logp.dtype)
+
+
+def some_scores(*, teacher: bool = True) -> TokenScores:
+    noise = torch.Generator().manual_seed(0)
+    student, target = (torch.randn(4, 6, generator=noise).log_softmax(-1) for _ in range(2))
+    return TokenScores(student_logp=student, target_logp=target if teacher else None, tokens=torch.tensor([0, 5, 2, 2]))
+
+
+def test_match_is_the_divergence_of_the_teacher() -> None:
+    scores = some_scores()
+    expected = JSD(beta=0.3)(target_logp=scores.target_logp, student_logp=scores.student_logp)
+    assert torch.equal(Match(divergence=JSD(beta=0.3))(scores), expected)
+
+
+def test_a_weight_multiplies_and_is_a_constant() -> None:
+    scores = some_scores()
+    scores.student_logp.requires_grad_()
+    plain = Match(divergence=ForwardKL())(scores)
+    weighted = Match(divergence=ForwardKL(), weight=Certain(least=0.4))(scores)
+    factor = Certain(least=0.4)(scores).detach()
+    assert 0 < factor.sum() < 4
+    assert torch.equal(weighted, factor * plain)
+    (gradient,) = torch.autograd.grad(weighted.sum(), scores.student_logp)
+    assert torch.equal(gradient, -factor[:, None] * scores.target_logp.exp())
+
+
+def test_the_likelihood_needs_no_teacher_and_the_match_does() -> None:
+    scores = some_scores(teacher=False)
+    picked = scores.student_logp[torch.arange(4), scores.tokens]
+    assert torch.equal(Likelihood()(scores), -picked)
+    assert not Likelihood().needs_teacher
+    assert Match(divergence=ForwardKL()).needs_teacher
+    with pytest.raises(ConfigError, match=r"models\.teacher"):
+        Match(divergence=ForwardKL())(scores)
+
+
+def test_half_precision_likelihood_is_raised() -> None:
+    scores = some_scores()
+    half = TokenScores(student_logp=scores.student_logp.bfloat16(), target_logp=None, tokens=scores.tokens)
+    assert Likelihood()(half).dtype == torch.float32
+    assert UniformWeight()(half).dtype == torch.float32
+
+
+def test_a_recipe_form_builds_and_is_written_back() -> None:
+    term = TOKEN_TERMS["match"](divergence={"kind": "jsd", "beta": 0.1})
+    assert term == Match(divergence=JSD(beta=0.1), target=TeacherTarget(), weight=UniformWeight())
+    written = TypeAdapter(Match).dump_python(term)
+    assert written == {
+        "divergence": {"kind": "jsd", "beta": 0.1},
+        "target": {"kind": "teacher"},
+        "weight": {"kind": "uniform"},
+    }
+    assert TypeAdapter(Match).validate_python(written) == term
+    own = TypeAdapter(Match).dump_python(Match(divergence=ReverseKL(), weight=Certain()))
+    assert own["weight"] == {"kind": f"{Certain.__module__}:Certain", "least": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("divergence", "message"),
+    [
+        ({"kind": "jds"}, "Did you mean 'jsd'"),
+        ({"beta": 0.5}, "say which with kind"),
+        ({"kind": "jsd", "betta": 0.5}, "betta"),
+        ({"kind": "jsd", "beta": 1.5}, "less than or equal to 1"),
+        ({"kind": "skew-forward-kl", "alpha": 1}, "less than 1"),
+        ({"kind": "jsd", "beta": float("nan")}, "beta"),
+        ("jsd", "Divergence"),
+    ],
+)
+def test_bad_recipes_are_refused(divergence: object, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Match(divergence=divergence)  # type: ignore[arg-type]
+
+
+def test_parts_are_frozen_and_closed() -> None:
+    with pytest.raises(AttributeError):
+        JSD().beta = 0.1  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="betta"):
+        DIVERGENCES["jsd"](betta=0.1)
+
+
+def test_registries_hold_the_agreed_names_and_keep_what_is_added() -> None:
+    assert list(DIVERGENCES) == [
+        "forward-kl",
+        "reverse-kl",
+        "symmetric-kl",
+        "jsd",
+        "tvd",
+        "skew-forward-kl",
+        "skew-reverse-kl",
+    ]
+    assert list(TOKEN_TERMS) == ["likelihood", "match"]
+    with pytest.raises(UnknownName, match="reverse-kl"):
+        DIVERGENCES["reverse_kl"]
+    losses.TOKEN_WEIGHTS.add("certain", Certain)
+    try:
+        built = Match(divergence=ForwardKL(), weight={"kind": "certain", "least": 0.9})  # type: ignore[arg-type]
+        assert built.weight == Certain(least=0.9)
+    finally:
+        del losses.TOKEN_WEIGHTS["certain"]
+
+
+def test_every_public_name_loads_and_an_unknown_one_does_not() -> None:
+    assert all(getattr(losses, name) is not None for name in dir(losses))
+    with pytest.raises(AttributeError, match="nothing"):
+        losses.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_importing_the_package_leaves_torch_alone() -> None:
+    check = "import sys, limbeck.losses; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True)
