@@ -19,25 +19,34 @@ def evaluate(
     decoding: Annotated[str, typer.Option(help="How answers are drawn: plain or paper.")] = "plain",
     teacher: Annotated[str | None, typer.Option(help="Model to measure the distance from.")] = None,
     max_rows: Annotated[int | None, typer.Option(min=1, help="Rows of each corpus; all if not given.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the answers.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the answers; the run's own if not given.")] = None,
 ) -> None:
     """Draw a model's answers, keep them as rows, and score them.
 
     A stopped evaluation goes on where it was when the same command is given again.
     """
+    names, numbers = _names(corpora), _numbers(seeds)
+
     import limbeck
 
     results = limbeck.evaluate(
         Path(model) if Path(model).exists() else model,
-        _names(corpora),
+        names,
         decoding=decoding,
-        seeds=_numbers(seeds),
-        out=out,
+        seeds=numbers,
+        out=out or _place(model) / decoding,
         root=root,
         teacher=teacher,
         max_rows=max_rows,
     )
     typer.echo(results.table().text(width=shutil.get_terminal_size((80, 24)).columns))
+
+
+def _place(model: str) -> Path:
+    """Where the answers go: into the run, else into a folder of the model's name."""
+    folder = Path(model)
+    is_run = (folder / "recipe.yaml").is_file()
+    return folder / "answers" if is_run else Path("evaluation") / model.strip("/.~").replace("/", "-")
 
 
 def _names(text: str) -> list[str]:

@@ -16,12 +16,13 @@ def shrink(
 ) -> None:
     """Make a smaller student out of a model by leaving out layers."""
     from limbeck.errors import ModelError
-    from limbeck.models import load_model, load_tokenizer, save_student
-    from limbeck.models import shrink as shrink_model
 
     keep = _layers(layers)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"{out} exists already; choose another folder with --out, or remove it")
+    from limbeck.models import load_model, load_tokenizer, save_student
+    from limbeck.models import shrink as shrink_model
+
     small = shrink_model(load_model(model), layers=keep, mlp_width=mlp_width)
     ends = small.generation_config.eos_token_id
     stops = [] if ends is None else [ends] if isinstance(ends, int) else ends

@@ -12,7 +12,7 @@ import typer
 def train(
     recipe: Annotated[Path, typer.Argument(help="A recipe file, or the folder of a run.", metavar="RECIPE")],
     settings: Annotated[
-        list[str] | None, typer.Argument(help="Settings on top of it: train.steps=100", metavar="[KEY=VALUE]...")
+        list[str] | None, typer.Argument(help="Settings on top of it: train.steps=100", metavar="KEY=VALUE")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     run: Annotated[Path | None, typer.Option("--run", help="Folder of the run; the same as run=DIR.")] = None,

@@ -69,7 +69,7 @@ class Recipe:
 
         `run` defaults to runs/<name of the file, or of the method>. A part of the method written "module:Class" is
         imported only with `allow_import`, and never from a run's own recipe. An override of `method.base` on a method
-        of which every part is stated replaces the whole method. Raises `UnknownName` and `ConfigError`; changes no file.
+        of which every part is stated replaces the whole method. Raises `UnknownName` and `ConfigError`.
         """
         draft, name = _draft(source)
         for override in _base_first([Override.parse(text) for text in overrides]):

@@ -14,10 +14,14 @@ from pydantic.dataclasses import dataclass
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """What a key means, and what its value may be ("" where the type says it)."""
+    """What a key means, and what its value may be ("" where the type says it; `keys_of` fills it in).
+
+    `is_choice`: `allowed` lists every value that there is.
+    """
 
     meaning: str
     allowed: str = ""
+    is_choice: bool = False
 
 
 _STRICT = ConfigDict(extra="forbid")
@@ -186,7 +190,7 @@ def keys_of(section: type) -> dict[str, Key]:
     for name, hint in get_type_hints(section, include_extras=True).items():
         parts = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         key = next((part for part in parts[1:] if isinstance(part, Key)), Key(""))
-        found[name] = Key(key.meaning, key.allowed or _allowed(parts[0]))
+        found[name] = Key(key.meaning, key.allowed or _allowed(parts[0]), is_choice=get_origin(parts[0]) is Literal)
     return found
 
 

@@ -6,14 +6,27 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from limbeck.evaluation.answers import DECODINGS, Decoding
+    from limbeck.evaluation.results import Results, evaluate
     from limbeck.evaluation.rouge import RougeL, rouge_l
 
-__all__ = ["RougeL", "rouge_l"]
+_HOME = {
+    "DECODINGS": "answers",
+    "Decoding": "answers",
+    "Results": "results",
+    "RougeL": "rouge",
+    "evaluate": "results",
+    "rouge_l": "rouge",
+}
 
-_HOME = {"RougeL": "rouge", "rouge_l": "rouge"}
+__all__ = ["DECODINGS", "Decoding", "Results", "RougeL", "evaluate", "rouge_l"]
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

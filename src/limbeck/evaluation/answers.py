@@ -59,7 +59,13 @@ class Answerer:
     max_length: int | None = None
 
     def answers(
-        self, examples: Sequence[Example], *, corpus: str, seed: int, decoding: Decoding, skip: frozenset[str] = frozenset()
+        self,
+        examples: Sequence[Example],
+        *,
+        corpus: str,
+        seed: int,
+        decoding: Decoding,
+        skip: frozenset[str] = frozenset(),
     ) -> Iterator[list[AnswerRow]]:
         """The answers, a batch at a time, longest prompts first; batches whose ids are all in `skip` are left out.
 

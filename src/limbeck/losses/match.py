@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from limbeck.errors import ConfigError
 from limbeck.losses.divergences import Divergence
-from limbeck.registry import Registry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,57 +107,22 @@ class UniformWeight:
         return torch.ones(len(logp), dtype=torch.promote_types(logp.dtype, torch.float32), device=logp.device)
 
 
-def _registry(part: str) -> Registry[Any]:
-    # The registries list what this module defines, so they can be imported only once it has been.
-    from limbeck.losses import DIVERGENCES, TARGETS, TOKEN_WEIGHTS
-
-    registries: dict[str, Registry[Any]] = {"divergence": DIVERGENCES, "target": TARGETS, "weight": TOKEN_WEIGHTS}
-    return registries[part]
-
-
-def _built(part: str) -> BeforeValidator:
-    """Takes `{kind: NAME, ...fields}` of a recipe for an entry of the registry; instances pass as they are."""
-
-    def build(given: object) -> object:
-        if not isinstance(given, Mapping):
-            return given
-        kind, settings = given.get("kind"), {key: value for key, value in given.items() if key != "kind"}
-        if not isinstance(kind, str):
-            raise ConfigError(f"{part} is {dict(given)}: say which with kind, one of {', '.join(_registry(part))}")
-        return _registry(part)[kind](**settings)
-
-    return BeforeValidator(build)
-
-
-def _written(part: str) -> PlainSerializer:
-    """The inverse of `_built`: `{kind: NAME, ...fields}`; a part of the user's own is named by module and class."""
-
-    def write(component: Any) -> dict[str, Any]:
-        own = f"{type(component).__module__}:{type(component).__qualname__}"
-        kind = next((name for name, entry in _registry(part).items() if entry is type(component)), own)
-        fields = (
-            dataclasses.asdict(component)
-            if dataclasses.is_dataclass(component) and not isinstance(component, type)
-            else {}
-        )
-        return {"kind": kind, **fields}
-
-    return PlainSerializer(write, return_type=dict[str, Any])
-
-
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
 class Match:
     """weight(token) · divergence(target ‖ student), nats per token.
 
     In a recipe: `{kind: match, divergence: {kind: jsd, beta: 0.5}}`. The weight is detached; nothing is reduced.
 
-    >>> Match(divergence={"kind": "jsd", "beta": 0.1}).divergence
-    JSD(beta=0.1)
+    >>> p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
+    >>> scores = TokenScores(student_logp=q, target_logp=p, tokens=torch.tensor([0]))
+    >>> from limbeck.losses.divergences import ForwardKL
+    >>> round(Match(ForwardKL())(scores).item(), 4)
+    0.5108
     """
 
-    divergence: Annotated[Divergence, _built("divergence"), _written("divergence")]
-    target: Annotated[Target, _built("target"), _written("target")] = field(default_factory=TeacherTarget)
-    weight: Annotated[TokenWeight, _built("weight"), _written("weight")] = field(default_factory=UniformWeight)
+    divergence: Divergence
+    target: Target = field(default_factory=TeacherTarget)
+    weight: TokenWeight = field(default_factory=UniformWeight)
 
     @property
     def needs_teacher(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a step minimises: named terms, each with its own normaliser, which is a weight and is settled before backward."""
+"""What a step minimises: named terms, each with its own normaliser, a weight that is settled before backward."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class Objective:
             rows = sum(len(batch.sequences) for batch in batches)
             raise NothingToLearn(
                 f"none of the {rows} rows of this step has a response token to learn from.\n"
-                "  Look at data.max_prompt and data.max_length (a prompt that fills the length leaves no room), and at\n"
-                "  sampling.max_new_tokens if the rows were drawn from the student."
+                "  Look at data.max_prompt and data.max_length (a prompt that fills the length leaves no room), and\n"
+                "  at sampling.max_new_tokens if the rows were drawn from the student."
             )
         return [self._of_batch(batch, counts) for batch in batches], counts
 

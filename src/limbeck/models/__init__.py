@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from limbeck.models.packaged import PACKAGED, PackagedModel, fetch
     from limbeck.models.pair import Pair, Vocabulary, compare_vocabularies
     from limbeck.models.saving import save_student
-    from limbeck.models.shrinking import drop_importance, measured_layers, shrink
+    from limbeck.models.shrinking import drop_importance, drop_order, measured_layers, shrink
 
 _HOME = {
     "PACKAGED": "packaged",
@@ -29,6 +29,7 @@ _HOME = {
     "add_lora": "loading",
     "compare_vocabularies": "pair",
     "drop_importance": "shrinking",
+    "drop_order": "shrinking",
     "fetch": "packaged",
     "load_model": "loading",
     "load_tokenizer": "loading",
@@ -49,6 +50,7 @@ __all__ = [
     "add_lora",
     "compare_vocabularies",
     "drop_importance",
+    "drop_order",
     "fetch",
     "load_model",
     "load_tokenizer",

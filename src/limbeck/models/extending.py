@@ -160,9 +160,7 @@ class _Drawn:
             self.stopped[i] = prefix[-1] in stop_ids
 
 
-def _draw_rows(
-    decoder: Decoder, drawn: _Drawn, *, sampling: Sampling, noise: RowNoise, device: torch.device
-) -> None:
+def _draw_rows(decoder: Decoder, drawn: _Drawn, *, sampling: Sampling, noise: RowNoise, device: torch.device) -> None:
     going = drawn.going()
     cache, ban = decoder.start(), None
     tokens, attended = _left_padded([drawn.prefixes[i] for i in going], device)
@@ -241,4 +239,3 @@ def _assemble(sequences: Sequences, drawn: _Drawn, *, start: Tensor) -> Extensio
         tokens=tokens, attended=attended, is_response=is_response, origin=tuple(origin), keys=sequences.keys
     )
     return Extension(sequences=extended, behaviour_logp=logp, stopped=stopped)
-

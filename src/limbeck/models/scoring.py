@@ -189,7 +189,9 @@ def _scale(config: Any) -> float:
     return float(getattr(config, "logit_scale", None) or 1.0)
 
 
-def per_row(values_N: Float[Tensor, " N"], where: Scored, *, rows: int) -> tuple[Float[Tensor, " B"], Int[Tensor, " B"]]:
+def per_row(
+    values_N: Float[Tensor, " N"], where: Scored, *, rows: int
+) -> tuple[Float[Tensor, " B"], Int[Tensor, " B"]]:
     """Sums and counts of per-token values by row, so that every average can be taken apart."""
     totals = torch.zeros(rows, dtype=torch.float64, device=values_N.device)
     totals.index_add_(0, where.rows, values_N.double())
@@ -200,4 +202,3 @@ def split_rows(sequences: Sequences, size: int) -> list[list[int]]:
     """Row numbers in groups of at most `size`, longest rows first, so that rows of like length share padding."""
     order = sorted(range(len(sequences)), key=lambda row: (-int(sequences.lengths[row]), row))
     return [order[start : start + size] for start in range(0, len(order), size)]
-

@@ -1,7 +1,7 @@
 """A smaller student cut out of a bigger model: fewer layers, and optionally a narrower MLP.
 
-Which layers go decides how much is left: for SmolLM2-135M the layers that change the output least, measured one by one,
-keep far more than every second layer.
+Which layers go decides how much is left: of SmolLM2-135M, the layers that are missed least, as measured, keep far more
+than every second layer.
 """
 
 from __future__ import annotations
@@ -35,25 +35,29 @@ _MLPS = (
 )
 
 
-def drop_importance(model: PreTrainedModel, sequences: Sequences) -> tuple[float, ...]:
-    """How far the model's predictions move when one layer is left out, for each layer, in nats per token.
+def drop_importance(
+    model: PreTrainedModel, sequences: Sequences, *, reference: PreTrainedModel | None = None
+) -> tuple[float, ...]:
+    """How far predictions move when one layer is left out, for each layer, in nats per token.
 
-        I_l = mean over response tokens of KL(p_full ‖ p_without layer l)
+        I_l = mean over response tokens of KL(p_reference ‖ p_without layer l)
 
-    One forward over the rows per layer; softmax in float32, chunk by chunk. Raises `NothingToLearn` without response
-    tokens. Does not see how layers make up for each other: the score of two layers is not their sum.
+    `reference` is the model itself unless given. One forward over the rows per layer; softmax in float32, chunk by
+    chunk. Raises `NothingToLearn` without response tokens. Does not see how layers make up for each other: the score
+    of two layers is not their sum (`drop_order` measures again after each drop).
     """
     where = scored_tokens(sequences)
     if not len(where):
         raise NothingToLearn("drop_importance needs response tokens; the rows have none")
-    scorer = Scorer.of(model, vocabulary=Vocabulary(size=logits_width(model), shared=None, dropped_student=()))
-    sequences = sequences.to(model.device)
-    full = scorer.view(sequences, where)
-    without = []
+    vocabulary = Vocabulary(size=logits_width(model), shared=None, dropped_student=())
+    sequences, where = sequences.to(model.device), scored_tokens(sequences.to(model.device))
+    scorer = Scorer.of(model, vocabulary=vocabulary)
+    whole = scorer if reference is None else Scorer.of(reference, vocabulary=vocabulary)
+    full, without = whole.view(sequences, where), []
     for layer in _layers(model)[1]:
         handle = layer.register_forward_hook(_skip, with_kwargs=True)
         try:
-            without.append(scorer.view(sequences, where).hidden)
+            without.append(scorer.view(sequences, where))
         finally:
             handle.remove()
     sums = [0.0] * len(without)
@@ -61,10 +65,31 @@ def drop_importance(model: PreTrainedModel, sequences: Sequences) -> tuple[float
     with torch.no_grad():
         for start in range(0, len(where), chunk):
             p = full.head(full.hidden[start : start + chunk])
-            for i, hidden in enumerate(without):
-                q = full.head(hidden[start : start + chunk])
+            for i, view in enumerate(without):
+                q = view.head(view.hidden[start : start + chunk])
                 sums[i] += float((p.exp() * (p - q)).sum(dtype=torch.float64))
     return tuple(total / len(where) for total in sums)
+
+
+def drop_order(model: PreTrainedModel, sequences: Sequences, *, keep: int, at_once: int = 1) -> tuple[int, ...]:
+    """The layers to drop, first the one that is missed least, until `keep` are left.
+
+    After every `at_once` drops the importance of the remaining layers is measured again, against the whole model.
+    Takes about (layers² − keep²) / (2 · at_once) forwards over the rows. Raises `ConfigError`, `NothingToLearn`.
+    """
+    left = list(range(len(_layers(model)[1])))
+    if not 1 <= keep <= len(left) or at_once < 1:
+        raise ConfigError(
+            f"keep {keep} of {len(left)} layers, {at_once} at once: keep 1 to {len(left)}, at least 1 at once"
+        )
+    order: list[int] = []
+    while len(left) > keep:
+        scores = drop_importance(shrink(model, layers=left), sequences, reference=model)
+        ranked = sorted(range(len(left)), key=lambda i: (scores[i], i))
+        gone = [left[i] for i in ranked[: min(at_once, len(left) - keep)]]
+        order += gone
+        left = [layer for layer in left if layer not in gone]
+    return tuple(order)
 
 
 def _skip(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -73,20 +98,23 @@ def _skip(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outp
     return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
 
-def measured_importance(name: str) -> tuple[float, ...]:
-    """The `drop_importance` that ships with Limbeck for a packaged model. Raises `ConfigError`."""
+def measured_layers(name: str, layers: int) -> tuple[int, ...]:
+    """The layers to keep of a packaged model, by the `drop_order` that ships with Limbeck. Raises `ConfigError`."""
     if name not in _MEASURED:
         raise ConfigError(
             f"no layer importance was measured for '{name}' (only for: {', '.join(_MEASURED)})"
             "\n  give the numbers of the layers to keep, or importance=drop_importance(model, sequences)"
         )
     text = resources.files("limbeck.models").joinpath(_MEASURED[name]).read_text(encoding="utf-8")
-    return tuple(json.loads(text)["importance"])
-
-
-def measured_layers(name: str, layers: int) -> tuple[int, ...]:
-    """The layers to keep of a packaged model by its measured importance, in order. Raises `ConfigError`."""
-    return keep_most_important(measured_importance(name), layers)
+    record = json.loads(text)
+    total, order = len(record["importance"]), record["drop_order"]
+    if not total - len(order) <= layers <= total:
+        raise ConfigError(
+            f"{layers} layers of '{name}' were not measured; choose {total - len(order)} to {total},"
+            " or give the numbers of the layers to keep"
+        )
+    gone = set(order[: total - layers])
+    return tuple(i for i in range(total) if i not in gone)
 
 
 def keep_most_important(importance: Sequence[float], layers: int) -> tuple[int, ...]:
@@ -110,10 +138,10 @@ def shrink(
 ) -> PreTrainedModel:
     """A copy with fewer layers and a narrower MLP; weights that stay are unchanged.
 
-    `layers`: the numbers of the layers to keep, or how many: then the most important ones by `importance`, or by the
-    measurement that ships for the model's name. `mlp_width`: MLP units to keep in every layer, those with the largest
-    product of the norms of their weights in and out. Embeddings, head and norms stay. The copy has the device, dtype
-    and tokenizer name of the model; LoRA is merged first. Raises `ConfigError`.
+    `layers`: the numbers of the layers to keep, or how many: then the most important ones by `importance`, or, without
+    it, by the measurement that ships for the model's name. `mlp_width`: MLP units to keep in every layer, those with
+    the largest product of the norms of their weights in and out. Embeddings, head and norms stay. The copy has the
+    device, dtype and tokenizer name of the model; LoRA is merged first. Raises `ConfigError`.
     """
     model = merged(model)
     prefix, old = _layers(model)
@@ -152,10 +180,12 @@ def _kept(
     if layers is None:
         return tuple(range(total))
     if isinstance(layers, int):
-        scores = importance if importance is not None else measured_importance(model.name_or_path)
-        if len(scores) != total:
-            raise ConfigError(f"importance has {len(scores)} numbers, but the model has {total} layers")
-        return keep_most_important(scores, layers)
+        if importance is None:
+            layers = measured_layers(model.name_or_path, layers)
+        elif len(importance) != total:
+            raise ConfigError(f"importance has {len(importance)} numbers, but the model has {total} layers")
+        else:
+            layers = keep_most_important(importance, layers)
     kept = tuple(layers)
     if not kept or list(kept) != sorted(set(kept)) or kept[0] < 0 or kept[-1] >= total:
         raise ConfigError(f"layers to keep must be rising numbers from 0 to {total - 1}; got {list(kept)}")

@@ -18,15 +18,16 @@ def lay_out(
 ) -> str:
     """Headings, a rule and rows in aligned columns, at most `width` columns wide.
 
-    Right-aligned columns hold numbers: their cells never wrap, only their headings do. Where the narrowest columns do
-    not fit beside each other, the table is cut into blocks that repeat the first column.
+    Right-aligned columns hold numbers: their headings wrap, their cells only where one is too wide for a line. Where
+    the narrowest columns do not fit beside each other, the table is cut into blocks that repeat the first column.
     """
     natural = [_widest([heading, *cells]) for heading, cells in zip(headings, _columns(headings, rows), strict=True)]
     least = [
         max([_longest_word(heading)] + [shown_width(cell) if is_right else _longest_word(cell) for cell in cells])
         for heading, cells, is_right in zip(headings, _columns(headings, rows), right, strict=True)
     ]
-    least[0] = min(least[0], max(8, width // 3))
+    beside = width - _GAP - max(least[1:], default=0)
+    least[0] = min(least[0], max(8, min(width // 3, beside)))
     least[1:] = [min(one, width - _GAP - least[0]) for one in least[1:]]
     blocks = [
         _block(block, headings=headings, rows=rows, right=right, widths=_share(block, least, natural, width))

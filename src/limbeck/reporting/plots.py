@@ -13,16 +13,17 @@ Point = tuple[int | float, int | float]
 
 # The drawing is as wide as a phone's screen, so that its labels are readable there without being enlarged.
 _WIDTH, _HEIGHT = 420, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 10, 34
 _MOST_POINTS = 300
 _NUM_COLOURS = 8
 _NOISY = 60
+_LARGEST, _SMALLEST = 1e300, 1e-100
 _MARKERS = ("M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", "M-3.5-3.5h7v7h-7z", "M0-5L5 0 0 5-5 0z", "M0-5L4.5 3.5h-9z")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A named curve: (step, value) pairs in order. Values that are not finite leave a gap."""
+    """A named curve: (step, value) pairs in order. Values that are not finite, or beyond 1e300, leave a gap."""
 
     name: str
     points: tuple[Point, ...]
@@ -106,7 +107,12 @@ def running_mean(points: Sequence[Point], *, window: int) -> list[Point]:
 
 
 def _finite(series: Series) -> list[Point]:
-    return [point for point in series.points if math.isfinite(point[0]) and math.isfinite(point[1])]
+    return [point for point in series.points if _can_be_drawn(point)]
+
+
+def _can_be_drawn(point: Point) -> bool:
+    # Beyond this the range of an axis overflows.
+    return all(abs(number) < _LARGEST for number in point)
 
 
 def _frame(chart: Chart) -> _Frame | None:
@@ -119,8 +125,8 @@ def _frame(chart: Chart) -> _Frame | None:
 
 def _widened(low: int | float, high: int | float, *, share: float) -> Point:
     span = high - low
-    if span <= 1e-9 * max(abs(low), abs(high)):
-        span = 2 * (abs(low) or 1.0)
+    if span <= max(_SMALLEST, 1e-9 * max(abs(low), abs(high))):
+        span = 2 * abs(low) if abs(low) > _SMALLEST else 2.0
         share = 0.5
     return low - share * span, high + share * span
 
@@ -168,7 +174,7 @@ def _curve(series: Series, *, place: int, frame: _Frame) -> str:
     if len(series.points) > _NOISY:
         strong = running_mean(series.points, window=max(3, len(series.points) // 20))
         faint = f'<path class="faint" d="{_path(_thinned(series.points), frame=frame)}"/>'
-    end = next(point for point in reversed(strong) if math.isfinite(point[0]) and math.isfinite(point[1]))
+    end = next(point for point in reversed(strong) if _can_be_drawn(point))
     at = f"translate({frame.across(end[0])} {frame.down(end[1])})"
     marker = f'<path class="marker" d="{_marker(place)}" transform="{at}"/>'
     line = f'<path class="line" d="{_path(_thinned(strong), frame=frame)}"/>'
@@ -183,9 +189,9 @@ def _thinned(points: Sequence[Point]) -> list[Point]:
 
 def _path(points: Sequence[Point], *, frame: _Frame) -> str:
     parts, is_down = [], False
-    for step, value in points:
-        if math.isfinite(step) and math.isfinite(value):
-            place = f"{frame.across(step)} {frame.down(value)}"
+    for point in points:
+        if _can_be_drawn(point):
+            place = f"{frame.across(point[0])} {frame.down(point[1])}"
             # A line of no length, with round ends, is the dot of a point that has a gap on both sides.
             parts.append(f"L{place}" if is_down else f"M{place}h0")
             is_down = True

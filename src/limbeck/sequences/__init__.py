@@ -33,7 +33,9 @@ def __getattr__(name: str) -> Any:
         from limbeck.sequences.mixed import Mixture
         from limbeck.sequences.written import Student
 
-        sources: Registry[Any] = Registry("source of sequences", {"fixed": Fixed, "student": Student, "mixture": Mixture})
+        sources: Registry[Any] = Registry(
+            "source of sequences", {"fixed": Fixed, "student": Student, "mixture": Mixture}
+        )
         globals()["SOURCES"] = sources
         return sources
     if name in _HOMES:

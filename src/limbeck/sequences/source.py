@@ -95,4 +95,3 @@ class Source(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
         ...
-

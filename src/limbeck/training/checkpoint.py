@@ -81,7 +81,9 @@ def install(module: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Che
         }
 
 
-def write(folder: Path, *, step: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+def write(
+    folder: Path, *, step: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
+) -> Path:
     """Write `folder/step-NNNNNN` atomically, point `latest` at it, and remove all but the last two."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"step-{step:06d}"

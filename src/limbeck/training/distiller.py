@@ -15,7 +15,6 @@ from limbeck.losses.objective import Objective
 from limbeck.models.scoring import Scorer, scored_tokens
 from limbeck.types import Sequences
 
-
 CROSS_ENTROPY = "cross_entropy"
 
 
@@ -28,7 +27,9 @@ class Distiller(nn.Module):
     def __init__(self, scorer: Scorer, objective: Objective, *, chunk: int) -> None:
         super().__init__()
         self.student = scorer.model
-        self.terms = nn.ModuleDict({name: term for name, term in objective.terms.items() if isinstance(term, nn.Module)})
+        self.terms = nn.ModuleDict(
+            {name: term for name, term in objective.terms.items() if isinstance(term, nn.Module)}
+        )
         self.scorer = scorer
         self.objective = objective
         self.chunk = chunk

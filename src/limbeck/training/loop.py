@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import signal
 import time
@@ -14,18 +13,16 @@ from types import FrameType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from limbeck.config import Recipe, resumable_difference
-from limbeck.errors import CheckpointError, ConfigError, NonFiniteLoss, Stopped
-from limbeck.models.saving import save_student
+from limbeck.errors import CheckpointError, NonFiniteLoss, Stopped
 from limbeck.training import checkpoint
+from limbeck.training.keeping import save_batch, save_best, save_checkpoint
 from limbeck.training.progress import Progress
 from limbeck.training.rundir import METRICS, RECIPE, SAMPLES, Run, RunDirectory, environment
 from limbeck.training.session import Session, open_session, with_micro_rows
 from limbeck.training.step import StepResult, take_items, take_step
 from limbeck.training.world import World
-from limbeck.types import Sequences
 
 
 @dataclass
@@ -73,8 +70,6 @@ def train(
     run directory.
     """
     settings = Recipe.load(recipe, list(overrides))
-    if settings.run is None:
-        raise ConfigError("run is missing; name the directory that the run writes: run=runs/NAME")
     path = Path(settings.run)
     recorded: dict[str, Any] = {}
     if resume:
@@ -97,8 +92,7 @@ def train(
 
 
 def _check_resumable(directory: RunDirectory, settings: Recipe) -> None:
-    started = Recipe.load(directory.path / RECIPE, [], allow_import=True)
-    different = resumable_difference(started, settings)
+    different = resumable_difference(Recipe.recorded(directory.path), settings)
     if different:
         raise CheckpointError(
             f"{directory.path} is the run of another recipe; it differs in:\n  "
@@ -150,7 +144,7 @@ class _Loop:
         try:
             result = self._with_memory(step, lambda: take_step(session, step, items=items))
         except NonFiniteLoss as error:
-            raise NonFiniteLoss(f"{error}\n  {self._save_batch(step, items)}") from error
+            raise NonFiniteLoss(f"{error}\n  {save_batch(session, self.directory, step=step, items=items)}") from error
         position.step, position.consumed = step, position.consumed + wanted
         if session.world.is_main:
             self.directory.append(METRICS, {**result.row, "epoch": position.consumed / session.loader.rows_per_epoch})
@@ -191,7 +185,7 @@ class _Loop:
                 with_micro_rows(self.session, int(halving["micro_rows"]))
 
     def _validates_at(self, step: int) -> bool:
-        every = self.session.recipe.validate_.every
+        every = self.session.recipe.validate.every
         if self.session.validator is None or every is None:
             return False
         period = int(self.session.auto["steps_per_epoch"]) if every == "epoch" else int(every)
@@ -202,13 +196,13 @@ class _Loop:
         assert session.validator is not None
         numbers, answers = session.validator.run(session.distiller, session.world)
         session.method.sequences.observe(numbers["cross_entropy"])
-        metric = session.recipe.validate_.metric
+        metric = session.recipe.validate.metric
         score = numbers["rouge_l"] if metric == "rouge-l" else -numbers["loss"]
         is_best = position.best is None or score > position.best
         position.without_improvement = 0 if is_best else position.without_improvement + 1
         if is_best:
             position.best, position.best_step = score, position.step
-            self._save_student()
+            save_best(self.session, self.directory)
         row = {"kind": "validation", "step": position.step, **numbers, "metric": metric, "is_best": is_best}
         if session.world.is_main:
             name = f"validation/step-{position.step:06d}.jsonl"
@@ -216,48 +210,8 @@ class _Loop:
             self.directory.append(METRICS, row)
         self.progress.validation(row)
 
-    def _save_student(self) -> None:
-        session = self.session
-        weights = {name: checkpoint.whole(p) for name, p in session.distiller.student.named_parameters()}
-        if session.world.is_main:
-            with holding(session.distiller.student, weights, sharded=session.world.strategy == "fsdp") as student:
-                save_student(
-                    student,
-                    session.pair.tokenizer,
-                    self.directory.student,
-                    dropped_ids=session.pair.vocabulary.dropped_student,
-                    stop_ids=session.pair.stop_ids,
-                    pad_id=session.pair.pad_id,
-                )
-        session.world.barrier()
-
     def _save(self) -> None:
-        session, started = self.session, time.monotonic()
-        weights, moments = checkpoint.collect(session.distiller, session.optimizer)
-        if session.world.is_main:
-            state = {
-                "position": self.position.to_json(),
-                "logs": self.directory.sizes(),
-                "source": dict(session.method.sequences.state()),
-                "micro_rows": session.auto["micro_rows"],
-            }
-            try:
-                checkpoint.write(
-                    self.directory.path / "checkpoints",
-                    step=self.position.step,
-                    weights=weights,
-                    optimizer=moments,
-                    state=state,
-                )
-            except OSError as error:
-                if error.errno != errno.ENOSPC:
-                    raise
-                raise Stopped(
-                    f"no space left on the disk of {self.directory.path}; the last whole checkpoint is still there.\n"
-                    f"  make room, then: limbeck train {self.directory.path / RECIPE} --resume"
-                ) from error
-        session.world.barrier()
-        self.clock.wrote(time.monotonic() - started)
+        self.clock.wrote(save_checkpoint(self.session, self.directory, position=self.position.to_json()))
 
     def _restore(self) -> None:
         session = self.session
@@ -280,7 +234,7 @@ class _Loop:
 
     def _finish(self) -> None:
         if self.position.best_step is None:
-            self._save_student()
+            save_best(self.session, self.directory)
         self.position.finished = True
         self._save()
         if self.session.world.is_main:
@@ -301,17 +255,6 @@ class _Loop:
             "response": encoder.decode(tokens[response].tolist()),
         }
         self.directory.append(SAMPLES, row)
-
-    def _save_batch(self, step: int, items: Any) -> str:
-        """The rows of a step that went wrong, for a look at them."""
-        rows: Sequences = self.session.rollouts.reference(items)
-        path = self.directory.path / "failed" / f"step-{step:06d}-rank-{self.session.world.rank}.safetensors"
-        path.parent.mkdir(exist_ok=True)
-        save_file({"tokens": rows.tokens.contiguous(), "is_response": rows.is_response.contiguous()}, path)
-        return (
-            f"its rows are saved in {path}; the weights before it are in the last checkpoint.\n"
-            "  A lower train.learning_rate, a train.warmup, or train.clip_norm usually helps."
-        )
 
     @contextmanager
     def _watching_signals(self) -> Iterator[None]:
@@ -339,18 +282,8 @@ class _Loop:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed, on a GPU or in the CPU's allocator."""
     text = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in text or "can't allocate" in text
-
-
-@contextmanager
-def holding(student: Any, weights: Mapping[str, torch.Tensor], *, sharded: bool) -> Iterator[Any]:
-    """The student with whole weights: itself, or, where it is sharded, a copy that holds the gathered ones."""
-    if not sharded:
-        yield student
-        return
-    from transformers import AutoModelForCausalLM
-
-    copy = AutoModelForCausalLM.from_config(student.config, dtype=next(iter(weights.values())).dtype)
-    copy.load_state_dict(dict(weights), strict=False)
-    copy.tie_weights()
-    yield copy
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "not enough memory" in text
+        or "can't allocate" in text
+    )

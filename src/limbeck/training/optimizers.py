@@ -36,9 +36,7 @@ def learning_rate(
     return final + (peak - final) * factor
 
 
-def adamw(
-    module: nn.Module, *, weight_decay: float, betas: tuple[float, float], sharded: bool
-) -> torch.optim.AdamW:
+def adamw(module: nn.Module, *, weight_decay: float, betas: tuple[float, float], sharded: bool) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; matrices decay, vectors (biases, norm weights) do not."""
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [

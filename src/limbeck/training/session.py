@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from limbeck.config import Recipe
-from limbeck.data.assembling import TrainingData, load_training
-from limbeck.data.examples import from_rows
-from limbeck.data.corpora import cut_validation
-from limbeck.data.loader import Loader, Mix
-from limbeck.data.shares import CorpusShare
-from limbeck.data.templates import choose_template
+from limbeck.data.loader import Loader
 from limbeck.data.tokenizing import Encoder
-from limbeck.errors import ConfigError, DataError
+from limbeck.errors import ConfigError
 from limbeck.evaluation.answers import Answerer, Decoding
 from limbeck.losses.heads import auto_chunk
 from limbeck.methods import Method
@@ -26,11 +21,11 @@ from limbeck.models.loading import LoraSettings
 from limbeck.models.pair import Pair
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
-from limbeck.records import EncodedRow, Example
 from limbeck.seeds import Seeds
 from limbeck.sequences.source import Rollouts
 from limbeck.training.distiller import Distiller
 from limbeck.training.optimizers import adamw
+from limbeck.training.rows import Rows, build_encoder, encode_rows
 from limbeck.training.validation import Validator
 from limbeck.training.world import World
 
@@ -66,16 +61,6 @@ class Session:
         return int(self.auto["steps"])
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """The encoded rows of a run."""
-
-    train: Sequence[EncodedRow] | Mix
-    valid: tuple[EncodedRow, ...]
-    valid_examples: tuple[Example, ...]
-    lines: tuple[str, ...]
-
-
 def open_session(
     recipe: Recipe, *, world: World, rows: Iterable[Mapping[str, Any]] | None, recorded: Mapping[str, Any]
 ) -> Session:
@@ -83,8 +68,8 @@ def open_session(
     method = recipe.built_method()
     pair, student_dtype_note = _load_pair(recipe, world)
     seeds = Seeds(recipe.train.seed)
-    encoder = _encoder(recipe, pair)
-    encoded = _encode(recipe, encoder, seeds=seeds, rows=rows, pair=pair)
+    encoder = build_encoder(recipe, pair)
+    encoded = encode_rows(recipe, encoder, seeds=seeds, rows=rows, pair=pair)
     loader = Loader(encoded.train, seeds=seeds, pad_id=pair.pad_id)
     auto = _resolve_auto(recipe, loader=loader, pair=pair, world=world, recorded=recorded)
     autocast = torch.bfloat16 if auto["precision"] == "bf16-mixed" else None
@@ -105,7 +90,9 @@ def open_session(
     validator = _validator(recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=teacher, auto=auto)
     dense = [role for role, scorer in (("student", student), ("teacher", teacher)) if scorer and not scorer.split]
     notes = [*encoded.lines, *student_dtype_note, *filter(None, [pair.vocabulary.lines()])]
-    notes += [f"the {role}'s logits are not its head applied to its hidden states: the dense path runs" for role in dense]
+    notes += [
+        f"the {role}'s logits are not its head applied to its hidden states: the dense path runs" for role in dense
+    ]
     return Session(
         recipe=recipe,
         method=method,
@@ -128,10 +115,8 @@ def open_session(
 
 def _load_pair(recipe: Recipe, world: World) -> tuple[Pair, list[str]]:
     models = recipe.models
-    if models.student is None:
-        raise ConfigError("models.student is missing; name a hub id, a folder, or a packaged model")
     precision = _precision(recipe, world)
-    lora = None if models.lora is None else LoraSettings(**models.lora.model_dump())
+    lora = None if models.lora is None else LoraSettings(**dataclasses.asdict(models.lora))
     pair = Pair.load(
         teacher=models.teacher,
         student=models.student,
@@ -161,83 +146,6 @@ def _precision(recipe: Recipe, world: World) -> str:
         return str(recipe.train.precision)
     fast = world.device.type == "cuda" and torch.cuda.is_bf16_supported()
     return "bf16-mixed" if fast else "fp32"
-
-
-def _encoder(recipe: Recipe, pair: Pair) -> Encoder:
-    data = recipe.data
-    template = choose_template(data.template, pair.tokenizer, dict(recipe.models.chat_template_kwargs))
-    context = _context(pair)
-    if context is not None and data.max_length > context:
-        raise ConfigError(
-            f"data.max_length is {data.max_length}, but the models read at most {context} tokens; lower data.max_length"
-        )
-    return Encoder(
-        pair.tokenizer,
-        template,
-        max_prompt=data.max_prompt,
-        max_length=data.max_length,
-        long_prompt=data.long_prompt,
-        train_on=data.train_on,
-    )
-
-
-def _context(pair: Pair) -> int | None:
-    lengths = [
-        int(model.config.max_position_embeddings)
-        for model in (pair.student, pair.teacher)
-        if model is not None and getattr(model.config, "max_position_embeddings", None)
-    ]
-    return min(lengths) if lengths else None
-
-
-def _encode(
-    recipe: Recipe, encoder: Encoder, *, seeds: Seeds, rows: Iterable[Mapping[str, Any]] | None, pair: Pair
-) -> Rows:
-    data = _training_data(recipe, seeds=seeds, rows=rows)
-    parts = [encoder.rows(part.examples) for part in data.parts]
-    train: Sequence[EncodedRow] | Mix = parts[0] if len(parts) == 1 else Mix(tuple(parts), data.weights)
-    lines = [*data.lines(), f"template: {encoder.template.kind}", *encoder.report.lines()]
-    examples = () if data.valid is None else data.valid.examples[: recipe.validate_.rows]
-    measuring = Encoder(
-        pair.tokenizer,
-        encoder.template,
-        max_prompt=encoder.max_prompt,
-        max_length=encoder.max_length,
-        long_prompt=encoder.long_prompt,
-        train_on=encoder.train_on,
-    )
-    kept = [(example, row) for example in examples if (row := measuring.row(example)) is not None]
-    if examples and not kept:
-        raise DataError(f"all {len(examples)} validation prompts are longer than data.max_prompt; see data.long_prompt")
-    return Rows(
-        train=train,
-        valid=tuple(row for _, row in kept),
-        valid_examples=tuple(example for example, _ in kept),
-        lines=tuple(lines),
-    )
-
-
-def _training_data(recipe: Recipe, *, seeds: Seeds, rows: Iterable[Mapping[str, Any]] | None) -> TrainingData:
-    data = recipe.data
-    valid = None if recipe.validate_.every is None else data.valid
-    if rows is not None:
-        whole = from_rows(rows, columns=data.columns, corpus="rows", source="rows")
-        train, held_out = (whole, None) if valid is None else cut_validation(whole, spec=valid, seeds=seeds)
-        return TrainingData(parts=(train,), weights=(1.0,), valid=held_out)
-    if data.corpus is None:
-        raise ConfigError("data.corpus is missing; name a corpus, a .jsonl file or a hub set")
-    corpus: str | list[CorpusShare] = (
-        data.corpus if isinstance(data.corpus, str) else [CorpusShare(part.corpus, part.weight) for part in data.corpus]
-    )
-    return load_training(
-        corpus,
-        split=data.split,
-        root=None if data.root is None else Path(data.root),
-        columns=data.columns,
-        max_rows=data.max_rows,
-        valid=valid,
-        seeds=seeds,
-    )
 
 
 def _resolve_auto(
@@ -319,9 +227,9 @@ def _validator(
     return Validator(
         rows=encoded.valid,
         examples=encoded.valid_examples,
-        answerer=answerer if recipe.validate_.metric == "rouge-l" else None,
+        answerer=answerer if recipe.validate.metric == "rouge-l" else None,
         decoding=decoding,
-        seed=recipe.validate_.seed,
+        seed=recipe.validate.seed,
         teacher=teacher,
         micro_rows=int(auto["micro_rows"]),
     )

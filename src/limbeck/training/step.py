@@ -128,8 +128,7 @@ def _backward(
     numbers = world.sum(torch.tensor([*sums.values(), *squares.values()], dtype=torch.float64)).tolist()
     totals = dict(zip(sums, numbers[: len(sums)], strict=True))
     norms = {
-        name.removeprefix("norm/"): math.sqrt(value)
-        for name, value in zip(squares, numbers[len(sums) :], strict=True)
+        name.removeprefix("norm/"): math.sqrt(value) for name, value in zip(squares, numbers[len(sums) :], strict=True)
     }
     return totals, norms if separate else {}
 

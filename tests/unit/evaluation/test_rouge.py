@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
@@ -60,11 +60,13 @@ def expected(prediction: str, references: list[str]) -> float:
     return float(oracle().score_multi(references, prediction)["rougeL"].fmeasure)
 
 
+@settings(deadline=None)
 @given(prediction=texts, references=st.lists(texts, min_size=1, max_size=3))
 def test_equal_to_rouge_score_bit_for_bit(prediction: str, references: list[str]) -> None:
     assert rouge_l(prediction, references) == expected(prediction, references)
 
 
+@settings(deadline=None)
 @given(answer=sentences, other=sentences)
 def test_symmetric_bounded_and_blind_to_outer_whitespace(answer: str, other: str) -> None:
     score = rouge_l(answer, [other])

@@ -180,7 +180,7 @@ def test_separate_gradients_are_the_norms_of_each_terms_own_gradient() -> None:
     student, view = _heads(s)
     result = fused_loss(
         s["hidden"], head=student, tokens_N=s["tokens"], views=[view], terms=terms,
-        weights={name: s["w1"] for name in terms}, scales=scales, chunk=6, separate_gradients=True,
+        weights=dict.fromkeys(terms, s["w1"]), scales=scales, chunk=6, separate_gradients=True,
     )  # fmt: skip
     for name, norm in expected.items():
         torch.testing.assert_close(result.gradient_norms[name], norm)

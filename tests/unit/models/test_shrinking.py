@@ -9,9 +9,18 @@ import torch
 from transformers import PreTrainedModel
 
 from limbeck.errors import ConfigError, NothingToLearn
-from limbeck.models import LoraSettings, add_lora, drop_importance, load_model, measured_layers, save_student, shrink
-from limbeck.models.shrinking import keep_most_important
-from limbeck.testing import ARCHITECTURES, byte_tokenizer, tiny_model
+from limbeck.models import (
+    LoraSettings,
+    add_lora,
+    drop_importance,
+    drop_order,
+    load_model,
+    measured_layers,
+    measuring,
+    save_student,
+    shrink,
+)
+from limbeck.testing import ARCHITECTURES, byte_tokenizer, save_tiny, save_toy, tiny_model
 from limbeck.types import Sequences, pack_rows
 
 # Longer than Gemma's window of 16 tokens, so that a wrong layer type changes the logits.
@@ -154,12 +163,46 @@ def test_rows_without_a_response_measure_nothing() -> None:
         drop_importance(tiny_model(), empty)
 
 
+def test_the_drop_order_measures_again_after_each_drop() -> None:
+    model, sequences = tiny_model(layers=4, seed=5), rows()
+    left, expected = [0, 1, 2, 3], []
+    while len(left) > 2:
+        full = logits(model)[0].log_softmax(-1)
+        score = {}
+        for layer in left:
+            q = logits(shrink(model, layers=[i for i in left if i != layer]))[0].log_softmax(-1)
+            kl = (full.exp() * (full - q)).sum(-1)
+            score[layer] = float(torch.cat([kl[20:29], kl[18:23]]).mean())
+        expected.append(min(left, key=lambda layer: score[layer]))
+        left.remove(expected[-1])
+    assert drop_order(model, sequences, keep=2) == tuple(expected)
+    importance = drop_importance(model, sequences)
+    together = drop_order(model, sequences, keep=2, at_once=2)
+    assert together == tuple(sorted(range(4), key=lambda i: importance[i])[:2])
+    with pytest.raises(ConfigError, match="keep 1 to 4"):
+        drop_order(model, sequences, keep=0)
+
+
+def test_measuring_writes_what_shrink_reads(tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "model", layers=3)
+    data = save_toy(tmp_path / "toy.jsonl", 6)
+    arguments = [str(model), "--corpus", str(data), "--rows", "4", "--keep", "1", "--at-once", "1", "--device", "cpu"]
+    measuring.main([*arguments, "--out", str(tmp_path / "record.json")])
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert (len(record["importance"]), len(record["drop_order"])) == (3, 2)
+    assert set(record["keep"]) == {"2", "1"}
+    assert record["rows"] == 4
+    assert record["command"].endswith("--max-length 128 --keep 1 --at-once 1")
+
+
 def test_the_shipped_measurement_fits_the_model() -> None:
     text = resources.files("limbeck.models").joinpath("shrink_smollm2.json").read_text()
     record = json.loads(text)
     assert len(record["importance"]) == 30
     assert record["command"].startswith("python -m limbeck.models.measuring smollm2-135m-instruct")
-    for count in range(10, 25):
-        kept = measured_layers("smollm2-135m-instruct", count)
-        assert kept == keep_most_important(record["importance"], count) == tuple(record["keep"][str(count)])
+    for count in range(10, 30):
+        assert list(measured_layers("smollm2-135m-instruct", count)) == record["keep"][str(count)]
     assert {0, 1, 29} <= set(measured_layers("smollm2-135m-instruct", 15))
+    assert measured_layers("smollm2-135m-instruct", 30) == tuple(range(30))
+    with pytest.raises(ConfigError, match="choose 10 to 30"):
+        measured_layers("smollm2-135m-instruct", 9)

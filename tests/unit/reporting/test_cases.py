@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limbeck.errors import DataError
@@ -50,6 +50,7 @@ def test_control_characters_and_direction_marks_become_visible() -> None:
 texts = st.lists(st.sampled_from(["a", "b", "cc", "<b>"]), max_size=8).map(" ".join)
 
 
+@settings(deadline=None)
 @given(before=texts, after=texts)
 def test_a_difference_can_be_read_back(before: str, after: str) -> None:
     pieces = word_difference(before, after)

@@ -6,7 +6,7 @@ import statistics
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limbeck.errors import DataError
@@ -90,6 +90,7 @@ def test_the_order_of_the_mapping_does_not_matter_and_the_seed_does() -> None:
     assert mean_interval(values, seed=1) != mean_interval(values, seed=2)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20), st.floats(-1e3, 1e3))
 def test_a_shift_of_both_arms_changes_no_difference(values: list[float], shift: float) -> None:
     arm = {str(i): value for i, value in enumerate(values)}

@@ -4,7 +4,7 @@ import math
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limbeck.reporting import Column, Interval, Number, Row, Table
@@ -100,6 +100,7 @@ def test_text_marks_and_explains() -> None:
 words = st.text("abcXYZ-漢é", min_size=1, max_size=30)
 
 
+@settings(deadline=None)
 @given(
     names=st.lists(st.lists(words, min_size=1, max_size=4).map(" ".join), min_size=1, max_size=4),
     headings=st.lists(st.lists(words, min_size=1, max_size=4).map(" ".join), min_size=1, max_size=9),

@@ -1,0 +1,108 @@
+"""The rows of a run: read, cut into training and validation, encoded, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from limbeck.config import Recipe
+from limbeck.data.assembling import TrainingData, load_training
+from limbeck.data.corpora import cut_validation
+from limbeck.data.examples import from_rows
+from limbeck.data.loader import Mix
+from limbeck.data.shares import CorpusShare
+from limbeck.data.templates import choose_template
+from limbeck.data.tokenizing import Encoder
+from limbeck.errors import ConfigError, DataError
+from limbeck.models.pair import Pair
+from limbeck.records import EncodedRow, Example
+from limbeck.seeds import Seeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The encoded rows of a run."""
+
+    train: Sequence[EncodedRow] | Mix
+    valid: tuple[EncodedRow, ...]
+    valid_examples: tuple[Example, ...]
+    lines: tuple[str, ...]
+
+
+def build_encoder(recipe: Recipe, pair: Pair) -> Encoder:
+    data = recipe.data
+    template = choose_template(data.template, pair.tokenizer, dict(recipe.models.chat_template_kwargs))
+    context = _context(pair)
+    if context is not None and data.max_length > context:
+        raise ConfigError(
+            f"data.max_length is {data.max_length}, but the models read at most {context} tokens; lower data.max_length"
+        )
+    return Encoder(
+        pair.tokenizer,
+        template,
+        max_prompt=data.max_prompt,
+        max_length=data.max_length,
+        long_prompt=data.long_prompt,
+        train_on=data.train_on,
+    )
+
+
+def _context(pair: Pair) -> int | None:
+    lengths = [
+        int(model.config.max_position_embeddings)
+        for model in (pair.student, pair.teacher)
+        if model is not None and getattr(model.config, "max_position_embeddings", None)
+    ]
+    return min(lengths) if lengths else None
+
+
+def encode_rows(
+    recipe: Recipe, encoder: Encoder, *, seeds: Seeds, rows: Iterable[Mapping[str, Any]] | None, pair: Pair
+) -> Rows:
+    data = _training_data(recipe, seeds=seeds, rows=rows)
+    parts = [encoder.rows(part.examples) for part in data.parts]
+    train: Sequence[EncodedRow] | Mix = parts[0] if len(parts) == 1 else Mix(tuple(parts), data.weights)
+    lines = [*data.lines(), f"template: {encoder.template.kind}", *encoder.report.lines()]
+    examples = () if data.valid is None else data.valid.examples[: recipe.validate.rows]
+    measuring = Encoder(
+        pair.tokenizer,
+        encoder.template,
+        max_prompt=encoder.max_prompt,
+        max_length=encoder.max_length,
+        long_prompt=encoder.long_prompt,
+        train_on=encoder.train_on,
+    )
+    kept = [(example, row) for example in examples if (row := measuring.row(example)) is not None]
+    if examples and not kept:
+        raise DataError(f"all {len(examples)} validation prompts are longer than data.max_prompt; see data.long_prompt")
+    return Rows(
+        train=train,
+        valid=tuple(row for _, row in kept),
+        valid_examples=tuple(example for example, _ in kept),
+        lines=tuple(lines),
+    )
+
+
+def _training_data(recipe: Recipe, *, seeds: Seeds, rows: Iterable[Mapping[str, Any]] | None) -> TrainingData:
+    data = recipe.data
+    valid = None if recipe.validate.every is None else data.valid
+    if rows is not None:
+        whole = from_rows(rows, columns=data.columns, corpus="rows", source="rows")
+        train, held_out = (whole, None) if valid is None else cut_validation(whole, spec=valid, seeds=seeds)
+        return TrainingData(parts=(train,), weights=(1.0,), valid=held_out)
+    if data.corpus is None:
+        raise ConfigError("data.corpus is missing; name a corpus, a .jsonl file or a hub set")
+    corpus: str | list[CorpusShare] = (
+        data.corpus if isinstance(data.corpus, str) else [CorpusShare(part.corpus, part.weight) for part in data.corpus]
+    )
+    return load_training(
+        corpus,
+        split=data.split,
+        root=None if data.root is None else Path(data.root),
+        columns=data.columns,
+        max_rows=data.max_rows,
+        valid=valid,
+        seeds=seeds,
+    )
