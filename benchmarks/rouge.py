@@ -5,7 +5,8 @@
 
 An answer is the reference of another row, so lengths and words are those of real answers. Imports are not counted;
 every timing of Limbeck begins with an empty memory. Prints `one pass` (each answer once) and `five seeds` (five
-different answers a row, one scorer, as an evaluation does it), and fails unless all scores are equal bit for bit.
+different answers a row, one scorer, as an evaluation does it), each side's best of three, in turns. Fails unless all
+scores are equal bit for bit.
 """
 
 from __future__ import annotations

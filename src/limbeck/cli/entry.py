@@ -40,12 +40,13 @@ for _verb in (quickstart, init, train, evaluate, report, shrink, fetch):
     app.command()(_verb)
 
 
-def _show_version(is_wanted: bool) -> None:
+def _show_version(is_wanted: bool) -> bool:
     if is_wanted:
         from limbeck import __version__
 
         typer.echo(f"limbeck {__version__}")
         raise typer.Exit
+    return is_wanted
 
 
 @app.callback()

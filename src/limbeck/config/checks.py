@@ -99,7 +99,7 @@ def value_error(error: ValidationError, draft: Draft) -> ConfigError:
         if path in messages:
             continue
         name, value = ".".join(path), _at(draft.values, path)
-        if finding["type"] in ("missing", "missing_argument"):
+        if finding["type"] == "missing" and value is None:
             messages[path] = f"{name} is missing; {allowed} is expected.\n  {draft.where(path)}"
         elif str(value) in _HALF:
             messages[path] = (

@@ -48,6 +48,15 @@ for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(_TAG + _name, re.compile(f"^(?:{_pattern})$"), list(_first))
 
 
+def _text(dumper: Any, text: str) -> Any:
+    # PyYAML writes some line breaks as they are and reads them back as spaces; in double quotes it escapes them.
+    style = '"' if any(sign in text for sign in "\n\r\x85\u2028\u2029\ufeff") else None
+    return dumper.represent_scalar(_TAG + "str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Draft:
     """The values of a recipe that nobody has checked yet, and where each was set ("recipe.yaml line 19").

@@ -67,9 +67,10 @@ class Recipe:
     ) -> Recipe:
         """The recipe of a YAML file, a run's folder, a mapping or another recipe, with `section.key=value` on top.
 
-        `run` defaults to runs/<name of the file, or of the method>. A part of the method written "module:Class" is
-        imported only with `allow_import`, and never from a run's own recipe. An override of `method.base` on a method
-        of which every part is stated replaces the whole method. Raises `UnknownName` and `ConfigError`.
+        `run` defaults to runs/<name of the file, or of the method>; of a run's folder it is that folder. A part of the
+        method written "module:Class" is imported only with `allow_import`, and never from a run's own recipe. An
+        override of `method.base` on a method of which every part is stated replaces the whole method. Raises
+        `UnknownName` and `ConfigError`.
         """
         draft, name = _draft(source)
         for override in _base_first([Override.parse(text) for text in overrides]):
@@ -153,9 +154,11 @@ def _draft(source: Recipe | Mapping[str, Any] | Path | str) -> tuple[Draft, str]
     if isinstance(source, Mapping):
         return Draft(values={str(key): plain(value, (str(key),)) for key, value in source.items()}), ""
     path = Path(source)
-    if path.is_dir():
-        path = path / "recipe.yaml"
-    return read_recipe(path), path.stem
+    if not path.is_dir():
+        return read_recipe(path), path.stem
+    # A run may have been moved since it wrote its recipe.
+    draft = read_recipe(path / "recipe.yaml")
+    return dataclasses.replace(draft, values={**draft.values, "run": str(path)}), ""
 
 
 def _base_first(overrides: Sequence[Override]) -> list[Override]:

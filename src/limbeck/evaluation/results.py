@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
@@ -111,7 +111,7 @@ def evaluate(
     teacher: str | PreTrainedModel | None = None,
     max_rows: int | None = None,
     max_prompt: int = 256,
-    template: str = "auto",
+    template: Literal["auto", "chat", "paper"] = "auto",
     split: str = "test",
     device: str = "auto",
 ) -> Results:
@@ -149,7 +149,7 @@ def load_subject(
     teacher: str | PreTrainedModel | None,
     max_prompt: int,
     new_tokens: int,
-    template: str = "auto",
+    template: Literal["auto", "chat", "paper"] = "auto",
     device: str = "auto",
 ) -> Subject:
     """Load a model, and a teacher if given, for evaluation. Raises `ConfigError` where the context is too short."""
@@ -197,8 +197,8 @@ def evaluate_examples(
     rows: list[dict[str, Any]] = []
     slug = corpus.replace("/", "_")
     for seed in seeds:
-        path = None if out is None else out / f"{slug}-answers-seed{seed}.jsonl"
-        rows += _answers(subject, examples, corpus=corpus, seed=seed, decoding=decoding, path=path)
+        path = None if out is None else answer_path(out, corpus=corpus, seed=seed)
+        rows += answer_rows(subject, examples, corpus=corpus, seed=seed, decoding=decoding, path=path)
     own = {row["id"]: tuple(row["tokens"]) for row in rows if row["seed"] == seeds[0]}
     answered, references = _sequences(subject, examples, own)
     for measure, sequences in (("references", references), ("own", answered)):
@@ -207,9 +207,15 @@ def evaluate_examples(
     return rows
 
 
-def _answers(
+def answer_path(out: Path, *, corpus: str, seed: int) -> Path:
+    """Where the answers of a corpus and seed lie below an evaluation's folder."""
+    return out / f"{corpus.replace('/', '_')}-answers-seed{seed}.jsonl"
+
+
+def answer_rows(
     subject: Subject, examples: Sequence[Example], *, corpus: str, seed: int, decoding: Decoding, path: Path | None
 ) -> list[dict[str, Any]]:
+    """Every example answered with one decoding seed and scored by ROUGE-L; goes on where a file at `path` stops."""
     answerer = Answerer(
         decoder=CausalDecoder(subject.student),
         encoder=subject.encoder,

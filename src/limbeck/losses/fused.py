@@ -114,8 +114,7 @@ def fused_loss(
         separate=separate_gradients,
     )
     own = [p for term in active.values() if isinstance(term, nn.Module) for p in term.parameters() if p.requires_grad]
-    loss = _FusedLoss.apply(hidden_ND, head.weight, head.bias, walk, *own)
-    assert isinstance(loss, Tensor)
+    loss: Tensor = _FusedLoss.apply(hidden_ND, head.weight, head.bias, walk, *own)  # type: ignore[no-untyped-call]
     return FusedResult(
         loss=loss,
         totals=dict(zip(active, walk.totals, strict=True)),

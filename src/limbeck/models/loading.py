@@ -21,6 +21,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.errors import ConfigError, ModelError
+from limbeck.models.bars import without_bars
 from limbeck.models.packaged import PACKAGED, fetch
 
 _DTYPES = {
@@ -110,16 +111,17 @@ def load_model(
     folder = _locate(name, allow_bin=allow_bin, trust=trust)
     has_safetensors = _check_weights(folder, name=name, allow_bin=allow_bin)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=precision,
-            attn_implementation=None if attention == "auto" else attention,
-            use_safetensors=has_safetensors,
-            weights_only=True,
-            trust_remote_code=trust,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with without_bars():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=precision,
+                attn_implementation=None if attention == "auto" else attention,
+                use_safetensors=has_safetensors,
+                weights_only=True,
+                trust_remote_code=trust,
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise ModelError(_why_not(name, error)) from error
     if info["missing_keys"]:

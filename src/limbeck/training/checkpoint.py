@@ -25,13 +25,14 @@ from limbeck.training.world import placed_like, whole
 
 FORMAT = 1
 _LATEST = "latest"
-_WEIGHTS, _OPTIMIZER, _STATE = "trainable.safetensors", "optimizer.safetensors", "state.json"
+_WEIGHTS, _OPTIMIZER, _STATE, _RECIPE = "trainable.safetensors", "optimizer.safetensors", "state.json", "recipe.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What was read back: tensors by name, and the JSON state of everything else."""
+    """What was read back: tensors by name, and the JSON state of everything else; its folder holds `recipe.yaml`."""
 
+    path: Path
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
@@ -77,32 +78,47 @@ def install(module: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Che
     for name, state in by_name.items():
         parameter = parameters[name]
         optimizer.state[parameter] = {
-            key: value if value.dim() == 0 else placed_like(value, parameter) for key, value in state.items()
+            # A copy: the file's own memory goes away with the file.
+            key: value.clone() if value.dim() == 0 else placed_like(value, parameter).clone()
+            for key, value in state.items()
         }
 
 
 def write(
-    folder: Path, *, step: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], state: Mapping[str, Any]
+    folder: Path,
+    *,
+    step: int,
+    recipe: str,
+    weights: Mapping[str, Tensor],
+    optimizer: Mapping[str, Tensor],
+    state: Mapping[str, Any],
 ) -> Path:
-    """Write `folder/step-NNNNNN` atomically, point `latest` at it, and remove all but the last two."""
+    """Write `folder/step-NNNNNN` atomically, point `latest` at it, and remove all but the last two.
+
+    A step that `latest` names already is left as it is: replacing a folder would leave a moment without one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     name = f"step-{step:06d}"
+    target = folder / name
+    if _named(folder) == target and target.is_dir():
+        return target
     draft = folder / f".{name}.draft"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     try:
         save_file({key: value.contiguous() for key, value in weights.items()}, draft / _WEIGHTS)
         save_file({key: value.contiguous() for key, value in optimizer.items()}, draft / _OPTIMIZER)
-        sums = {part: _sum(draft / part) for part in (_WEIGHTS, _OPTIMIZER)}
-        text = json.dumps({"format": FORMAT, "step": step, "sums": sums, **state}, indent=1)
-        (draft / _STATE).write_text(text)
+        (draft / _RECIPE).write_text(recipe, encoding="utf-8")
+        sums = {part: _sum(draft / part) for part in (_WEIGHTS, _OPTIMIZER, _RECIPE)}
+        # Through JSON once, so that the sum is taken of what will be read back.
+        body = json.loads(json.dumps({"format": FORMAT, "step": step, "sums": sums, "state": dict(state)}))
+        (draft / _STATE).write_text(json.dumps({"sum": _text_sum(body), **body}, indent=1), encoding="utf-8")
         for part in draft.iterdir():
             _flush(part)
         _flush(draft)
-    except OSError:
+    except (OSError, SafetensorError):
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    target = folder / name
     shutil.rmtree(target, ignore_errors=True)
     os.replace(draft, target)
     _flush(folder)
@@ -117,31 +133,73 @@ def write(
 
 def keep(folder: Path, *, last: int) -> None:
     """Remove all checkpoints but the `last` newest."""
-    for old in sorted(folder.glob("step-*"))[:-last]:
+    for old in _steps(folder)[:-last]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def tidy(folder: Path, *, after: int) -> None:
+    """Remove what a kill left behind: half-written checkpoints, and those after the step that the run goes on from."""
+    if not folder.is_dir():
+        return
+    for path in [*folder.glob(".step-*"), *(path for path in _steps(folder) if _step_of(path) > after)]:
+        shutil.rmtree(path, ignore_errors=True)
+    (folder / f".{_LATEST}.draft").unlink(missing_ok=True)
+
+
 def latest(folder: Path) -> Checkpoint | None:
-    """The newest whole checkpoint; None if the run was stopped before its first. Raises `CheckpointError`."""
-    pointer = folder / _LATEST
-    if not pointer.is_file():
+    """The newest whole checkpoint; None if the run was stopped before its first. Raises `CheckpointError`.
+
+    A checkpoint folder appears whole or not at all, so that without `latest` the newest folder is it.
+    """
+    path = _named(folder) or next(reversed(_steps(folder)), None)
+    if path is None:
         return None
-    path = folder / pointer.read_text().strip()
+    older = ", ".join(each.name for each in _steps(folder) if each != path)
+    way_out = f"\n  Write the name of another one ({older}) into {folder / _LATEST}, or start" if older else "\n  Start"
+    way_out += " again in another directory: run=runs/NAME"
+    if not path.is_dir():
+        raise CheckpointError(f"{folder / _LATEST} names '{path.name}', which is no checkpoint there.{way_out}")
     try:
-        state = json.loads((path / _STATE).read_text())
-        for part, expected in state["sums"].items():
-            if _sum(path / part) != expected:
-                raise CheckpointError(
-                    f"checkpoint {path} is corrupt: {part} does not have the sum that was written with it.\n"
-                    f"  Write the name of an older checkpoint in {folder} into {pointer}, or start again."
-                )
-        if state["format"] != FORMAT:
-            raise CheckpointError(f"checkpoint {path} has format {state['format']}, this Limbeck reads {FORMAT}")
-        return Checkpoint(weights=load_file(path / _WEIGHTS), optimizer=load_file(path / _OPTIMIZER), state=state)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        body = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        expected = body.pop("sum")
+        if body["format"] != FORMAT:
+            raise CheckpointError(f"checkpoint {path} has format {body['format']}, this Limbeck reads {FORMAT}")
+        sums = {_STATE: expected, **body["sums"]}
+        found = {_STATE: _text_sum(body)} | {part: _sum(path / part) for part in body["sums"]}
+        changed = [part for part in sums if sums[part] != found[part]]
+        if changed:
+            raise CheckpointError(
+                f"checkpoint {path} is corrupt: {changed[0]} does not have the sum that was written with it.{way_out}"
+            )
+        return Checkpoint(
+            path=path,
+            weights=load_file(path / _WEIGHTS),
+            optimizer=load_file(path / _OPTIMIZER),
+            state=body["state"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"checkpoint {path} cannot be read: {type(error).__name__}: {error}") from error
+        raise CheckpointError(f"checkpoint {path} cannot be read: {type(error).__name__}: {error}{way_out}") from error
+
+
+def _named(folder: Path) -> Path | None:
+    """The checkpoint that `latest` names, whether it is there or not."""
+    pointer = folder / _LATEST
+    return folder / (pointer.read_text(errors="replace").strip() or "-") if pointer.is_file() else None
+
+
+def _steps(folder: Path) -> list[Path]:
+    """The checkpoint folders, oldest first."""
+    return sorted((path for path in folder.glob("step-*") if path.name[5:].isdigit()), key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _text_sum(body: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _sum(path: Path) -> str:

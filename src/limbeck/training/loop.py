@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -18,41 +14,23 @@ from limbeck.config import Recipe, resumable_difference
 from limbeck.errors import CheckpointError, NonFiniteLoss, Stopped
 from limbeck.training import checkpoint
 from limbeck.training.keeping import save_batch, save_best, save_checkpoint
+from limbeck.training.memory import MemoryGuard
+from limbeck.training.position import Clock, Position
 from limbeck.training.progress import Progress
-from limbeck.training.rundir import METRICS, RECIPE, SAMPLES, Run, RunDirectory, environment
+from limbeck.training.rundir import (
+    METRICS,
+    RECIPE,
+    SAMPLES,
+    Run,
+    RunDirectory,
+    check_free,
+    environment,
+    environment_changes,
+)
 from limbeck.training.session import Session, open_session, with_micro_rows
-from limbeck.training.step import StepResult, take_items, take_step
+from limbeck.training.step import Diverged, StepResult, take_items, take_step
+from limbeck.training.stopping import StopRequest, full_disk_stops, how_to_resume
 from limbeck.training.world import World
-
-
-@dataclass
-class Position:
-    """Where a run is; everything of it goes into a checkpoint."""
-
-    step: int = 0
-    consumed: int = 0
-    best: float | None = None
-    best_step: int | None = None
-    without_improvement: int = 0
-    finished: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-
-@dataclass
-class Clock:
-    """When the next checkpoint is due: every so many minutes, or twenty times what the last write took."""
-
-    minutes: float
-    cost: float = 0.0
-    last: float = field(default_factory=time.monotonic)
-
-    def is_due(self) -> bool:
-        return time.monotonic() - self.last >= max(60 * self.minutes, 20 * self.cost)
-
-    def wrote(self, seconds: float) -> None:
-        self.cost, self.last = seconds, time.monotonic()
 
 
 def train(
@@ -73,32 +51,37 @@ def train(
     path = Path(settings.run)
     recorded: dict[str, Any] = {}
     if resume:
-        directory = RunDirectory.existing(path)
-        _check_resumable(directory, settings)
-        recorded = directory.auto()
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        RunDirectory.create(path, recipe="", environment={})
+        recorded = _resumable(path, settings)
+    else:
+        check_free(path)
     world = World.start(device=settings.models.device, strategy=settings.train.strategy)
     session = open_session(settings, world=world, rows=rows, recorded=recorded)
-    if not resume and world.is_main:
-        RunDirectory.create(
-            path,
-            recipe=settings.dump(),
-            environment=environment(device=str(world.device), ranks=world.size, threads=torch.get_num_threads()),
-        )
-    world.barrier()
+    with full_disk_stops(path):
+        if not resume and world.is_main:
+            RunDirectory.create(path, recipe=settings.dump(), environment=_environment(world))
+        world.barrier()
+        return _Loop(session, RunDirectory.existing(path)).run(resume=resume)
+
+
+def _resumable(path: Path, settings: Recipe) -> dict[str, Any]:
+    """What `auto` became in the run that these settings go on with. Raises `CheckpointError` if they may not."""
     directory = RunDirectory.existing(path)
-    return _Loop(session, directory).run(resume=resume)
+    _check_same(Recipe.recorded(path), settings, what=str(path))
+    return directory.auto()
 
 
-def _check_resumable(directory: RunDirectory, settings: Recipe) -> None:
-    different = resumable_difference(Recipe.recorded(directory.path), settings)
+def _check_same(old: Recipe, new: Recipe, *, what: str) -> None:
+    different = resumable_difference(old, new)
     if different:
         raise CheckpointError(
-            f"{directory.path} is the run of another recipe; it differs in:\n  "
+            f"{what} is the run of another recipe; it differs in:\n  "
             + "\n  ".join(different)
             + "\n  On resume only length, validation and logging may change. Take another directory: run=runs/NAME"
         )
+
+
+def _environment(world: World) -> dict[str, Any]:
+    return environment(device=str(world.device), ranks=world.size, threads=torch.get_num_threads())
 
 
 class _Loop:
@@ -108,7 +91,9 @@ class _Loop:
         self.position = Position()
         self.progress = Progress(steps=session.steps, is_main=session.world.is_main)
         self.clock = Clock(minutes=session.recipe.train.checkpoint_minutes)
-        self.stop_requested = False
+        self.stop = StopRequest(self.progress.note)
+        self.saved_step: int | None = None
+        self.memory = MemoryGuard(session, directory, note=self.progress.note)
 
     def run(self, *, resume: bool) -> Run:
         for note in self.session.notes:
@@ -116,15 +101,15 @@ class _Loop:
         if resume:
             self._restore()
         elif self.session.world.is_main:
-            self.directory.write_auto(self.session.auto)
-        with self._watching_signals():
+            self.memory.record()
+        with self.stop.watching():
             while self._goes_on():
                 self._one_step()
-                if self.session.world.any(self.stop_requested):
+                if self.session.world.any(self.stop.is_set):
                     self._save()
                     raise Stopped(
                         f"stopped after step {self.position.step} of {self.session.steps}; everything is saved.\n"
-                        f"  go on with: limbeck train {self.directory.path / RECIPE} --resume"
+                        f"  go on with: {how_to_resume(self.directory.path)}"
                     )
         self._finish()
         return Run(self.directory.path)
@@ -139,12 +124,13 @@ class _Loop:
     def _one_step(self) -> None:
         session, position = self.session, self.position
         step = position.step + 1
-        self._apply_recorded_halving(step)
         items, wanted = take_items(session, step, position.consumed)
         try:
-            result = self._with_memory(step, lambda: take_step(session, step, items=items))
-        except NonFiniteLoss as error:
-            raise NonFiniteLoss(f"{error}\n  {save_batch(session, self.directory, step=step, items=items)}") from error
+            result = self.memory.take(step, "step", lambda: take_step(session, step, items=items))
+        except Diverged as error:
+            saved = save_batch(session, self.directory, step=step, drawn=error.drawn)
+            raise NonFiniteLoss(f"{error}\n  {saved}") from error
+        result = self.memory.move(result)
         position.step, position.consumed = step, position.consumed + wanted
         if session.world.is_main:
             self.directory.append(METRICS, {**result.row, "epoch": position.consumed / session.loader.rows_per_epoch})
@@ -156,34 +142,6 @@ class _Loop:
         if validated or session.world.any(self.clock.is_due()):
             self._save()
 
-    def _with_memory(self, step: int, take: Callable[[], StepResult]) -> StepResult:
-        """Take the step; if memory runs out, halve the micro-batch, take it again, and record that."""
-        session = self.session
-        while True:
-            try:
-                return take()
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                rows = int(session.auto["micro_rows"])
-                if session.world.size > 1:
-                    raise Stopped(
-                        f"out of memory at step {step} on rank {session.world.rank}; the run goes on from its last "
-                        f"checkpoint.\n  Start a new run with a smaller train.micro_rows (now {rows})."
-                    ) from error
-                if rows == 1:
-                    raise
-            session.optimizer.zero_grad(set_to_none=True)
-            session.auto["halvings"] = [*session.auto["halvings"], {"step": step, "micro_rows": rows // 2}]
-            self.directory.write_auto({**self.directory.auto(), "halvings": session.auto["halvings"]})
-            with_micro_rows(session, rows // 2)
-            self.progress.note(f"out of memory at step {step}: micro-batches of {rows // 2} rows from here on")
-
-    def _apply_recorded_halving(self, step: int) -> None:
-        for halving in self.session.auto["halvings"]:
-            if halving["step"] == step and halving["micro_rows"] < self.session.auto["micro_rows"]:
-                with_micro_rows(self.session, int(halving["micro_rows"]))
-
     def _validates_at(self, step: int) -> bool:
         every = self.session.recipe.validate.every
         if self.session.validator is None or every is None:
@@ -193,49 +151,66 @@ class _Loop:
 
     def _validate(self) -> None:
         session, position = self.session, self.position
-        assert session.validator is not None
-        numbers, answers = session.validator.run(session.distiller, session.world)
+
+        def measured() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+            assert session.validator is not None
+            return session.validator.run(session.distiller, session.world)
+
+        numbers, answers = self.memory.take(position.step, "validation", measured)
         session.method.sequences.observe(numbers["cross_entropy"])
         metric = session.recipe.validate.metric
         score = numbers["rouge_l"] if metric == "rouge-l" else -numbers["loss"]
+        # A loss that is no number would never be beaten.
+        score = -math.inf if math.isnan(score) else score
         is_best = position.best is None or score > position.best
         position.without_improvement = 0 if is_best else position.without_improvement + 1
         if is_best:
             position.best, position.best_step = score, position.step
-            save_best(self.session, self.directory)
+            save_best(session, self.directory)
         row = {"kind": "validation", "step": position.step, **numbers, "metric": metric, "is_best": is_best}
         if session.world.is_main:
-            name = f"validation/step-{position.step:06d}.jsonl"
-            self.directory.write_text(name, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in answers))
+            if answers:
+                name = f"validation/step-{position.step:06d}.jsonl"
+                self.directory.write_text(name, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in answers))
             self.directory.append(METRICS, row)
         self.progress.validation(row)
 
     def _save(self) -> None:
+        if self.saved_step == self.position.step:
+            return
         self.clock.wrote(save_checkpoint(self.session, self.directory, position=self.position.to_json()))
+        self.saved_step = self.position.step
 
     def _restore(self) -> None:
-        session = self.session
-        found = checkpoint.latest(self.directory.path / "checkpoints")
+        """Go back to the last checkpoint. What does not fit is an error before any file is changed."""
+        session, directory = self.session, self.directory
+        folder = directory.path / "checkpoints"
+        found = checkpoint.latest(folder)
         if found is None:
-            if session.world.is_main:
-                self.directory.cut_back(dict.fromkeys(self.directory.sizes(), 0))
-                self.directory.write_auto(session.auto)
+            logs = dict.fromkeys(directory.sizes(), 0)
             self.progress.note("no checkpoint yet; the run starts at its first step")
-            return
-        checkpoint.install(session.distiller, session.optimizer, found)
-        self.position = Position(**{**found.state["position"], "finished": False})
-        session.method.sequences.restore(found.state["source"])
-        with_micro_rows(session, int(found.state["micro_rows"]))
+        else:
+            _check_same(Recipe.recorded(found.path), session.recipe, what=f"checkpoint {found.path}")
+            checkpoint.install(session.distiller, session.optimizer, found)
+            self.position = Position(**found.state["position"])
+            self.saved_step = self.position.step
+            session.method.sequences.restore(found.state["source"])
+            with_micro_rows(session, int(found.state["micro_rows"]))
+            logs = found.state["logs"]
+            self.progress.note(f"going on after step {self.position.step} of {session.steps}")
         if session.world.is_main:
-            self.directory.cut_back(found.state["logs"])
-            self.directory.write_auto(session.auto)
+            directory.cut_back(logs)
+            directory.tidy(after=self.position.step)
+            checkpoint.tidy(folder, after=self.position.step)
+            directory.write_text(RECIPE, session.recipe.dump())
+            self.memory.record()
+            for line in environment_changes(directory.environment(), _environment(session.world)):
+                self.progress.note(line)
         session.world.barrier()
-        self.progress.note(f"going on after step {self.position.step} of {session.steps}")
 
     def _finish(self) -> None:
         if self.position.best_step is None:
             save_best(self.session, self.directory)
-        self.position.finished = True
         self._save()
         if self.session.world.is_main:
             checkpoint.keep(self.directory.path / "checkpoints", last=1)
@@ -255,35 +230,3 @@ class _Loop:
             "response": encoder.decode(tokens[response].tolist()),
         }
         self.directory.append(SAMPLES, row)
-
-    @contextmanager
-    def _watching_signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM finish the step; a second Ctrl-C stops at once."""
-
-        def request(number: int, frame: FrameType | None) -> None:
-            if self.stop_requested:
-                raise KeyboardInterrupt
-            self.stop_requested = True
-            self.progress.note("stopping after this step (once more: stop at once)")
-
-        try:
-            before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:
-            # Only the main thread may set handlers; elsewhere signals are somebody else's business.
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or in the CPU's allocator."""
-    text = str(error)
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or "not enough memory" in text
-        or "can't allocate" in text
-    )

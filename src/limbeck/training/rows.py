@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from limbeck.config import Recipe
 from limbeck.data.assembling import TrainingData, load_training
@@ -30,8 +33,20 @@ class Rows:
     valid_examples: tuple[Example, ...]
     lines: tuple[str, ...]
 
+    def fingerprint(self) -> str:
+        """A digest of the training rows in order: ids, tokens, what is learned, and the shares of a mix."""
+        digest = hashlib.blake2b(digest_size=16)
+        parts = self.train.parts if isinstance(self.train, Mix) else (self.train,)
+        digest.update(repr(self.train.weights if isinstance(self.train, Mix) else (1.0,)).encode())
+        for row in (row for part in parts for row in part):
+            digest.update(repr((row.id, len(row.tokens))).encode())
+            digest.update(np.asarray(row.tokens, dtype=np.int64).tobytes())
+            digest.update(np.asarray(row.is_response, dtype=np.bool_).tobytes())
+        return digest.hexdigest()
+
 
 def build_encoder(recipe: Recipe, pair: Pair) -> Encoder:
+    """The one encoder of a run. Raises `ConfigError` if `data.max_length` is more than the models can read."""
     data = recipe.data
     template = choose_template(data.template, pair.tokenizer, dict(recipe.models.chat_template_kwargs))
     context = _context(pair)
@@ -61,6 +76,7 @@ def _context(pair: Pair) -> int | None:
 def encode_rows(
     recipe: Recipe, encoder: Encoder, *, seeds: Seeds, rows: Iterable[Mapping[str, Any]] | None, pair: Pair
 ) -> Rows:
+    """Read, cut and encode; `rows` take the place of `data.corpus`. Raises `DataError`, `ConfigError`."""
     data = _training_data(recipe, seeds=seeds, rows=rows)
     parts = [encoder.rows(part.examples) for part in data.parts]
     train: Sequence[EncodedRow] | Mix = parts[0] if len(parts) == 1 else Mix(tuple(parts), data.weights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 AUTO = "auto.json"
 STUDENT = "student"
+_ENVIRONMENT = "environment.json"
 _LOGS = (METRICS, SAMPLES)
 _PACKAGES = ("limbeck", "torch", "transformers", "accelerate", "datasets", "peft", "numpy", "rouge-score")
 
@@ -31,18 +33,17 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path, *, recipe: str, environment: Mapping[str, Any]) -> RunDirectory:
-        """A new run directory. Raises `ConfigError` if the folder holds anything already; nothing is changed then."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            held = "is another run's directory" if (path / RECIPE).exists() else "exists and is not empty"
-            raise ConfigError(
-                f"run is '{path}', which {held}.\n"
-                "  Go on with that run by --resume, or choose another directory: run=runs/NAME"
-            )
-        path.mkdir(parents=True, exist_ok=True)
+        """A new run directory. Raises `ConfigError` as `check_free` does, or if it cannot be made."""
+        check_free(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise ConfigError(f"run is '{path}', which cannot be made: {error.strerror}; choose run=DIR") from error
         directory = cls(path)
-        (path / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+        (path / _ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n")
         for log in _LOGS:
             (path / log).touch()
+        # Last: a folder with a recipe is a run.
         directory.write_text(RECIPE, recipe)
         return directory
 
@@ -73,13 +74,38 @@ class RunDirectory:
         """The length of each log in bytes: where a resumed run goes on writing."""
         return {log: (self.path / log).stat().st_size for log in _LOGS}
 
+    def flush(self) -> None:
+        """Force the logs to the disk: a checkpoint must not know more of them than the disk does."""
+        for log in _LOGS:
+            with (self.path / log).open("rb") as file:
+                os.fsync(file.fileno())
+
     def cut_back(self, sizes: Mapping[str, int]) -> None:
-        """Let go of what the logs say about steps after a checkpoint."""
+        """Let go of what the logs say about steps after a checkpoint. Raises `CheckpointError` before any change."""
         for log, size in sizes.items():
             path = self.path / log
             if not path.exists() or path.stat().st_size < size:
-                raise CheckpointError(f"{path} is shorter than at the last checkpoint; the run directory is damaged")
-            os.truncate(path, size)
+                raise CheckpointError(
+                    f"{path} is shorter than at the last checkpoint ({size} bytes); the run directory is damaged.\n"
+                    "  Put the file back, or start again in another directory: run=runs/NAME"
+                )
+        for log, size in sizes.items():
+            os.truncate(self.path / log, size)
+
+    def tidy(self, *, after: int) -> None:
+        """Remove what a kill left behind: drafts, and answers of validations after the step that the run goes on from.
+
+        A student that was just being replaced is put back.
+        """
+        for draft in [*self.path.glob(".*.draft"), *self.path.glob("validation/.*.draft")]:
+            draft.unlink()
+        for answers in self.path.glob("validation/step-*.jsonl"):
+            if int(answers.stem.removeprefix("step-")) > after:
+                answers.unlink()
+        for scratch in self.path.glob(f".{STUDENT}-*"):
+            if not self.student.exists() and (scratch / "replaced").is_dir():
+                os.replace(scratch / "replaced", self.student)
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def rows(self, log: str) -> Iterator[dict[str, Any]]:
         """The rows of a log; a last line that was cut off by a crash is left out."""
@@ -94,7 +120,17 @@ class RunDirectory:
     def auto(self) -> dict[str, Any]:
         """What `auto` settings became at the first step, and out-of-memory halvings with their steps."""
         path = self.path / AUTO
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        try:
+            return dict(json.loads(path.read_text())) if path.exists() else {}
+        except ValueError as error:
+            raise CheckpointError(f"{path} cannot be read: {error}; the run directory is damaged") from error
+
+    def environment(self) -> dict[str, Any]:
+        """The environment that the run was started in; empty if its file is not there any more."""
+        try:
+            return dict(json.loads((self.path / _ENVIRONMENT).read_text()))
+        except (OSError, ValueError):
+            return {}
 
     def write_auto(self, settings: Mapping[str, Any]) -> None:
         """Record what `auto` became."""
@@ -104,6 +140,20 @@ class RunDirectory:
     def student(self) -> Path:
         """The student as a Hugging Face folder: the best by the validation metric so far."""
         return self.path / STUDENT
+
+
+def check_free(path: Path) -> None:
+    """Raise `ConfigError` if the folder holds anything, except for what a run that never began left there."""
+    if not path.exists():
+        return
+    begun = {_ENVIRONMENT, *_LOGS, f".{RECIPE}.draft"}
+    if path.is_dir() and {entry.name for entry in path.iterdir()} <= begun:
+        return
+    held = "is another run's directory" if (path / RECIPE).exists() else "exists and is not empty"
+    raise ConfigError(
+        f"run is '{path}', which {held if path.is_dir() else 'is a file'}.\n"
+        "  Go on with that run by --resume, or choose another directory: run=runs/NAME"
+    )
 
 
 def environment(*, device: str, ranks: int, threads: int) -> dict[str, Any]:
@@ -123,6 +173,22 @@ def environment(*, device: str, ranks: int, threads: int) -> dict[str, Any]:
         "ranks": ranks,
         "threads": threads,
     }
+
+
+def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line where a run goes on in another environment than it was started in: its numbers may then move a little.
+
+    >>> environment_changes({"threads": 1, "python": "3.11.1"}, {"threads": 2, "python": "3.11.1"})
+    ['this run was started with threads 1, now 2; its numbers may differ in the last bits']
+    """
+    flat = [{**each, **each.get("versions", {})} for each in (before, now)]
+    changed = [
+        f"{key} {value}, now {flat[1].get(key)}"
+        for key, value in flat[0].items()
+        if key != "versions" and flat[1].get(key) != value
+    ]
+    line = f"this run was started with {'; '.join(changed)}; its numbers may differ in the last bits"
+    return [line] if changed else []
 
 
 @dataclass(frozen=True)
@@ -145,7 +211,10 @@ class Run:
         """The student, loaded with plain transformers."""
         from transformers import AutoModelForCausalLM
 
-        return AutoModelForCausalLM.from_pretrained(self.directory / STUDENT)
+        from limbeck.models.bars import without_bars
+
+        with without_bars():
+            return AutoModelForCausalLM.from_pretrained(self.directory / STUDENT)
 
     def __fspath__(self) -> str:
         return str(self.directory)

@@ -13,7 +13,7 @@ from torch import nn
 from limbeck.config import Recipe
 from limbeck.data.loader import Loader
 from limbeck.data.tokenizing import Encoder
-from limbeck.errors import ConfigError
+from limbeck.errors import CheckpointError, ConfigError
 from limbeck.evaluation.answers import Answerer, Decoding
 from limbeck.losses.heads import auto_chunk
 from limbeck.methods import Method
@@ -66,12 +66,14 @@ def open_session(
 ) -> Session:
     """Load and build everything. `recorded` is what `auto` became at the first start; it is used again on resume."""
     method = recipe.built_method()
-    pair, student_dtype_note = _load_pair(recipe, world)
+    precision = str(recorded.get("precision", _precision(recipe, world)))
+    pair, student_dtype_note = _load_pair(recipe, world, precision=precision)
     seeds = Seeds(recipe.train.seed)
     encoder = build_encoder(recipe, pair)
     encoded = encode_rows(recipe, encoder, seeds=seeds, rows=rows, pair=pair)
     loader = Loader(encoded.train, seeds=seeds, pad_id=pair.pad_id)
-    auto = _resolve_auto(recipe, loader=loader, pair=pair, world=world, recorded=recorded)
+    fresh = {"precision": precision, "rows": encoded.fingerprint()}
+    auto = _resolve_auto(recipe, fresh, loader=loader, pair=pair, world=world, recorded=recorded)
     autocast = torch.bfloat16 if auto["precision"] == "bf16-mixed" else None
     student = Scorer.of(pair.student, vocabulary=pair.vocabulary, autocast=autocast)
     teacher = None if pair.teacher is None else Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
@@ -113,9 +115,8 @@ def open_session(
     )
 
 
-def _load_pair(recipe: Recipe, world: World) -> tuple[Pair, list[str]]:
+def _load_pair(recipe: Recipe, world: World, *, precision: str) -> tuple[Pair, list[str]]:
     models = recipe.models
-    precision = _precision(recipe, world)
     lora = None if models.lora is None else LoraSettings(**dataclasses.asdict(models.lora))
     pair = Pair.load(
         teacher=models.teacher,
@@ -149,7 +150,13 @@ def _precision(recipe: Recipe, world: World) -> str:
 
 
 def _resolve_auto(
-    recipe: Recipe, *, loader: Loader, pair: Pair, world: World, recorded: Mapping[str, Any]
+    recipe: Recipe,
+    known: Mapping[str, Any],
+    *,
+    loader: Loader,
+    pair: Pair,
+    world: World,
+    recorded: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Every `auto` as a value. A recorded one holds; only the number of steps may grow on resume."""
     train = recipe.train
@@ -160,7 +167,7 @@ def _resolve_auto(
     own_rows = train.batch_rows // world.size
     fitting = max(1, budget // recipe.data.max_length)
     fresh: dict[str, Any] = {
-        "precision": _precision(recipe, world),
+        **known,
         "attention": str(pair.student.config._attn_implementation),
         "chunk": auto_chunk(pair.vocabulary.width, world.device.type) if train.chunk == "auto" else train.chunk,
         "micro_rows": min(own_rows, fitting if train.micro_rows == "auto" else train.micro_rows),
@@ -169,10 +176,27 @@ def _resolve_auto(
         "halvings": [],
     }
     resolved = {**fresh, **{key: value for key, value in recorded.items() if key in fresh}}
-    if resolved["ranks"] != world.size:
-        raise ConfigError(f"the run was started on {resolved['ranks']} processes and cannot go on with {world.size}")
     resolved["steps"] = train.steps if train.steps is not None else train.epochs * per_epoch
+    _check_recorded(resolved, fresh=fresh, steps=int(recorded.get("steps", 0)))
     return resolved
+
+
+def _check_recorded(resolved: Mapping[str, Any], *, fresh: Mapping[str, Any], steps: int) -> None:
+    """A resumed run needs the ranks, the rows and at least the length that it was started with."""
+    if resolved["ranks"] != fresh["ranks"]:
+        raise ConfigError(
+            f"the run was started on {resolved['ranks']} processes and cannot go on with {fresh['ranks']}"
+        )
+    if resolved["rows"] != fresh["rows"]:
+        raise CheckpointError(
+            "the training rows are not those that the run was started with: the data, or how it is cut into training "
+            "and validation, has changed.\n  Put the data back (and validate.every, if it was null), or start a new run"
+        )
+    if resolved["steps"] < steps:
+        raise CheckpointError(
+            f"the run is {steps} steps long and cannot be shortened to {resolved['steps']}; give it at least as many.\n"
+            "  Its folder holds its recipe with the length that it has now"
+        )
 
 
 def _rollouts(
@@ -232,11 +256,12 @@ def _validator(
         seed=recipe.validate.seed,
         teacher=teacher,
         micro_rows=int(auto["micro_rows"]),
+        first_micro_rows=int(auto["micro_rows"]),
     )
 
 
 def with_micro_rows(session: Session, micro_rows: int) -> None:
-    """Smaller micro-batches, and smaller groups of rollouts, from now on."""
+    """These micro-batches, and groups of rollouts and answers to match, from now on."""
     session.auto["micro_rows"] = micro_rows
     session.rollouts = replace(session.rollouts, group_rows=max(1, min(session.rollouts.group_rows, 4 * micro_rows)))
     if session.validator is not None:

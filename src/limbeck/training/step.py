@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,14 @@ class StepResult:
     drawn: Sequences
 
 
+class Diverged(NonFiniteLoss):
+    """A step whose loss or gradient is not finite, with the rows that it was taken on."""
+
+    def __init__(self, message: str, *, drawn: Sequences) -> None:
+        super().__init__(message)
+        self.drawn = drawn
+
+
 def take_items(session: Session, step: int, consumed: int) -> tuple[tuple[Item, ...], int]:
     """This rank's rows of a step, and how many rows all ranks take together."""
     wanted = session.method.sequences.prompts(step, batch_rows=session.recipe.train.batch_rows)
@@ -38,53 +46,67 @@ def take_items(session: Session, step: int, consumed: int) -> tuple[tuple[Item, 
 
 
 def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepResult:
-    """Draw the rows of this step, learn from them, and say what happened. Raises `NonFiniteLoss`, `NothingToLearn`."""
+    """Draw the rows of this step and take the gradient; the weights stay, so that the step may be taken again.
+
+    Raises `Diverged` and `NothingToLearn`.
+    """
     started = time.perf_counter()
-    seed_dropout(session, step)
-    source = session.method.sequences
-    with evaluating(session.distiller.student):
-        drawn = source.draw(items, rollouts=session.rollouts, step=step)
-    source.keep(drawn)
+    with evaluating(session.distiller.student), session.world.decoding(session.rollouts.decoder):
+        drawn = session.method.sequences.draw(items, rollouts=session.rollouts, step=step)
     drawn_at = time.perf_counter()
     batches = micro_batches(session, items=items, drawn=drawn)
     objective = session.distiller.objective
     weights, counts = objective.weights(batches, total=session.world.sum)
     session.optimizer.zero_grad(set_to_none=True)
     sums, norms = _backward(session, step, batches=batches, weights=weights)
-    train = session.recipe.train
-    rate = learning_rate(
-        step,
-        steps=session.steps,
-        peak=train.learning_rate,
-        schedule=train.schedule,
-        warmup=_warmup_steps(train.warmup, session.steps),
-        final=train.final_learning_rate,
-    )
     terms = {name: sums[f"total/{name}"] for name in objective.terms}
     loss = sum(objective.scales[name] * value for name, value in terms.items())
-    norm = clipped_norm(session.distiller.parameters(), clip_norm=train.clip_norm)
+    norm = clipped_norm(session.distiller.parameters(), clip_norm=session.recipe.train.clip_norm)
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise NonFiniteLoss(f"step {step}: the loss is {loss}, the norm of its gradient {norm}")
-    for group in session.optimizer.param_groups:
-        group["lr"] = rate
-    session.optimizer.step()
-    ended = time.perf_counter()
-    row = {
+        raise Diverged(f"step {step}: the loss is {loss}, the norm of its gradient {norm}", drawn=drawn)
+    seconds = time.perf_counter() - started
+    row: dict[str, Any] = {
         "kind": "step",
         "step": step,
         "loss": loss,
         "terms": terms,
         "tokens": counts.tokens,
-        "learning_rate": rate,
+        "learning_rate": _rate(session, step),
         "gradient_norm": norm,
         "origin": _origins(session, drawn),
         "response_tokens": _mean_length(session, drawn),
-        "time": {"seconds": ended - started, "draw": drawn_at - started, "learn": ended - drawn_at},
+        "time": {
+            "seconds": seconds,
+            "draw": drawn_at - started,
+            "learn": seconds - (drawn_at - started),
+            "tokens_per_second": _most_tokens(counts) / seconds,
+        },
     }
     if norms:
         row["gradient_shares"] = gradient_shares(norms)
-    row["time"]["tokens_per_second"] = _most_tokens(counts) / (ended - started)
     return StepResult(row=row, drawn=drawn)
+
+
+def move_weights(session: Session, result: StepResult) -> StepResult:
+    """Let the optimizer use the gradient of `take_step`, and the source remember its rows; the row with the time added.
+
+    It comes after everything that may be repeated: a second call would move the weights twice.
+    """
+    started = time.perf_counter()
+    for group in session.optimizer.param_groups:
+        group["lr"] = result.row["learning_rate"]
+    session.optimizer.step()
+    session.method.sequences.keep(result.drawn)
+    spent = time.perf_counter() - started
+    before = result.row["time"]
+    seconds = before["seconds"] + spent
+    taken = {
+        **before,
+        "seconds": seconds,
+        "learn": before["learn"] + spent,
+        "tokens_per_second": before["tokens_per_second"] * before["seconds"] / seconds,
+    }
+    return replace(result, row={**result.row, "time": taken})
 
 
 def micro_batches(session: Session, *, items: tuple[Item, ...], drawn: Sequences) -> list[Batch]:
@@ -114,6 +136,7 @@ def _backward(
     sums = {f"total/{name}": 0.0 for name in distiller.objective.terms}
     squares = {f"norm/{name}": 0.0 for name in distiller.objective.terms}
     for place, (part, weight) in enumerate(zip(batches, weights, strict=True)):
+        seed_dropout(session, step, micro=place)
         sequences = part.sequences.to(world.device)
         views = teacher_views(distiller, part, session.teacher)
         moved = {name: value.to(world.device) for name, value in weight.items()}
@@ -133,10 +156,23 @@ def _backward(
     return totals, norms if separate else {}
 
 
-def seed_dropout(session: Session, step: int) -> None:
-    """Dropout masks of this step; the only use of a global generator."""
-    if session.recipe.models.dropout:
-        torch.manual_seed(session.seeds.child("dropout", step, session.world.rank).integer())
+def seed_dropout(session: Session, step: int, *, micro: int) -> None:
+    """The dropout masks of a micro-batch; the only use of a global generator."""
+    lora = session.recipe.models.lora
+    if session.recipe.models.dropout or (lora is not None and lora.dropout > 0):
+        torch.manual_seed(session.seeds.child("dropout", step, micro, session.world.rank).integer())
+
+
+def _rate(session: Session, step: int) -> float:
+    train = session.recipe.train
+    return learning_rate(
+        step,
+        steps=session.steps,
+        peak=train.learning_rate,
+        schedule=train.schedule,
+        warmup=_warmup_steps(train.warmup, session.steps),
+        final=train.final_learning_rate,
+    )
 
 
 def _warmup_steps(warmup: float, steps: int) -> int:
@@ -151,7 +187,7 @@ def _origins(session: Session, drawn: Sequences) -> dict[str, float]:
 
 def _mean_length(session: Session, drawn: Sequences) -> float:
     lengths = session.world.gather(drawn.is_response.sum(dim=1).tolist())
-    return sum(lengths) / max(1, len(lengths))
+    return float(sum(lengths)) / max(1, len(lengths))
 
 
 def _most_tokens(counts: Counts) -> int:

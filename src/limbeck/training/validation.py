@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from limbeck.models.extending import evaluating
 from limbeck.models.scoring import Scorer, scored_tokens, split_rows
 from limbeck.records import EncodedRow, Example
 from limbeck.training.distiller import CROSS_ENTROPY, Distiller
-from limbeck.training.world import World
+from limbeck.training.world import World, idle_rows
 from limbeck.types import Sequences
 
 CORPUS = "validation"
@@ -24,7 +24,10 @@ CORPUS = "validation"
 
 @dataclass(frozen=True, kw_only=True)
 class Validator:
-    """The held-out rows and how they are answered. A validation pass is one step over its whole set."""
+    """The held-out rows and how they are answered. A validation pass is one step over its whole set.
+
+    `micro_rows` may be smaller than the run's `first_micro_rows`; answers are then drawn in smaller groups too.
+    """
 
     rows: Sequence[EncodedRow]
     examples: Sequence[Example]
@@ -33,6 +36,7 @@ class Validator:
     seed: int
     teacher: Scorer | None
     micro_rows: int
+    first_micro_rows: int
 
     def run(self, distiller: Distiller, world: World) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The numbers of this validation, and the answers behind ROUGE-L as rows. Every rank must call it."""
@@ -49,7 +53,7 @@ class Validator:
         items = [((CORPUS, row.id), row) for row in self.rows]
         whole = batch(items, pad_id=0)
         groups = split_rows(whole, self.micro_rows)
-        own = [whole.rows(group) for group in _share(groups, world)]
+        own = [whole.rows(group) if group else idle_rows() for group in _share(groups, world)]
         terms = frozenset(distiller.objective.terms)
         batches = [Batch(sequences=part, terms=terms) for part in own]
         weights, _ = distiller.objective.weights(batches, total=world.sum)
@@ -73,12 +77,15 @@ class Validator:
     def _answers(self, world: World) -> list[dict[str, Any]]:
         assert self.answerer is not None
         mine = list(self.examples)[world.rank :: world.size]
+        group_rows = max(1, self.answerer.batch_rows * self.micro_rows // self.first_micro_rows)
+        answerer = replace(self.answerer, batch_rows=group_rows)
         scorer = RougeL()
         rows: list[dict[str, Any]] = []
-        for group in self.answerer.answers(mine, corpus=CORPUS, seed=self.seed, decoding=self.decoding):
-            for row in group:
-                row.scores["rouge_l"] = scorer.score(row.text, row.references)
-                rows.append(row.to_json())
+        with world.decoding(self.answerer.decoder):
+            for group in answerer.answers(mine, corpus=CORPUS, seed=self.seed, decoding=self.decoding):
+                for row in group:
+                    row.scores["rouge_l"] = scorer.score(row.text, row.references)
+                    rows.append(row.to_json())
         return sorted(world.gather(rows), key=lambda row: str(row["id"]))
 
 

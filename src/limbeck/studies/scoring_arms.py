@@ -1,0 +1,85 @@
+"""One model of a study, answered and scored: rows, and the few numbers that are no rows."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from limbeck.evaluation.answers import Decoding
+from limbeck.evaluation.results import Results, answer_path, answer_rows, evaluate_examples, load_subject
+from limbeck.models.extending import evaluating
+from limbeck.records import Example
+
+CORPUS = "held-out"
+SEED = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredArm:
+    """A model's rows, its size, and how fast it decodes and was trained (None where it was not)."""
+
+    name: str
+    results: Results
+    parameters: int
+    megabytes: float
+    tokens_per_second: float
+    training_seconds: float | None
+
+    def values(self, measure: str, score: str) -> dict[str, float]:
+        """Score by example id; empty where it was not measured."""
+        return self.results.values(measure, score).get(CORPUS, {})
+
+    def answers(self) -> dict[str, dict[str, Any]]:
+        """The answer rows by example id."""
+        return {str(row["id"]): row for row in self.results.rows if row["measure"] == "answers"}
+
+
+def score_arm(
+    name: str,
+    folder: Path,
+    examples: Sequence[Example],
+    *,
+    teacher: Path | None,
+    max_prompt: int,
+    new_tokens: int,
+    out: Path,
+    run: Path | None,
+) -> ScoredArm:
+    """Answer the examples, score the answers, compare with the teacher; a scored model is not scored again."""
+    done, decoding = out / "scored.json", Decoding(max_new_tokens=new_tokens)
+    if done.is_file():
+        kept = json.loads(done.read_text())
+        return ScoredArm(name=name, results=Results(rows=_read(out), folder=out), **kept)
+    out.mkdir(parents=True, exist_ok=True)
+    subject = load_subject(
+        folder, teacher=None if teacher is None else str(teacher), max_prompt=max_prompt, new_tokens=new_tokens
+    )
+    path = answer_path(out, corpus=CORPUS, seed=SEED)
+    with evaluating(subject.student.model):
+        started = time.perf_counter()
+        answers = answer_rows(subject, examples, corpus=CORPUS, seed=SEED, decoding=decoding, path=path)
+        speed = sum(row["num_tokens"] for row in answers) / (time.perf_counter() - started)
+        rows = evaluate_examples(subject, examples, corpus=CORPUS, decoding=decoding, seeds=(SEED,), out=out)
+    numbers = {
+        "parameters": sum(p.numel() for p in subject.pair.student.parameters()),
+        "megabytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6,
+        "tokens_per_second": speed,
+        "training_seconds": None if run is None else _training_seconds(run),
+    }
+    (out / "rows.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    done.write_text(json.dumps(numbers, indent=2) + "\n")
+    return ScoredArm(name=name, results=Results(rows=rows, folder=out), **numbers)
+
+
+def _read(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+
+
+def _training_seconds(run: Path) -> float:
+    from limbeck.training.rundir import Run
+
+    return sum(float(row["time"]["seconds"]) for row in Run(run).metrics() if row["kind"] == "step")

@@ -1,0 +1,180 @@
+"""What a quickstart found: the table, what may be claimed, and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from limbeck.records import Example
+from limbeck.reporting.cases import Answer, Case
+from limbeck.reporting.page import CasesSection, CurvesSection, Page, TableSection, TextSection, write_page
+from limbeck.reporting.plots import Chart, series_from
+from limbeck.reporting.reduce import Interval, mean_interval, paired_bootstrap
+from limbeck.reporting.tables import Cell, Column, Number, Row, Table
+from limbeck.studies.budget import Plan
+from limbeck.studies.scoring_arms import ScoredArm
+from limbeck.training.progress import duration
+from limbeck.training.rundir import Run
+
+BASELINE = "sft"
+_SHOWN_CASES = 12
+_MEASURES = (
+    ("answers", "rouge_l", "ROUGE-L", 100, 1, "higher"),
+    ("references", "kl_teacher_student", "KL(t‖s) refs", 1, 3, "lower"),
+    ("own", "kl_student_teacher", "KL(s‖t) own", 1, 3, "lower"),
+    ("references", "top1_agreement", "top-1 %", 100, 1, "higher"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Everything that the table and the page are made of."""
+
+    scored: Mapping[str, ScoredArm]
+    examples: tuple[Example, ...]
+    runs: Mapping[str, Path]
+    plan: Plan
+    seconds: float
+
+
+def standings_table(outcome: Outcome) -> Table:
+    """One row a model; intervals are 95 % bootstrap intervals over the held-out rows."""
+    columns = [Column(title="model")]
+    columns += [
+        Column(title=title, better="higher" if better == "higher" else "lower")
+        for _, _, title, _, _, better in _MEASURES
+    ]
+    columns += [Column(title=title) for title in ("M params", "MB", "tokens/s", "train s")]
+    rows = [_row(name, arm) for name, arm in outcome.scored.items()]
+    notes = (
+        f"{len(outcome.examples)} held-out rows, one answer each at temperature 1; [95 % bootstrap interval over rows].",
+        "KL in nats a token, averaged over rows: KL(teacher‖student) on the references, KL(student‖teacher) on the "
+        "model's own answers. train s: seconds of training steps. tokens/s: decoding, batches of 16.",
+    )
+    return Table(columns=tuple(columns), rows=tuple(rows), notes=notes)
+
+
+def _row(name: str, arm: ScoredArm) -> Row:
+    cells: list[Cell] = [name]
+    for measure, score, _, scale, digits, _ in _MEASURES:
+        values = arm.values(measure, score)
+        cells.append(Number.of(mean_interval(values, seed=0), scale=scale, digits=digits) if values else None)
+    cells.append(Number(value=arm.parameters / 1e6, digits=1))
+    cells.append(Number(value=arm.megabytes, digits=0))
+    cells.append(Number(value=arm.tokens_per_second, digits=0))
+    cells.append(None if arm.training_seconds is None else Number(value=arm.training_seconds, digits=0))
+    return Row(cells=tuple(cells), ranked=name != "teacher")
+
+
+def difference(outcome: Outcome, arm: str, *, measure: str, score: str) -> Interval:
+    """The arm minus the baseline on the same rows, with a paired 95 % bootstrap interval."""
+    mine, base = outcome.scored[arm], outcome.scored[BASELINE]
+    return paired_bootstrap(mine.values(measure, score), base.values(measure, score), seed=0)
+
+
+def verdicts(outcome: Outcome) -> tuple[str, ...]:
+    """What may be said of each method against fine-tuning: "beats SFT" only where an interval on a KL excludes 0."""
+    lines = []
+    for arm in (name for name in outcome.runs if name not in (BASELINE, "warm start")):
+        found = {
+            title: difference(outcome, arm, measure=measure, score=score)
+            for measure, score, title, _, _, _ in _MEASURES[1:3]
+        }
+        won = [title for title, interval in found.items() if interval.high < 0]
+        lost = [title for title, interval in found.items() if interval.low > 0]
+        told = "; ".join(
+            f"{title} {interval.mean:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+            for title, interval in found.items()
+        )
+        head = f"{arm} beats SFT on {' and '.join(won)}" if won else f"{arm} is not shown to beat SFT on either KL"
+        head += f", but is worse on {' and '.join(lost)}" if lost else ""
+        lines.append(f"{head} ({told}). {_rouge_verdict(outcome, arm)}")
+    return tuple(lines)
+
+
+def _rouge_verdict(outcome: Outcome, arm: str) -> str:
+    gap = difference(outcome, arm, measure="answers", score="rouge_l")
+    numbers = f"{100 * gap.mean:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+    if not gap.excludes_zero:
+        return f"ROUGE-L is a tie: {numbers}."
+    return f"ROUGE-L is {'higher' if gap.mean > 0 else 'lower'}: {numbers}."
+
+
+def build_page(outcome: Outcome, path: Path, *, what: str, command: str) -> Path:
+    """Write the page: verdicts, table, curves, answers side by side, and how to repeat it."""
+    metrics = {name: Run(run).metrics() for name, run in outcome.runs.items()}
+    sections = (
+        TableSection(title="Scores", table=standings_table(outcome), intro="The same rows for every model."),
+        CurvesSection(title="Training", charts=_charts(metrics), intro="All methods start from the same weights."),
+        CasesSection(title="Answers side by side", cases=_cases(outcome), intro="Drawn at temperature 1, seed 10."),
+        TextSection(
+            title="Repeat it",
+            paragraphs=("Every run directory holds its resolved recipe, its metrics and its rows.",),
+            code=command,
+        ),
+    )
+    best = _best(outcome)
+    page = Page(
+        title="Limbeck quickstart",
+        summary=(best, *verdicts(outcome)),
+        sections=sections,
+        facts=(
+            ("data", what),
+            ("steps", f"{outcome.plan.warm_steps} to warm up, then {outcome.plan.arm_steps} for each method"),
+            ("time", duration(outcome.seconds)),
+        ),
+        footer="Written by Limbeck. Nothing on this page was loaded from a network.",
+    )
+    return write_page(page, path)
+
+
+def _best(outcome: Outcome) -> str:
+    arms = [name for name in outcome.runs if name != "warm start"]
+    means = {
+        arm: mean_interval(outcome.scored[arm].values("references", "kl_teacher_student"), seed=0).mean for arm in arms
+    }
+    best = min(means, key=lambda arm: means[arm])
+    return f"Closest to the teacher on the references: {best}, {means[best]:.3f} nats a token."
+
+
+def _charts(metrics: Mapping[str, list[dict[str, Any]]]) -> tuple[Chart, ...]:
+    steps = {name: [row for row in rows if row["kind"] == "step"] for name, rows in metrics.items()}
+    charts = [
+        Chart(title=f"{name}: loss", series=(series_from(rows, key="loss", name=name),), y_label="nats a token")
+        for name, rows in steps.items()
+    ]
+    held = [
+        series_from([row for row in rows if row["kind"] == "validation"], key="cross_entropy", name=name)
+        for name, rows in metrics.items()
+        if name != "warm start"
+    ]
+    charts.append(Chart(title="cross-entropy on validation rows", series=tuple(held), y_label="nats a token"))
+    return tuple(charts)
+
+
+def _cases(outcome: Outcome) -> tuple[Case, ...]:
+    answers = {name: arm.answers() for name, arm in outcome.scored.items()}
+    cases = []
+    for place, example in enumerate(outcome.examples[:_SHOWN_CASES], start=1):
+        last = example.messages[-1]
+        shown = tuple(
+            Answer(
+                arm=name,
+                text=rows[example.id]["text"],
+                scores=(("ROUGE-L", f"{100 * rows[example.id]['scores']['rouge_l']:.1f}"),),
+            )
+            for name, rows in answers.items()
+        )
+        cases.append(
+            Case(
+                title=f"{place}. {example.category or example.id}",
+                instruction=last.content,
+                input=last.input,
+                answers=shown,
+                references=example.references,
+                category=example.category,
+            )
+        )
+    return tuple(cases)

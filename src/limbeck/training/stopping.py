@@ -1,0 +1,90 @@
+"""What ends a run before its end: signals, no memory, no disk space; and how each is told apart."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shlex
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+from safetensors import SafetensorError
+
+from limbeck.errors import Stopped
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_MEMORY = ("not enough memory", "can't allocate", "out of memory", "_ALLOC_FAILED")
+
+
+class StopRequest:
+    """Whether somebody asked the run to stop after its step."""
+
+    def __init__(self, announce: Callable[[str], None]) -> None:
+        self.is_set = False
+        self._announce = announce
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside, Ctrl-C and SIGTERM only set the request; a second one raises `KeyboardInterrupt` at once.
+
+        Only the main thread may set handlers; elsewhere signals are somebody else's business.
+        """
+        before = {}
+        with contextlib.suppress(ValueError):
+            before = {number: signal.signal(number, self._request) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.is_set:
+            raise KeyboardInterrupt
+        self.is_set = True
+        # The signal may have come in the middle of a print, which cannot be entered twice.
+        with contextlib.suppress(RuntimeError):
+            self._announce("stopping after this step (once more: stop at once)")
+
+
+def how_to_resume(run: Path) -> str:
+    """The command that goes on with a run."""
+    return f"limbeck train {shlex.quote(str(run))} --resume"
+
+
+@contextmanager
+def full_disk_stops(run: Path) -> Iterator[None]:
+    """Turns a full disk into `Stopped`: the last whole checkpoint is untouched, so that the run can go on."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if not is_disk_full(error):
+            raise
+        raise Stopped(
+            f"no space left on the disk of {run}; what was written before is whole.\n"
+            f"  make room, then: {how_to_resume(run)}"
+        ) from error
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a write failed for want of room; safetensors wraps the system's error into text."""
+    if isinstance(error, SafetensorError):
+        return any(f"(os error {number})" in str(error) for number in _FULL)
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or in the CPU's allocator.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
+    True
+    >>> is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    False
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)

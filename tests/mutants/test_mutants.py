@@ -1,0 +1,35 @@
+"""The suite notices each of the field's old wounds: put back into the code, an invariant fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from mutants.invariants import CHECKS
+from mutants.wounds import MUTANTS, Mutant
+
+ROWS = {1: "shift", 2: "mask", 3: "denominator", 5: "text", 7: "nothing"}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_invariant_holds(check: Callable[[], None]) -> None:
+    check()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{ROWS[mutant.row]}: {mutant.name}")
+def test_the_mutant_is_killed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant.introduce(monkeypatch)
+    with pytest.raises(AssertionError):
+        mutant.killed_by()
+
+
+def test_every_invariant_kills_something_and_every_row_has_mutants() -> None:
+    assert {mutant.killed_by for mutant in MUTANTS} == set(CHECKS)
+    assert {mutant.row for mutant in MUTANTS} == set(ROWS)
+
+
+def test_a_mutant_that_no_longer_fits_the_source_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    stale = Mutant(1, "stale", "limbeck.models.scoring:predicting_states", "gone", "", CHECKS[0])
+    with pytest.raises(AssertionError, match="stands 0 times"):
+        stale.introduce(monkeypatch)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import limbeck
+from limbeck.cli import main
+from limbeck.errors import CheckpointError, ConfigError, NothingToLearn, Stopped
+
+_VERBS = ("quickstart", "init", "train", "evaluate", "report", "shrink", "fetch")
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch):
+    """Lets `limbeck train` end with this exception; returns the exit code."""
+
+    def failing(error: BaseException, *arguments: str) -> int:
+        def train(*given: Any, resume: bool) -> None:
+            raise error
+
+        monkeypatch.setitem(vars(limbeck), "train", train)
+        return main(["train", "recipe.yaml", *arguments])
+
+    return failing
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("wrong\n  do this"), 2),
+        (CheckpointError("foreign"), 2),
+        (NothingToLearn("nothing"), 1),
+        (Stopped("stopped"), 75),
+        (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 75),
+        (RuntimeError("a bug\nsecond line"), 1),
+    ],
+)
+def test_errors_become_messages_and_exit_codes(failing, capsys, error, code):
+    assert failing(error) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert "Traceback" not in said.err
+
+
+def test_what_the_messages_say(failing, capsys):
+    failing(ConfigError("wrong\n  do this"))
+    assert capsys.readouterr().err == "error: wrong\n  do this\n"
+    failing(OSError(errno.ENOSPC, "No space left on device", "runs/x"))
+    assert "no space left on the disk for runs/x" in capsys.readouterr().err
+    failing(RuntimeError("a bug\nsecond line"))
+    assert capsys.readouterr().err == "error: RuntimeError: a bug\n  run again with --debug to see where\n"
+
+
+def test_debug_shows_the_traceback(failing, capsys, monkeypatch):
+    assert failing(ConfigError("wrong"), "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.setenv("LIMBECK_DEBUG", "1")
+    assert failing(RuntimeError("a bug")) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_no_success(failing):
+    assert failing(KeyboardInterrupt()) == 130
+
+
+def test_usage(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("limbeck ")
+    assert main(["tarin"]) == 2
+    assert "Did you mean 'train'?" in capsys.readouterr().err
+    assert main(["train"]) == 2
+    assert main(["train", "r.yaml", "--nonsense"]) == 2
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(verb in said for verb in _VERBS)
+
+
+@pytest.mark.parametrize("verb", _VERBS)
+def test_every_verb_has_help(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    assert "Usage: limbeck" in capsys.readouterr().out
+
+
+def test_python_dash_m():
+    done = subprocess.run([sys.executable, "-m", "limbeck", "--version"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("limbeck ")
+
+
+def test_train_passes_its_arguments_on(monkeypatch, capsys):
+    seen: list[Any] = []
+
+    def train(recipe: Path, *overrides: str, resume: bool) -> SimpleNamespace:
+        seen.append((recipe, overrides, resume))
+        return SimpleNamespace(directory=Path("runs/x"), best={"step": 3})
+
+    monkeypatch.setitem(vars(limbeck), "train", train)
+    assert main(["train", "r.yaml", "train.steps=3", "--resume", "--run", "a: b", "train.warmup=-1"]) == 0
+    assert seen == [(Path("r.yaml"), ("train.steps=3", "train.warmup=-1", 'run="a: b"'), True)]
+    assert capsys.readouterr().out == "run: runs/x\nbest: step 3\n"
+
+
+def test_evaluate_passes_its_arguments_on(monkeypatch, capsys, tmp_path):
+    seen: list[Any] = []
+
+    def evaluate(model: object, corpora: object, *, decoding: str, seeds: object, out: Path, root: object,
+                 teacher: object, max_rows: object) -> SimpleNamespace:  # fmt: skip
+        seen.append((model, corpora, decoding, seeds, out, root, teacher, max_rows))
+        table = SimpleNamespace(text=lambda *, width: f"a table {width > 0}")
+        return SimpleNamespace(table=lambda: table)
+
+    monkeypatch.setitem(vars(limbeck), "evaluate", evaluate)
+    assert main(["evaluate", "owner/model", "--corpora", "a, b", "--seeds", "1,2", "--teacher", "t"]) == 0
+    assert seen[-1] == (
+        "owner/model",
+        ["a", "b"],
+        "plain",
+        (1, 2),
+        Path("evaluation/owner-model/plain"),
+        None,
+        "t",
+        None,
+    )
+    assert "a table True" in capsys.readouterr().out
+    (tmp_path / "recipe.yaml").touch()
+    assert main(["evaluate", str(tmp_path), "--corpora", "a", "--decoding", "paper", "--max-rows", "3"]) == 0
+    assert seen[-1] == (
+        tmp_path, ["a"], "paper", (10, 20, 30, 40, 50), tmp_path / "answers" / "paper", None, None, 3
+    )  # fmt: skip
+    for wrong in (["--seeds", "1,x"], ["--seeds", "1,1"], ["--corpora", ","], ["--max-rows", "0"]):
+        assert main(["evaluate", "m", "--corpora", "a", *wrong]) == 2
+
+
+def test_bad_recipes_end_with_code_2(tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("method: {base: gdk}\nmodels: {student: s}\n")
+    assert main(["train", str(tmp_path / "nothing.yaml")]) == 2
+    assert main(["train", str(recipe)]) == 2
+    said = capsys.readouterr().err
+    assert "does not exist" in said
+    assert "Did you mean 'gkd'?" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import limbeck.models
+from limbeck.cli import main
+from limbeck.config import Recipe
+from limbeck.testing import save_tiny
+
+
+def test_init_writes_a_recipe(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.jsonl").write_text('{"instruction": "Say hello", "output": "Hello"}\n')
+    assert main(["init", "--data", "mine.jsonl"]) == 0
+    assert "next: read it, then: limbeck train recipe.yaml" in capsys.readouterr().out
+    assert Recipe.load("recipe.yaml").data.corpus == "mine.jsonl"
+    assert main(["init", "--data", "mine.jsonl"]) == 2
+    assert main(["init", "--data", "nothing.jsonl", "--force"]) == 2
+    assert main(["init", "--data", "mine.jsonl", "--force"]) == 0
+
+
+def test_quickstart_passes_its_arguments_on(tmp_path, capsys, monkeypatch):
+    seen: list[Any] = []
+
+    def quickstart(*, data: object, minutes: object, out: Path, fast: bool, tune_teacher: bool) -> Path:
+        seen.append((data, minutes, out, fast, tune_teacher))
+        return out / "page.html"
+
+    module = ModuleType("limbeck.studies.first_run")
+    module.quickstart = quickstart  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "limbeck.studies", ModuleType("limbeck.studies"))
+    monkeypatch.setitem(sys.modules, "limbeck.studies.first_run", module)
+    assert main(["quickstart"]) == 0
+    assert main(["quickstart", "--data", "a.jsonl", "--minutes", "5", "--out", "o", "--fast", "--tune-teacher"]) == 0
+    assert seen == [(None, None, Path("quickstart"), False, False), (Path("a.jsonl"), 5.0, Path("o"), True, True)]
+    assert capsys.readouterr().out.splitlines()[-1] == f"page: {Path('o') / 'page.html'}"
+    assert main(["quickstart", "--minutes", "0"]) == 2
+
+
+def test_fetch_names_the_folder(capsys, monkeypatch):
+    monkeypatch.setitem(vars(limbeck.models), "fetch", lambda name: Path("cache") / name)
+    assert main(["fetch", "smollm2-135m-instruct"]) == 0
+    assert capsys.readouterr().out == f"model: {Path('cache') / 'smollm2-135m-instruct'}\n"
+    monkeypatch.undo()
+    assert main(["fetch", "smolm2-135m-instruct"]) == 2
+    assert "Did you mean 'smollm2-135m-instruct'?" in capsys.readouterr().err
+
+
+def test_shrink_writes_a_smaller_model(tmp_path, capsys):
+    model, out = tmp_path / "model", tmp_path / "small"
+    save_tiny(model, layers=3)
+    for wrong in ("0,", "0,9", "2"):
+        assert main(["shrink", str(model), "--layers", wrong, "--out", str(out)]) == 2
+    assert not out.exists()
+    assert main(["shrink", str(model), "--layers", "0,2", "--out", str(out)]) == 0
+    assert json.loads((out / "config.json").read_text())["num_hidden_layers"] == 2
+    assert main(["shrink", str(model), "--layers", "0,1", "--out", str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder as a run leaves it."""
+
+    def make(name: str, *, rouge: float) -> Path:
+        folder = tmp_path / name
+        (folder / "validation").mkdir(parents=True)
+        (folder / "answers" / "plain").mkdir(parents=True)
+        (folder / "recipe.yaml").write_text("method:\n  base: gkd\n")
+        step = {"kind": "step", "loss": 1.0, "terms": {"token": 0.5}, "tokens": {"token": 8}, "gradient_norm": 1.0,
+                "origin": {"student": 1.0}, "time": {"seconds": 2.0}}  # fmt: skip
+        valid = {"kind": "validation", "step": 2, "loss": 0.4, "cross_entropy": 1.5, "rouge_l": rouge, "is_best": True}
+        rows = [{**step, "step": 1}, {**step, "step": 2}, valid]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"kind": "st')
+        sample = {"step": 1, "origin": "student", "key": [0, 1], "prompt": "Ask <b>", "response": "Say"}
+        (folder / "samples.jsonl").write_text(json.dumps(sample) + "\n")
+        answer = {"corpus": "valid", "seed": 10, "id": "v-1", "text": f"<script>{name}", "references": ["right"],
+                  "category": "", "scores": {"rouge_l": rouge}}  # fmt: skip
+        (folder / "validation" / "step-000002.jsonl").write_text(json.dumps(answer) + "\n")
+        header = {"model": "m", "corpus": "dolly"}
+        lines = [header, {**answer, "corpus": "dolly"}, {**answer, "corpus": "dolly", "id": "v-2"}]
+        (folder / "answers" / "plain" / "dolly-answers-seed10.jsonl").write_text(
+            "".join(json.dumps(line) + "\n" for line in lines)
+        )
+        return folder
+
+    return make
+
+
+def test_report_compares_runs(run, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    first, second = run("first", rouge=0.25), run("second", rouge=0.5)
+    assert main(["report", str(first), str(second), "-o", str(page)]) == 0
+    assert capsys.readouterr().out == f"page: {page}\n"
+    html = page.read_text()
+    for expected in ("first", "second", "Evaluation: plain", "dolly", "50.0", "Validation: ROUGE-L", "base: gkd"):
+        assert expected in html
+    assert "<script>first" not in html
+    assert "&lt;script&gt;first" in html
+
+
+def test_report_refuses_what_is_no_run(run, tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "is not the folder of a run" in capsys.readouterr().err
+    broken = run("broken", rouge=0.1)
+    (broken / "metrics.jsonl").write_text("{\n")
+    assert main(["report", str(broken), "-o", str(tmp_path / "page.html")]) == 2
+    assert "metrics.jsonl line 1" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_report_of_a_run_that_just_began(run, tmp_path):
+    young = run("young", rouge=0.1)
+    (young / "metrics.jsonl").write_text("")
+    (young / "samples.jsonl").unlink()
+    assert main(["report", str(young), "-o", str(tmp_path / "page.html")]) == 0
+    assert "not validated yet" in (tmp_path / "page.html").read_text()
