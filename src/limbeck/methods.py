@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -132,8 +133,8 @@ def from_config(plain: Mapping[str, Any], *, allow_import: bool) -> Method:
     for key, value in weights.items():
         if key not in scales:
             raise UnknownName.among("term weight", key, scales, f"method.weights.{key}")
-        if not isinstance(value, int | float) or value < 0:
-            raise ConfigError(f"method.weights.{key} is {value!r}; a weight is a number of at least 0")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ConfigError(f"method.weights.{key} is {value!r}; a weight is a finite number of at least 0")
     if merged["reduction"] not in ("token", "sequence"):
         raise ConfigError(f"method.reduction is {merged['reduction']!r}; allowed: token, sequence")
     return Method(

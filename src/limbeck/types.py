@@ -41,7 +41,8 @@ class Sequences:
 
     def __post_init__(self) -> None:
         rows = self.tokens.shape[0]
-        assert len(self.origin) == rows and len(self.keys) == rows, "one origin and one key a row"
+        assert len(self.origin) == rows, "one origin a row"
+        assert len(self.keys) == rows, "one key a row"
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -61,9 +62,16 @@ class Sequences:
         return torch.where(has_none, self.lengths, start)
 
     @property
+    def scored(self) -> Bool[Tensor, "B S"]:
+        """The response tokens that a causal model predicts: those that have a token before them."""
+        predicted = self.is_response.clone()
+        predicted[:, 0] = False
+        return predicted
+
+    @property
     def num_scored(self) -> int:
-        """Response tokens that have a token before them, i.e. that a causal model predicts."""
-        return int(self.is_response[:, 1:].sum())
+        """How many tokens are scored."""
+        return int(self.scored.sum())
 
     def rows(self, index: Sequence[int]) -> Sequences:
         """These rows in this order, cut to the longest of them. `experience` does not survive."""
@@ -99,7 +107,8 @@ def pack_rows(
 ) -> Sequences:
     """Right-padded `Sequences` from lists of token ids.
 
-    >>> batch = pack_rows([[5, 6, 7], [5]], [[False, True, True], [False]], origin=["reference"] * 2, keys=[(0, 0), (0, 1)], pad_id=0)
+    >>> flags = [[False, True, True], [False]]
+    >>> batch = pack_rows([[5, 6, 7], [5]], flags, origin=["reference"] * 2, keys=[(0, 0), (0, 1)], pad_id=0)
     >>> batch.tokens.tolist(), batch.prompt_lengths.tolist(), batch.num_scored
     ([[5, 6, 7], [5, 0, 0]], [1, 1], 2)
     """

@@ -43,7 +43,7 @@ def token_values(scores: TokenScores) -> dict[str, Float[Tensor, " n"]]:
 def agreement_rows(
     sequences: Sequences, *, ids: Sequence[str], student: Scorer, teacher: Scorer | None, chunk: int, group_rows: int
 ) -> Iterator[list[dict[str, Any]]]:
-    """One dictionary a row, group by group: `id`, `num_tokens`, and in `scores` each column's mean over the row's tokens.
+    """One dictionary a row, group by group: `id`, `num_tokens`, and in `scores` each column's mean over its tokens.
 
     A row without a scored token has `num_tokens` 0 and no scores. Rows on disk come first; averages are made of them.
     """
@@ -62,7 +62,7 @@ def agreement_rows(
             for name, value in token_values(scores).items():
                 collected.setdefault(name, []).append(value)
         sums = {name: per_row(torch.cat(parts), where, rows=len(part)) for name, parts in collected.items()}
-        counts = part.is_response[:, 1:].sum(dim=1).tolist()
+        counts = part.scored.sum(dim=1).tolist()
         yield [_row(ids[row], place, counts[place], sums) for place, row in enumerate(group)]
 
 

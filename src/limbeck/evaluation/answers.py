@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,13 @@ class Answerer:
                 for place, id in enumerate(group)
             ]
 
+    def num_finished(self, examples: Sequence[Example], ids: Sequence[str]) -> int:
+        """How many of these ids, in the order in which they were answered, belong to batches that are all there."""
+        there = frozenset(ids)
+        groups = self.plan({example.id: self.encoder.prompt(example) for example in examples})
+        finished = {id for group in groups if there.issuperset(group) for id in group}
+        return next((place for place, id in enumerate(ids) if id not in finished), len(ids))
+
     def plan(self, prompts: dict[str, tuple[int, ...]]) -> list[list[str]]:
         """Ids in batches of like prompt length."""
         order = sorted(prompts, key=lambda id: (-len(prompts[id]), id))
@@ -138,24 +146,40 @@ class AnswerFile:
 
     def existing(self) -> list[dict[str, Any]]:
         """The rows that are there; creates the file. Raises `CheckpointError` if it was drawn under another header."""
-        if not self.path.exists():
+        first = json.dumps(self.header, ensure_ascii=False).encode() + b"\n"
+        found = self.path.read_bytes() if self.path.exists() else b""
+        if b"\n" not in found and first.startswith(found):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps(self.header, ensure_ascii=False) + "\n", encoding="utf-8")
+            self.path.write_bytes(first)
             return []
-        text = self.path.read_text(encoding="utf-8")
-        whole_text = text[: text.rfind("\n") + 1]
-        lines = whole_text.splitlines()
-        if not lines or json.loads(lines[0]) != self.header:
+        # In bytes: a kill may leave half a character, and text holds line breaks of its own (U+2028) that JSON keeps.
+        whole = found[: found.rfind(b"\n") + 1]
+        lines = whole.split(b"\n")[:-1]
+        if not lines or _loads(lines[0]) != self.header:
             raise CheckpointError(
-                f"{self.path} holds answers that were drawn otherwise (model, decoding, seed, corpus or batches differ).\n"
+                f"{self.path} holds answers that were drawn otherwise"
+                " (model, decoding, seed, examples or batches differ).\n"
                 "  Choose another --out, or remove that file."
             )
-        if whole_text != text:
-            self.path.write_text(whole_text, encoding="utf-8")
+        if whole != found:
+            os.truncate(self.path, len(whole))
         return [json.loads(line) for line in lines[1:]]
+
+    def cut_back(self, count: int) -> None:
+        """Let go of the rows after the first `count`."""
+        lines = self.path.read_bytes().split(b"\n")[: count + 1]
+        os.truncate(self.path, sum(len(line) + 1 for line in lines))
 
     def append(self, rows: Sequence[AnswerRow]) -> None:
         """One batch of answers."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows))
             file.flush()
+
+
+def _loads(line: bytes) -> Any:
+    """The JSON value of a line; None where it is no JSON."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -231,6 +232,7 @@ def answer_rows(
         "seed": seed,
         "decoding": asdict(decoding),
         "examples": len(examples),
+        "content": _fingerprint(examples),
         "template": subject.encoder.template.kind,
         "max_prompt": subject.encoder.max_prompt,
         "batch_rows": subject.batch_rows,
@@ -238,6 +240,10 @@ def answer_rows(
     }
     file = None if path is None else AnswerFile(path, header=header)
     found = [] if file is None else file.existing()
+    finished = answerer.num_finished(examples, [str(row["id"]) for row in found])
+    if file is not None and finished < len(found):
+        file.cut_back(finished)
+        found = found[:finished]
     scorer = RougeL()
     done = frozenset(str(row["id"]) for row in found)
     for group in answerer.answers(examples, corpus=corpus, seed=seed, decoding=decoding, skip=done):
@@ -245,8 +251,15 @@ def answer_rows(
             row.scores["rouge_l"] = scorer.score(row.text, row.references)
         if file is not None:
             file.append(group)
-        found += [row.to_json() for row in group]
+        # Through JSON, so that rows just drawn and rows read from disk are equal.
+        found += json.loads(json.dumps([row.to_json() for row in group]))
     return [{**row, "measure": "answers"} for row in sorted(found, key=lambda row: str(row["id"]))]
+
+
+def _fingerprint(examples: Sequence[Example]) -> str:
+    """A hash of the examples' ids, messages and references."""
+    body = json.dumps([[example.id, example.content_hash()] for example in examples])
+    return hashlib.blake2b(body.encode(), digest_size=8).hexdigest()
 
 
 def _sequences(

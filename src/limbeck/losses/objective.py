@@ -63,7 +63,7 @@ class Objective:
         names = sorted(self.terms)
         numbers = torch.zeros(len(names), 2, dtype=torch.float64)
         for batch in batches:
-            per_row = batch.sequences.is_response[:, 1:].sum(dim=1)
+            per_row = batch.sequences.scored.sum(dim=1)
             for i, name in enumerate(names):
                 if name in batch.terms:
                     numbers[i, 0] += float(per_row.sum())
@@ -95,7 +95,7 @@ class Objective:
         return [self._of_batch(batch, counts) for batch in batches], counts
 
     def _of_batch(self, batch: Batch, counts: Counts) -> dict[str, Float[Tensor, " N"]]:
-        per_row = batch.sequences.is_response[:, 1:].sum(dim=1)
+        per_row = batch.sequences.scored.sum(dim=1)
         row_of_N = torch.repeat_interleave(torch.arange(len(per_row), device=per_row.device), per_row)
         weights: dict[str, Tensor] = {}
         for name in self.terms:

@@ -34,13 +34,13 @@ def scored_tokens(sequences: Sequences) -> Scored:
     """Every response token that has a token before it.
 
     >>> from limbeck.types import pack_rows
-    >>> batch = pack_rows([[5, 6, 7], [8, 9]], [[False, True, True], [False, True]], origin=["reference"] * 2, keys=[(0,), (1,)], pad_id=0)
+    >>> flags = [[False, True, True], [False, True]]
+    >>> batch = pack_rows([[5, 6, 7], [8, 9]], flags, origin=["reference"] * 2, keys=[(0,), (1,)], pad_id=0)
     >>> where = scored_tokens(batch)
     >>> where.rows.tolist(), where.positions.tolist(), where.tokens.tolist()
     ([0, 0, 1], [1, 2, 1], [6, 7, 9])
     """
-    rows, before = sequences.is_response[:, 1:].nonzero(as_tuple=True)
-    positions = before + 1
+    rows, positions = sequences.scored.nonzero(as_tuple=True)
     return Scored(rows=rows, positions=positions, tokens=sequences.tokens[rows, positions])
 
 

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from limbeck.errors import UnknownName
+from limbeck.models.bars import without_bars
 from limbeck.models.pair import Pair
 from limbeck.testing.byte_level import byte_tokenizer
 
@@ -187,6 +188,7 @@ def save_tiny(
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Path:
     """Write a tiny model and its tokenizer (default: `byte_tokenizer()`) as a Hugging Face folder; returns it."""
-    tiny_model(architecture, vocab_size=vocab_size, seed=seed, layers=layers).save_pretrained(folder)
+    with without_bars():
+        tiny_model(architecture, vocab_size=vocab_size, seed=seed, layers=layers).save_pretrained(folder)
     (tokenizer or byte_tokenizer()).save_pretrained(folder)
     return folder

@@ -1,0 +1,119 @@
+"""Tiny runs for the tests of training: models on disk, recipes, an injected kill, and what must be equal afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from limbeck.testing import save_tiny
+from limbeck.training import Run, loop, train
+
+torch.set_num_threads(1)
+
+ROWS = [
+    {"prompt": f"say {'la' * (i % 5 + 1)} {i}", "completion": "la" * (i % 5 + 1) + f" {i}" * (i % 3)} for i in range(40)
+]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing that a program catches may catch it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """Folders of tiny models."""
+
+    teacher: str
+    student: str
+    with_dropout: str
+
+    @classmethod
+    def save(cls, folder: Path) -> Models:
+        save_tiny(folder / "teacher", seed=1, layers=3, vocab_size=272)
+        save_tiny(folder / "student", seed=2)
+        save_tiny(folder / "gpt2", architecture="gpt2", seed=3)
+        return cls(**{name: str(folder / at) for name, at in (("teacher", "teacher"), ("student", "student"))},
+                   with_dropout=str(folder / "gpt2"))
+
+
+def recipe(models: Models, base: str, **sections: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe of six steps with a validation, and so a checkpoint, at steps 3 and 6; sections are laid over it."""
+    named = {"student": models.student, "device": "cpu", **({} if base == "sft" else {"teacher": models.teacher})}
+    standard: dict[str, dict[str, Any]] = {
+        "method": {"base": base},
+        "models": named,
+        "data": {"max_prompt": 48, "max_length": 64, "valid": 4},
+        "sampling": {"max_new_tokens": 8},
+        "train": {"steps": 6, "batch_rows": 8, "micro_rows": 3, "learning_rate": 2e-3},
+        "validate": {"every": 3, "rows": 4},
+    }
+    return {name: {**values, **sections.get(name, {})} for name, values in standard.items()} | {
+        name: dict(values) for name, values in sections.items() if name not in standard
+    }
+
+
+def start(settings: Mapping[str, Any], run: Path, *overrides: str, resume: bool = False, rows: Any = ROWS) -> Run:
+    """Train into a folder."""
+    return train({**settings, "run": str(run)}, *overrides, rows=rows, resume=resume)
+
+
+def kill_before(patch: pytest.MonkeyPatch, name: str, *, call: int, module: Any = loop) -> None:
+    """Raise `Killed` instead of the `call`-th call (from 1) of a function that a module uses."""
+    whole, calls = getattr(module, name), iter(range(1, 10**9))
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == call:
+            raise Killed
+        return whole(*args, **kwargs)
+
+    patch.setattr(module, name, counted)
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl without their times."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "time"} for row in rows]
+
+
+def tensors(run: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of the last checkpoint: weights and optimizer."""
+    folder = run / "checkpoints" / (run / "checkpoints" / "latest").read_text()
+    weights, moments = (load_file(folder / f"{name}.safetensors") for name in ("trainable", "optimizer"))
+    assert weights and moments
+    return {**{f"weight {name}": value for name, value in weights.items()}, **moments}
+
+
+def listing(run: Path) -> list[str]:
+    """The names of all files of a run."""
+    return sorted(str(path.relative_to(run)) for path in run.rglob("*"))
+
+
+def contents(run: Path) -> dict[str, tuple[int, bytes]]:
+    """Every file of a folder with the time that it was written: equal only if nothing touched it."""
+    files = [path for path in run.rglob("*") if path.is_file()]
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, optimizer, logs, answers and the student are equal bit for bit, and so are the names of all files."""
+    assert listing(one) == listing(other)
+    assert metrics(one) == metrics(other)
+    left, right = tensors(one), tensors(other)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name
+    for name in listing(one):
+        if name == "samples.jsonl" or name.startswith("validation/") or name.endswith("model.safetensors"):
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    states = [json.loads((run / "checkpoints" / "step-000006" / "state.json").read_text())["state"]
+              for run in (one, other) if (run / "checkpoints" / "step-000006").exists()]
+    for state in states:
+        state.pop("logs")
+    assert len(states) < 2 or states[0] == states[1]
