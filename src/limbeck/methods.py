@@ -179,7 +179,7 @@ def _component(slot: str, plain: Any, where: str, allow_import: bool) -> Any:
             continue
         if key not in known:
             raise UnknownName.among(f"field of '{kind}'", key, [*known, "kind"], f"{where}.{key}")
-        is_part = key in SLOTS and (isinstance(value, str) or isinstance(value, Mapping))
+        is_part = key in SLOTS and isinstance(value, str | Mapping)
         values[key] = _component(key, value, f"{where}.{key}", allow_import) if is_part else value
     try:
         return entry(**values)

@@ -22,6 +22,7 @@ from limbeck.evaluation.rouge import RougeL
 from limbeck.losses.heads import auto_chunk
 from limbeck.models.extending import CausalDecoder, evaluating
 from limbeck.models.pair import Pair
+from limbeck.models.saving import training_settings
 from limbeck.models.scoring import Scorer
 from limbeck.records import Example
 from limbeck.reporting.reduce import by_example, mean_interval
@@ -153,18 +154,22 @@ def load_subject(
     template: Literal["auto", "chat", "paper"] = "auto",
     device: str = "auto",
 ) -> Subject:
-    """Load a model, and a teacher if given, for evaluation. Raises `ConfigError` where the context is too short."""
+    """Load a model, and a teacher if given, for evaluation. Raises `ConfigError` where the context is too short.
+
+    `template` "auto" is the one that a student of Limbeck's was trained with; for other models the tokenizer's own.
+    """
     given = model if isinstance(model, PreTrainedModel) else _student_folder(model)
     pair = Pair.load(teacher=teacher, student=given, device=device, teacher_device=device)
     context = getattr(pair.student.config, "max_position_embeddings", None)
     if context is not None and max_prompt + new_tokens > context:
         raise ConfigError(
-            f"prompts of {max_prompt} tokens and answers of {new_tokens} do not fit into the model's {context} positions"
-            "\n  lower max_prompt or the decoding's max_new_tokens"
+            f"prompts of {max_prompt} tokens and answers of {new_tokens} do not fit into the {context} positions of the "
+            "model\n  lower max_prompt or the decoding's max_new_tokens"
         )
+    used = training_settings(given) if isinstance(given, str) and template == "auto" else {}
     encoder = Encoder(
         pair.tokenizer,
-        choose_template(template, pair.tokenizer),
+        choose_template(used.get("template", template), pair.tokenizer, used.get("chat_template_kwargs")),
         max_prompt=max_prompt,
         max_length=max_prompt + new_tokens,
         long_prompt="cut",

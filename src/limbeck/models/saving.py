@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.errors import ModelError
 from limbeck.models.bars import without_bars
 from limbeck.models.loading import has_lora, merged
+
+_SETTINGS = "limbeck.json"
 
 
 def save_student(
@@ -23,11 +27,13 @@ def save_student(
     dropped_ids: Collection[int] = (),
     stop_ids: Collection[int] = (),
     pad_id: int | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write model, tokenizer, chat template and generation_config; returns the folder.
 
     LoRA is merged into the weights, and the adapter itself lies beside them in `adapter/`. The generation_config lists
     `stop_ids` as end tokens (default: the tokenizer's EOS) and suppresses `dropped_ids`, which were never trained.
+    `settings`, if given, go into limbeck.json: how rows became text in training (`training_settings` reads them).
     The folder appears whole or not at all: it is written beside its place and renamed; a model folder that is already
     there is replaced. `AutoModelForCausalLM.from_pretrained(folder)` reads it. Raises `ModelError` if the place is
     taken by something else. Does not write in a smaller precision than the model has.
@@ -43,6 +49,8 @@ def save_student(
         with without_bars():
             _write(whole, into=made, generation=generation)
             tokenizer.save_pretrained(made)
+        if settings is not None:
+            (made / _SETTINGS).write_text(json.dumps(dict(settings), indent=2) + "\n", encoding="utf-8")
             if has_lora(model):
                 model.save_pretrained(made / "adapter")
         _sync(made)
@@ -52,6 +60,12 @@ def save_student(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def training_settings(folder: str) -> dict[str, Any]:
+    """What `save_student` was given as settings; empty for a model that Limbeck did not train."""
+    path = Path(folder) / _SETTINGS
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _may_replace(folder: Path) -> bool:

@@ -40,8 +40,8 @@ class Plan:
         """The plan for people."""
         return (
             f"  prepare      {self.prepare_seconds:5.0f} s   get the teacher, shrink it, measure this machine",
-            f"  warm start   {self.warm_seconds:5.0f} s   {self.warm_steps} steps of fine-tuning for the shrunk student",
-            f"  three arms   {self.arms_seconds:5.0f} s   sft, kd and gkd: {self.arm_steps} steps each, same rows, same start",
+            f"  warm start   {self.warm_seconds:5.0f} s   {self.warm_steps} steps of fine-tuning of the shrunk student",
+            f"  three arms   {self.arms_seconds:5.0f} s   sft, kd, gkd: {self.arm_steps} steps each, same rows and start",
             f"  score        {self.score_seconds:5.0f} s   six models on {self.scored_rows} held-out rows",
         )
 

@@ -1,10 +1,11 @@
-"""The quickstart: a real pretrained teacher, a student cut out of it, three methods from one start, one table and page."""
+"""The quickstart: a real pretrained teacher, a student cut out of it, three methods from one start, a table, a page."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,8 +101,6 @@ def quickstart(
 
 
 def _width() -> int:
-    import shutil
-
     return shutil.get_terminal_size((100, 24)).columns
 
 
@@ -180,9 +179,8 @@ def _shrink(folder: Path, teacher: Path, say: Callable[[str], None]) -> None:
     stops = [ends] if isinstance(ends, int) else list(ends or ())
     save_student(small, load_tokenizer(str(teacher)), folder, stop_ids=stops)
     before, after = (sum(p.numel() for p in m.parameters()) for m in (model, small))
-    say(
-        f"student: {_LAYERS} of {model.config.num_hidden_layers} layers, {after / 1e6:.1f} of {before / 1e6:.1f} million parameters"
-    )
+    layers = f"{_LAYERS} of {model.config.num_hidden_layers} layers"
+    say(f"student: {layers}, {after / 1e6:.1f} of {before / 1e6:.1f} million parameters")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,8 +258,6 @@ def _plan(out: Path, *, rows: Rows, sizes: Sizes, teacher: Path, student: Path, 
 
 def _measure(out: Path, *, rows: Rows, sizes: Sizes, teacher: Path, student: Path) -> Pace:
     """Two steps of on-policy distillation on half a batch; the second one counts."""
-    import shutil
-
     from limbeck.training.loop import train
 
     folder = out / "measuring"

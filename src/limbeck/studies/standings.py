@@ -49,7 +49,7 @@ def standings_table(outcome: Outcome) -> Table:
     columns += [Column(title=title) for title in ("M params", "MB", "tokens/s", "train s")]
     rows = [_row(name, arm) for name, arm in outcome.scored.items()]
     notes = (
-        f"{len(outcome.examples)} held-out rows, one answer each at temperature 1; [95 % bootstrap interval over rows].",
+        f"{len(outcome.examples)} held-out rows, one answer each at temperature 1; [95 % bootstrap interval].",
         "KL in nats a token, averaged over rows: KL(teacher‖student) on the references, KL(student‖teacher) on the "
         "model's own answers. train s: seconds of training steps. tokens/s: decoding, batches of 16.",
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from limbeck.models.loading import has_lora
 from limbeck.models.saving import save_student
 from limbeck.training import checkpoint
 from limbeck.training.rundir import RunDirectory
@@ -45,17 +46,19 @@ def save_checkpoint(session: Session, directory: RunDirectory, *, position: Mapp
 
 def save_best(session: Session, directory: RunDirectory) -> None:
     """Write the student as it is now as the run's student; every rank must call it."""
-    weights = {name: whole(p) for name, p in session.distiller.student.named_parameters()}
+    student = session.pair.student
+    gathered = None
+    if session.world.strategy == "fsdp":
+        gathered = {name: whole(tensor) for name, tensor in student.state_dict().items()}
     if session.world.is_main:
-        with _holding(session.pair.student, weights, sharded=session.world.strategy == "fsdp") as student:
-            save_student(
-                student,
-                session.pair.tokenizer,
-                directory.student,
-                dropped_ids=session.pair.vocabulary.dropped_student,
-                stop_ids=session.pair.stop_ids,
-                pad_id=session.pair.pad_id,
-            )
+        save_student(
+            student if gathered is None else _with_weights(student, gathered),
+            session.pair.tokenizer,
+            directory.student,
+            dropped_ids=session.pair.vocabulary.dropped_student,
+            stop_ids=session.pair.stop_ids,
+            pad_id=session.pair.pad_id,
+        )
     session.world.barrier()
 
 
@@ -72,15 +75,14 @@ def save_batch(session: Session, directory: RunDirectory, *, step: int, drawn: S
     )
 
 
-@contextmanager
-def _holding(student: Any, weights: Mapping[str, Tensor], *, sharded: bool) -> Iterator[Any]:
-    """The student with whole weights: itself, or, where it is sharded, a copy that holds the gathered ones."""
-    if not sharded:
-        yield student
-        return
+def _with_weights(student: Any, weights: Mapping[str, Tensor]) -> Any:
+    """A model like a sharded student, LoRA's matrices included, that holds these whole weights."""
     from transformers import AutoModelForCausalLM
 
-    copy = AutoModelForCausalLM.from_config(student.config, dtype=next(iter(weights.values())).dtype)
-    copy.load_state_dict(dict(weights), strict=False)
+    with torch.device("meta"):
+        copy = AutoModelForCausalLM.from_config(student.config)
+        for name, adapter in (student.peft_config if has_lora(student) else {}).items():
+            copy.add_adapter(adapter, adapter_name=name)
+    copy.load_state_dict(dict(weights), assign=True)
     copy.tie_weights()
-    yield copy
+    return copy

@@ -175,7 +175,7 @@ def _rate(session: Session, step: int) -> float:
     )
 
 
-def _warmup_steps(warmup: float, steps: int) -> int:
+def _warmup_steps(warmup: int | float, steps: int) -> int:
     return round(warmup * steps) if 0 < warmup < 1 else int(warmup)
 
 

@@ -1,4 +1,4 @@
-"""The ranks of a run: one by default, several under `torchrun` or `accelerate launch`; and how the Distiller is wrapped."""
+"""The ranks of a run: one by default, several under a launcher; and how the Distiller is wrapped for them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class World:
         world = cls(
             rank=int(accelerator.process_index),
             size=launched,
-            device=accelerator.device,
+            device=own if own.type == "cpu" else accelerator.device,
             strategy="fsdp" if strategy == "fsdp" else "ddp",
             accelerator=accelerator,
         )
