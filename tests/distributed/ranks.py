@@ -1,81 +1,121 @@
-"""One rank of a test with several processes: takes the cases of a plan, and writes what came of each.
+"""One rank of a test with several processes: takes the cases of a plan in order, and writes what came of each.
 
-python ranks.py PLAN.json, with RANK and WORLD_SIZE set as a launcher sets them.
+    python ranks.py PLAN.json        with RANK, WORLD_SIZE and so on as a launcher sets them
+
+A case that has `exits` ends the process with the error's exit code, as the command line would.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 
-def main(plan_file: Path) -> None:
-    import time; t = time.time()
 
-    if True:
-        import limbeck.training.loop
+def main(plan: Path) -> None:
+    import limbeck.training.loop
+    from limbeck.errors import LimbeckError
+
+    limbeck.training.loop.train  # loaded before warnings become errors: what other packages warn of is theirs
     warnings.simplefilter("error")
-    plan = json.loads(plan_file.read_text())
-    rank = int(os.environ["RANK"])
-    for name, case in plan.items():
-        out: dict[str, Any]
+    for name, case in json.loads(plan.read_text()).items():
+        code = 0
+        import time; t0=time.process_time(); w0=time.time()
         try:
-            out = _CASES[case["kind"]](case)
-        except limbeck.errors.LimbeckError as error:
-            out = {"error": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
-        (plan_file.parent / f"{name}-{rank}.json").write_text(json.dumps(out))
-        if out.get("exit_code") and case.get("last"):
-            sys.exit(out["exit_code"])
+            result = {"train": _train, "inspect": _inspect}[case["kind"]](case)
+        except LimbeckError as error:
+            result, code = {"error": type(error).__name__, "message": str(error)}, error.exit_code
+        (plan.parent / f"{name}-{rank()}.json").write_text(json.dumps({"code": code, **result}))
+        open('/tmp/rank_times','a').write(f'{rank()} {name} cpu {time.process_time()-t0:.2f} wall {time.time()-w0:.2f} total cpu {time.process_time():.2f}\n')
+        if case.get("exits"):
+            sys.exit(code)
+
+
+def rank() -> int:
+    return int(os.environ["RANK"])
 
 
 def _train(case: dict[str, Any]) -> dict[str, Any]:
     import limbeck
 
-    run = limbeck.train(case["recipe"], *case.get("overrides", []), resume=case.get("resume", False))
+    with pytest.MonkeyPatch.context() as patch:
+        for what, step in case.get("happens", {}).items():
+            _arrange(patch, what, step)
+        run = limbeck.train(case["recipe"], resume=case.get("resume", False))
     return {"directory": str(run.directory)}
 
 
+def _arrange(patch: pytest.MonkeyPatch, what: str, at_step: int) -> None:
+    """Let something happen on rank 1, in the middle of a step."""
+    from limbeck.training import loop
+
+    take_step = loop.take_step
+
+    @functools.wraps(take_step)
+    def disturbed(session: Any, step: int, **arguments: Any) -> Any:
+        if step == at_step and rank() == 1:
+            _EVENTS[what]()
+        return take_step(session, step, **arguments)
+
+    patch.setattr(loop, "take_step", disturbed)
+
+
+def _no_memory() -> None:
+    raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes")
+
+
+_EVENTS: dict[str, Callable[[], None]] = {
+    "sigterm": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "sigkill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "no memory": _no_memory,
+}
+
+
 def _inspect(case: dict[str, Any]) -> dict[str, Any]:
-    """Where the weights are between forwards: before the first step, after one, and after a validation."""
+    """Where the weights are whenever no forward runs, and what this rank's share of a step is."""
     from torch.distributed.tensor import DTensor
 
     from limbeck.config import Recipe
     from limbeck.training.session import open_session
-    from limbeck.training.step import take_items, take_step
+    from limbeck.training.step import micro_batches, move_weights, take_items, take_step
     from limbeck.training.world import World
 
     recipe = Recipe.load(case["recipe"])
     world = World.start(device=recipe.models.device, strategy=recipe.train.strategy)
     session = open_session(recipe, world=world, rows=None, recorded={})
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"rank": world.rank, "device": str(world.device)}
 
     def look(moment: str) -> None:
         parameters = list(session.distiller.parameters())
-        moments = [v for state in session.optimizer.state.values() for k, v in state.items() if k != "step"]
+        moments = [v for state in session.optimizer.state.values() for key, v in state.items() if key != "step"]
         found[moment] = {
-            "sharded": all(isinstance(p, DTensor) for p in parameters),
-            "own": sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in parameters),
-            "all": sum(p.numel() for p in parameters),
-            "moments": len(moments),
-            "moments_sharded": all(isinstance(v, DTensor) for v in moments),
+            "parameters_sharded": [isinstance(p, DTensor) for p in parameters],
+            "moments_sharded": [isinstance(v, DTensor) for v in moments],
+            "own_share": sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in parameters)
+            / sum(p.numel() for p in parameters),
         }
 
     look("start")
     items, _ = take_items(session, 1, 0)
-    take_step(session, 1, items=items)
+    result = take_step(session, 1, items=items)
+    look("gradient")
+    batches = micro_batches(session, items=items, drawn=result.drawn)
+    found["scored_tokens"] = [part.sequences.num_scored for part in batches]
+    move_weights(session, result)
     look("step")
+    assert session.validator is not None
     session.validator.run(session.distiller, world)
     look("validation")
     return found
 
 
-_CASES = {"train": _train, "inspect": _inspect}
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     main(Path(sys.argv[1]))

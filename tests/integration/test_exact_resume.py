@@ -6,30 +6,52 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_kit import Killed, Models, assert_same_run, contents, kill_before, metrics, recipe, start, tensors
+import torch
+from training_kit import (
+    ROWS,
+    Killed,
+    Models,
+    assert_same_run,
+    contents,
+    kill_before,
+    listing,
+    metrics,
+    recipe,
+    start,
+    state,
+    tensors,
+)
 
-from limbeck.errors import CheckpointError, ConfigError
+from limbeck.errors import CheckpointError, LimbeckError
 from limbeck.training import checkpoint, keeping, loop
 
 ON_POLICY = {"base": "gkd", "weights": {"supervised": 1}, "sequences": {"kind": "mixture", "share": 0.7}}
 
 
 def _settings(models: Models, name: str) -> dict[str, Any]:
-    lora = {"rank": 2, "alpha": 4.0, "dropout": 0.2}
+    with_lora = {"lora": {"rank": 2, "alpha": 4.0, "dropout": 0.2}}
     with_dropout = {"student": models.with_dropout, "dropout": True}
-    every = {
-        "sft": lambda: recipe(models, "sft"),
-        "kd": lambda: recipe(models, "kd", method={"base": "kd", "reduction": "sequence"}),
-        "gkd": lambda: recipe(models, "gkd", method=ON_POLICY),
-        "lora": lambda: recipe(models, "imitkd", models={"student": models.student, "teacher": models.teacher, "lora": lora}),
-        "dropout": lambda: recipe(models, "sft", models=with_dropout),
-        "checkpointing": lambda: recipe(models, "sft", models={**with_dropout, "gradient_checkpointing": True}),
-        "bf16": lambda: recipe(models, "sft", train={"precision": "bf16"}),
+    if name == "gkd":
+        return recipe(models, "gkd", method=ON_POLICY)
+    if name == "kd":
+        return recipe(models, "kd", method={"reduction": "sequence"})
+    if name == "lora":
+        return recipe(models, "imitkd", models=with_lora)
+    sections: dict[str, dict[str, Any]] = {
+        "sft": {"validate": {"metric": "loss"}},
+        "dropout": {"models": with_dropout},
+        "checkpointing": {"models": {**with_dropout, "gradient_checkpointing": True}},
     }
-    return every[name]()
+    return recipe(models, "sft", **sections[name])
 
 
-@pytest.mark.parametrize("name", ["sft", "kd", "gkd", "lora", "dropout", "checkpointing", "bf16"])
+@pytest.fixture(scope="module")
+def whole(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A supervised run that nobody stopped."""
+    return start(_settings(models, "sft"), tmp_path_factory.mktemp("runs") / "whole").directory
+
+
+@pytest.mark.parametrize("name", ["kd", "gkd", "lora", "dropout", "checkpointing"])
 def test_killed_and_resumed_is_never_killed(
     name: str, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,3 +63,128 @@ def test_killed_and_resumed_is_never_killed(
     assert metrics(tmp_path / "killed")[-1]["step"] == 4
     start(settings, tmp_path / "killed", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    if name == "gkd":
+        origins = [tuple(row["origin"]) for row in metrics(tmp_path / "whole") if row["kind"] == "step"]
+        assert {("student",), ("reference",)} == set(origins), "both sources should have been drawn from"
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call"),
+    [
+        (loop, "take_step", 1),
+        (loop, "save_best", 2),
+        (loop, "save_checkpoint", 1),
+        (loop, "save_checkpoint", 2),
+        (keeping.checkpoint, "_flush", 3),
+        (keeping.checkpoint, "keep", 2),
+        (keeping, "save_student", 2),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_the_moment_does_not_matter(
+    module: Any, name: str, call: int, models: Models, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_before(patch, name, call=call, module=module)
+        start(_settings(models, "sft"), tmp_path / "killed")
+    start(_settings(models, "sft"), tmp_path / "killed", resume=True)
+    assert_same_run(whole, tmp_path / "killed")
+
+
+def test_killed_again_and_again(
+    models: Models, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(3):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_before(patch, "take_step", call=4 if number == 1 else 2)
+            start(_settings(models, "sft"), tmp_path / "killed", resume=number > 0)
+    start(_settings(models, "sft"), tmp_path / "killed", resume=True)
+    assert_same_run(whole, tmp_path / "killed")
+    said = capsys.readouterr().err
+    assert "no checkpoint yet; the run starts at its first step" in said
+    assert "going on after step 3 of 6" in said
+
+
+def test_what_a_kill_leaves_behind_is_cleared(models: Models, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "killed"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_before(patch, "take_step", call=5)
+        start(_settings(models, "sft"), run)
+    student, scratch = run / "student", run / ".student-abc"
+    scratch.mkdir()
+    student.rename(scratch / "replaced")
+    (run / "checkpoints" / ".step-000006.draft").mkdir()
+    (run / "checkpoints" / "step-000005").mkdir()
+    (run / ".auto.json.draft").write_text("{")
+    (run / "validation").mkdir()
+    (run / "validation" / "step-000005.jsonl").write_text("{}\n")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "st')
+    start(_settings(models, "sft"), run, resume=True)
+    assert_same_run(whole, run)
+
+
+def test_resuming_a_finished_run_changes_no_result(models: Models, whole: Path) -> None:
+    before, files = tensors(whole), listing(whole)
+    start(_settings(models, "sft"), whole, resume=True)
+    assert listing(whole) == files
+    assert all(torch.equal(value, before[name]) for name, value in tensors(whole).items())
+
+
+def test_lengthening_goes_on_and_is_remembered(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = recipe(models, "sft", train={"schedule": "constant"})
+    start(settings, tmp_path / "whole")
+    start(settings, tmp_path / "longer", "train.steps=3")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_before(patch, "take_step", call=2)
+        start(settings, tmp_path / "longer", "train.steps=6", resume=True)
+    from limbeck.training import train
+
+    train(tmp_path / "longer", rows=ROWS, resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "longer")
+    with pytest.raises(CheckpointError, match="6 steps long and cannot be shortened to 3"):
+        start(settings, tmp_path / "longer", "train.steps=3", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["train.learning_rate=0.1"], "train.learning_rate: 0.002 -> 0.1"),
+        (["train.seed=1"], "train.seed: 0 -> 1"),
+        (["data.max_length=60"], "data.max_length: 64 -> 60"),
+        (["method.reduction=sequence"], "method.reduction: token -> sequence"),
+        (["train.steps=2"], "cannot be shortened"),
+        (["validate.every=null"], "the training rows are not those that the run was started with"),
+    ],
+)
+def test_other_overrides_are_refused_and_nothing_changes(
+    overrides: list[str], says: str, models: Models, whole: Path
+) -> None:
+    before = contents(whole)
+    with pytest.raises(LimbeckError, match=says) as refused:
+        start(_settings(models, "sft"), whole, *overrides, resume=True)
+    assert refused.value.exit_code == 2
+    assert contents(whole) == before
+
+
+def test_other_rows_are_refused_and_nothing_changes(models: Models, whole: Path) -> None:
+    before = contents(whole)
+    other = [*ROWS[:-1], {"prompt": "say it", "completion": "else"}]
+    with pytest.raises(CheckpointError, match="rows are not those"):
+        start(_settings(models, "sft"), whole, resume=True, rows=other)
+    assert contents(whole) == before
+
+
+def test_logging_and_validation_may_change(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = recipe(models, "sft", validate={"every": 6})
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_before(patch, "take_step", call=4)
+        start(settings, tmp_path / "run", "train.checkpoint_minutes=0")
+    overrides = ["validate.every=2", "validate.metric=loss", "watch.every=3", "train.checkpoint_minutes=9"]
+    run = start(settings, tmp_path / "run", *overrides, resume=True)
+    validations = [row["step"] for row in run.metrics() if row["kind"] == "validation"]
+    assert validations[-2:] == [4, 6]
+    assert state(run.directory)["position"]["best_step"] in validations
+    assert checkpoint.latest(run.directory / "checkpoints") is not None

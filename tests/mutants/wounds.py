@@ -51,6 +51,7 @@ class Mutant:
                     monkeypatch.setattr(holder, alias, names[name])
 
 
+_SCORED = "limbeck.types:Sequences.scored"
 _SCORING = "limbeck.models.scoring"
 _OBJECTIVE = "limbeck.losses.objective:Objective"
 _ENCODER = "limbeck.data.tokenizing:Encoder"
@@ -84,9 +85,9 @@ MUTANTS = (
     Mutant(
         1,
         "the mask is shifted the other way",
-        f"{_SCORING}:scored_tokens",
-        "sequences.is_response[:, 1:]",
-        "sequences.is_response[:, :-1]",
+        _SCORED,
+        "predicted[:, 0] = False",
+        "predicted[:, 0], predicted[:, 1:] = False, self.is_response[:, :-1]",
         invariants.the_end_of_a_turn_is_learned_where_pad_is_eos,
     ),
     Mutant(
@@ -108,18 +109,18 @@ MUTANTS = (
     Mutant(
         2,
         "the mask is rebuilt from the pad id, which is eos",
-        f"{_SCORING}:scored_tokens",
-        "sequences.is_response[:, 1:]",
-        "(sequences.is_response & (sequences.tokens != 258))[:, 1:]",
+        _SCORED,
+        "self.is_response.clone()",
+        "self.is_response & (self.tokens != 258)",
         invariants.the_end_of_a_turn_is_learned_where_pad_is_eos,
     ),
     Mutant(
         2,
         "everything that is not padding is learned, prompts too",
-        f"{_SCORING}:scored_tokens",
-        "sequences.is_response[:, 1:]",
-        "sequences.attended[:, 1:]",
-        invariants.every_response_token_is_scored_given_its_prefix,
+        _SCORED,
+        "self.is_response.clone()",
+        "self.attended.clone()",
+        invariants.the_loss_is_the_one_transformers_computes_from_labels,
     ),
     Mutant(
         2,
@@ -213,8 +214,8 @@ MUTANTS = (
         3,
         "prompt tokens are counted",
         f"{_OBJECTIVE}.count",
-        "batch.sequences.is_response[:, 1:]",
-        "batch.sequences.attended[:, 1:]",
+        "batch.sequences.scored",
+        "batch.sequences.attended",
         invariants.the_weights_of_each_term_add_up_to_one,
     ),
     Mutant(
@@ -288,6 +289,14 @@ MUTANTS = (
         'active if is_reference else active - {"supervised"}',
         "active",
         invariants.the_supervised_term_reads_the_references,
+    ),
+    Mutant(
+        7,
+        "a first token is learned from the row's last state",
+        _SCORED,
+        "predicted[:, 0] = False",
+        "pass",
+        invariants.a_step_without_a_token_is_refused,
     ),
     Mutant(
         7,

@@ -9,11 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from limbeck.data.tokenizing import Encoder
 from limbeck.losses.divergences import TVD, ForwardKL, ReverseKL
 from limbeck.losses.fused import HiddenView, token_scores
 from limbeck.losses.match import Likelihood, TokenScores
 from limbeck.models.scoring import Scorer, per_row, scored_tokens, split_rows
-from limbeck.types import Sequences
+from limbeck.records import Example
+from limbeck.types import Sequences, pack_rows
 
 COLUMNS = ("kl_teacher_student", "kl_student_teacher", "top1_agreement", "acceptance", "cross_entropy")
 
@@ -37,6 +39,30 @@ def token_values(scores: TokenScores) -> dict[str, Float[Tensor, " n"]]:
         values["top1_agreement"] = (target.argmax(dim=-1) == student.argmax(dim=-1)).float()
         values["acceptance"] = 1.0 - TVD()(target_logp=target, student_logp=student)
     return values
+
+
+def own_and_references(
+    examples: Sequence[Example], own: Mapping[str, tuple[int, ...]], *, encoder: Encoder, pad_id: int
+) -> tuple[Sequences, Sequences]:
+    """The examples with the model's own answers (tokens by id), and with their first references."""
+    prompts = [encoder.prompt(example) for example in examples]
+    written = [own[example.id] for example in examples]
+    answered = pack_rows(
+        [[*prompt, *answer] for prompt, answer in zip(prompts, written, strict=True)],
+        [[False] * len(prompt) + [True] * len(answer) for prompt, answer in zip(prompts, written, strict=True)],
+        origin=["student"] * len(examples),
+        keys=[(example.id,) for example in examples],
+        pad_id=pad_id,
+    )
+    encoded = [row for example in examples if (row := encoder.row(example)) is not None]
+    references = pack_rows(
+        [row.tokens for row in encoded],
+        [row.is_response for row in encoded],
+        origin=["reference"] * len(encoded),
+        keys=[(row.id,) for row in encoded],
+        pad_id=pad_id,
+    )
+    return answered, references
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as settings
+from torch import nn
 
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import CheckpointError
@@ -23,6 +25,7 @@ from limbeck.seeds import RowNoise, Seeds
 from limbeck.types import RowKey, pack_rows
 
 _PURPOSE = "answer"
+_SAMPLED = 64
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -158,7 +161,7 @@ class AnswerFile:
         if not lines or _loads(lines[0]) != self.header:
             raise CheckpointError(
                 f"{self.path} holds answers that were drawn otherwise"
-                " (model, decoding, seed, examples or batches differ).\n"
+                " (model, weights, decoding, seed, examples or batches differ).\n"
                 "  Choose another --out, or remove that file."
             )
         if whole != found:
@@ -175,6 +178,22 @@ class AnswerFile:
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows))
             file.flush()
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """A hash of the examples' ids, messages and references, in order."""
+    body = json.dumps([[example.id, example.content_hash()] for example in examples])
+    return hashlib.blake2b(body.encode(), digest_size=8).hexdigest()
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """A hash of some sixty numbers of every parameter: what tells a student from itself trained further."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, parameter in model.named_parameters():
+        numbers = parameter.detach().flatten()
+        sampled = numbers[:: max(1, len(numbers) // _SAMPLED)].float().cpu().numpy()
+        digest.update(name.encode() + sampled.tobytes())
+    return digest.hexdigest()
 
 
 def _loads(line: bytes) -> Any:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +15,8 @@ from limbeck.data.corpora import load_corpus
 from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import ConfigError, DataError
-from limbeck.evaluation.agreement import agreement_rows
-from limbeck.evaluation.answers import DECODINGS, Answerer, AnswerFile, Decoding
+from limbeck.evaluation.agreement import agreement_rows, own_and_references
+from limbeck.evaluation.answers import DECODINGS, Answerer, AnswerFile, Decoding, fingerprint, weights_fingerprint
 from limbeck.evaluation.rouge import RougeL
 from limbeck.losses.heads import auto_chunk
 from limbeck.models.extending import CausalDecoder, evaluating
@@ -27,7 +26,7 @@ from limbeck.models.scoring import Scorer
 from limbeck.records import Example
 from limbeck.reporting.reduce import by_example, mean_interval
 from limbeck.reporting.tables import Column, Number, Row, Table
-from limbeck.types import Sequences, pack_rows
+from limbeck.types import Sequences
 
 SEEDS = (10, 20, 30, 40, 50)
 _COLUMNS = {
@@ -159,13 +158,15 @@ def load_subject(
     `template` "auto" is the one that a student of Limbeck's was trained with; for other models the tokenizer's own.
     """
     given = model if isinstance(model, PreTrainedModel) else _student_folder(model)
-    pair = Pair.load(teacher=teacher, student=given, device=device, teacher_device=device)
-    context = getattr(pair.student.config, "max_position_embeddings", None)
-    if context is not None and max_prompt + new_tokens > context:
-        raise ConfigError(
-            f"prompts of {max_prompt} tokens and answers of {new_tokens} do not fit into the {context} positions of the "
-            "model\n  lower max_prompt or the decoding's max_new_tokens"
-        )
+    # Evaluation mode is enough against dropout; a caller's own model must keep its probabilities.
+    pair = Pair.load(teacher=teacher, student=given, device=device, teacher_device=device, dropout=True)
+    for role, part in (("model", pair.student), ("teacher", pair.teacher)):
+        context = None if part is None else getattr(part.config, "max_position_embeddings", None)
+        if context is not None and max_prompt + new_tokens > context:
+            raise ConfigError(
+                f"prompts of {max_prompt} tokens and answers of {new_tokens} do not fit into the {role}'s context"
+                f" of {context}\n  lower max_prompt or the decoding's max_new_tokens"
+            )
     used = training_settings(given) if isinstance(given, str) and template == "auto" else {}
     encoder = Encoder(
         pair.tokenizer,
@@ -206,7 +207,7 @@ def evaluate_examples(
         path = None if out is None else answer_path(out, corpus=corpus, seed=seed)
         rows += answer_rows(subject, examples, corpus=corpus, seed=seed, decoding=decoding, path=path)
     own = {row["id"]: tuple(row["tokens"]) for row in rows if row["seed"] == seeds[0]}
-    answered, references = _sequences(subject, examples, own)
+    answered, references = own_and_references(examples, own, encoder=subject.encoder, pad_id=subject.pair.pad_id)
     for measure, sequences in (("references", references), ("own", answered)):
         path = None if out is None else out / f"{slug}-{measure}.jsonl"
         rows += _agreement(subject, sequences, examples, corpus=corpus, seed=seeds[0], measure=measure, path=path)
@@ -233,11 +234,12 @@ def answer_rows(
     )
     header = {
         "model": subject.name,
+        "weights": weights_fingerprint(subject.student.model),
         "corpus": corpus,
         "seed": seed,
         "decoding": asdict(decoding),
         "examples": len(examples),
-        "content": _fingerprint(examples),
+        "content": fingerprint(examples),
         "template": subject.encoder.template.kind,
         "max_prompt": subject.encoder.max_prompt,
         "batch_rows": subject.batch_rows,
@@ -245,7 +247,7 @@ def answer_rows(
     }
     file = None if path is None else AnswerFile(path, header=header)
     found = [] if file is None else file.existing()
-    finished = answerer.num_finished(examples, [str(row["id"]) for row in found])
+    finished = answerer.num_finished(examples, [str(row["id"]) for row in found]) if found else 0
     if file is not None and finished < len(found):
         file.cut_back(finished)
         found = found[:finished]
@@ -259,37 +261,6 @@ def answer_rows(
         # Through JSON, so that rows just drawn and rows read from disk are equal.
         found += json.loads(json.dumps([row.to_json() for row in group]))
     return [{**row, "measure": "answers"} for row in sorted(found, key=lambda row: str(row["id"]))]
-
-
-def _fingerprint(examples: Sequence[Example]) -> str:
-    """A hash of the examples' ids, messages and references."""
-    body = json.dumps([[example.id, example.content_hash()] for example in examples])
-    return hashlib.blake2b(body.encode(), digest_size=8).hexdigest()
-
-
-def _sequences(
-    subject: Subject, examples: Sequence[Example], own: Mapping[str, tuple[int, ...]]
-) -> tuple[Sequences, Sequences]:
-    """The examples with the model's own answers, and with their references."""
-    encoder = subject.encoder
-    prompts = [encoder.prompt(example) for example in examples]
-    written = [own[example.id] for example in examples]
-    answered = pack_rows(
-        [[*prompt, *answer] for prompt, answer in zip(prompts, written, strict=True)],
-        [[False] * len(prompt) + [True] * len(answer) for prompt, answer in zip(prompts, written, strict=True)],
-        origin=["student"] * len(examples),
-        keys=[(example.id,) for example in examples],
-        pad_id=subject.pair.pad_id,
-    )
-    encoded = [row for example in examples if (row := encoder.row(example)) is not None]
-    references = pack_rows(
-        [row.tokens for row in encoded],
-        [row.is_response for row in encoded],
-        origin=["reference"] * len(encoded),
-        keys=[(row.id,) for row in encoded],
-        pad_id=subject.pair.pad_id,
-    )
-    return answered, references
 
 
 def _agreement(

@@ -238,6 +238,23 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int = 0) -
     return model
 
 
+def checkpoint_activations(model: PreTrainedModel) -> None:
+    """Keep each layer's input alone in the forward pass, and compute the rest again in the backward pass.
+
+    Raises `ConfigError` for a model that cannot.
+    """
+    settings = {"use_reentrant": False}
+    # The name that transformers 6 will know; older versions of 5 have only the other one.
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    try:
+        if enable is not None:
+            enable(settings)
+        else:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=settings)
+    except ValueError as error:
+        raise ConfigError(f"models.gradient_checkpointing is true, but {error}") from error
+
+
 def has_lora(model: PreTrainedModel) -> bool:
     """Whether `add_lora` was applied."""
     return bool(model._hf_peft_config_loaded)

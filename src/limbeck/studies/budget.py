@@ -41,7 +41,7 @@ class Plan:
         return (
             f"  prepare      {self.prepare_seconds:5.0f} s   get the teacher, shrink it, measure this machine",
             f"  warm start   {self.warm_seconds:5.0f} s   {self.warm_steps} steps of fine-tuning of the shrunk student",
-            f"  three arms   {self.arms_seconds:5.0f} s   sft, kd, gkd: {self.arm_steps} steps each, same rows and start",
+            f"  three arms   {self.arms_seconds:5.0f} s   sft, kd, gkd: {self.arm_steps} steps each from that start",
             f"  score        {self.score_seconds:5.0f} s   six models on {self.scored_rows} held-out rows",
         )
 
@@ -55,7 +55,7 @@ def make_plan(*, minutes: float, pace: Pace, batch_rows: int, train_rows: int, h
 
     At least 2 steps each, at most four epochs of rows.
 
-    >>> plan = make_plan(minutes=12, pace=Pace(learn=4, draw=6), batch_rows=16, train_rows=256, held_out_rows=64)
+    >>> plan = make_plan(minutes=12.0, pace=Pace(learn=4.0, draw=6.0), batch_rows=16, train_rows=256, held_out_rows=64)
     >>> plan.warm_steps, plan.arm_steps, plan.scored_rows
     (26, 19, 64)
     """
@@ -65,7 +65,7 @@ def make_plan(*, minutes: float, pace: Pace, batch_rows: int, train_rows: int, h
     warm_steps = int(warm / (_CAUTION * pace.learn))
     arm_steps = int(arms / (_CAUTION * (3 * pace.learn + pace.draw / 2)))
     # Six models answer each row once, and five are compared with the teacher on two texts a row without a backward.
-    row_seconds = 6 * pace.draw / batch_rows + 10 * 0.5 * pace.learn / batch_rows
+    row_seconds = 6 * pace.draw / batch_rows + 10 * 0.25 * pace.learn / batch_rows
     fitting = int(score / row_seconds)
     return Plan(
         warm_steps=min(most, max(2, warm_steps)),

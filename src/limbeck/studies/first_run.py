@@ -25,7 +25,6 @@ from limbeck.training.progress import duration
 TEACHER = "smollm2-135m-instruct"
 ARMS = ("sft", "kd", "gkd")
 _LAYERS = 15
-_HELD_OUT = 64
 _SEED = 0
 _WARM_RATE, _ARM_RATE, _TEACHER_RATE = 5e-4, 3e-4, 5e-5
 
@@ -38,6 +37,12 @@ class Sizes:
     max_prompt: int = 192
     max_length: int = 288
     new_tokens: int = 64
+    valid_rows: int = 16
+    validations: int = 2
+    held_out_rows: int = 64
+
+
+_FAST = Sizes(batch_rows=4, new_tokens=16, valid_rows=4, validations=1, held_out_rows=8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +74,8 @@ def quickstart(
     """
     started = time.monotonic()
     total = minutes if minutes is not None else 2.5 if fast else 12.0
-    sizes = Sizes(batch_rows=8, new_tokens=24) if fast else Sizes()
-    rows = _rows(data, out=out, most=16 if fast else _HELD_OUT)
+    sizes = _FAST if fast else Sizes()
+    rows = _rows(data, out=out, most=sizes.held_out_rows)
     say(f"data: {rows.what}")
     teacher = _teacher(say)
     shrunk = _once(out / "models" / "shrunk", lambda folder: _shrink(folder, teacher, say))
@@ -124,7 +129,7 @@ def _rows(data: Path | None, *, out: Path, most: int) -> Rows:
         whole = read_examples(data)
         if len(whole) < 40:
             raise DataError(f"{data} has {len(whole)} rows; the quickstart needs at least 40 to learn and to score")
-        train, held_out = cut_validation(whole, spec=min(_HELD_OUT, len(whole) // 5), seeds=seeds.child("held out"))
+        train, held_out = cut_validation(whole, spec=min(most, len(whole) // 5), seeds=seeds.child("held out"))
         train, valid = cut_validation(train, spec="auto", seeds=seeds)
     folder = out / "data"
     files = {name: _write_rows(part, folder / f"{name}.jsonl") for name, part in (("train", train), ("valid", valid))}
@@ -232,7 +237,7 @@ class _Recipes:
             },
             **({"sampling": {"max_new_tokens": sizes.new_tokens}} if draws else {}),
             "train": {"steps": steps, "batch_rows": sizes.batch_rows, "learning_rate": rate, "seed": _SEED},
-            "validate": {"every": max(1, math.ceil(steps / 2)), "rows": 16, "metric": "loss"},
+            "validate": {"every": math.ceil(steps / sizes.validations), "rows": sizes.valid_rows, "metric": "loss"},
             "run": str(directory),
         }
 

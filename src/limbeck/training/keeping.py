@@ -58,6 +58,12 @@ def save_best(session: Session, directory: RunDirectory) -> None:
             dropped_ids=session.pair.vocabulary.dropped_student,
             stop_ids=session.pair.stop_ids,
             pad_id=session.pair.pad_id,
+            settings={
+                "template": session.encoder.template.kind,
+                "chat_template_kwargs": dict(session.recipe.models.chat_template_kwargs),
+                "max_prompt": session.encoder.max_prompt,
+                "max_length": session.encoder.max_length,
+            },
         )
     session.world.barrier()
 

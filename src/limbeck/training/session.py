@@ -17,7 +17,7 @@ from limbeck.errors import CheckpointError, ConfigError
 from limbeck.evaluation.answers import Answerer, Decoding
 from limbeck.losses.heads import auto_chunk
 from limbeck.methods import Method
-from limbeck.models.loading import LoraSettings
+from limbeck.models.loading import LoraSettings, checkpoint_activations
 from limbeck.models.pair import Pair
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
@@ -78,7 +78,7 @@ def open_session(
     student = Scorer.of(pair.student, vocabulary=pair.vocabulary, autocast=autocast)
     teacher = None if pair.teacher is None else Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
     if recipe.models.gradient_checkpointing:
-        pair.student.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        pair.student.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     pair.student.train()
     distiller = Distiller(student, method.objective(), chunk=int(auto["chunk"]))
     wrapped = world.wrap(distiller)

@@ -12,7 +12,7 @@ from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import CheckpointError, UnknownName
 from limbeck.evaluation.answers import DECODINGS, Answerer, AnswerFile, Decoding
-from limbeck.evaluation.results import Subject, evaluate_examples
+from limbeck.evaluation.results import Subject, answer_path, evaluate_examples
 from limbeck.models.extending import CausalDecoder
 from limbeck.models.scoring import Scorer
 from limbeck.records import AnswerRow
@@ -125,10 +125,10 @@ def test_the_presets_are_complete_and_an_unknown_one_is_refused_with_a_suggestio
 
 def test_greedy_answers_ignore_the_seed_and_the_paper_preset_repeats_no_six_tokens(subject: Subject) -> None:
     answerer = answerer_of(subject)
-    greedy = Decoding(temperature=0.0, max_new_tokens=60)
+    greedy = Decoding(temperature=0.0, max_new_tokens=25)
     first, other = answers(answerer, decoding=greedy), answers(answerer, seed=20, decoding=greedy)
     assert [row.tokens for row in first.values()] == [row.tokens for row in other.values()]
-    banned = answers(answerer, decoding=Decoding(temperature=0.0, no_repeat_ngram=6, max_new_tokens=60))
+    banned = answers(answerer, decoding=Decoding(temperature=0.0, no_repeat_ngram=6, max_new_tokens=25))
     for example in EXAMPLES:
         row = [*subject.encoder.prompt(example), *banned[example.id].tokens]
         ngrams = [tuple(row[i : i + 6]) for i in range(len(row) - 5)]
@@ -191,9 +191,8 @@ def test_an_evaluation_killed_anywhere_ends_with_the_rows_of_one_that_was_not(su
     places = [5, len(lines[0]), *(sum(map(len, lines[:n])) + extra for n, extra in ((2, 0), (3, 9), (4, 0), (7, 20)))]
     for place in places:
         out = tmp_path / f"killed-{place}"
-        evaluated(subject, out)
-        (file,) = out.glob("*answers*")
-        file.write_bytes(expected[:place])
+        out.mkdir()
+        answer_path(out, corpus="toy", seed=10).write_bytes(expected[:place])
         assert evaluated(subject, out) == (expected, rows), f"killed after {place} bytes"
 
 

@@ -1,0 +1,156 @@
+"""The command itself, in processes of its own: killed, interrupted, and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_kit import ROWS, Models, assert_same_run, metrics, recipe
+
+from limbeck import cli
+from limbeck.config.reading import to_yaml
+from limbeck.training import loop
+
+STEPS = 60
+
+
+def _settings(models: Models, folder: Path, **train: Any) -> dict[str, Any]:
+    """A recipe whose checkpoints come as often as twenty times their own cost allows, from a file of rows."""
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    settings = recipe(
+        models,
+        "gkd",
+        method={"weights": {"supervised": 1}},
+        data={"corpus": str(rows)},
+        train={"steps": STEPS, "checkpoint_minutes": 0, **train},
+        validate={"every": 20, "metric": "loss"},
+    )
+    return settings
+
+
+def _write(settings: dict[str, Any], run: Path) -> Path:
+    path = run.with_suffix(".yaml")
+    path.write_text(to_yaml({**settings, "run": str(run)}))
+    return path
+
+
+def _start(recipe_file: Path, run: Path) -> subprocess.Popen[str]:
+    resumed = ["--resume"] if (run / "recipe.yaml").exists() else []
+    command = [sys.executable, "-m", "limbeck", "train", str(recipe_file), *resumed]
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+    return subprocess.Popen(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _wait_until(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not reached():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.0005)
+
+
+def _steps(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return path.read_text().count('"kind": "step"') if path.exists() else 0
+
+
+def _is_writing(run: Path) -> bool:
+    folder = run / "checkpoints"
+    return folder.is_dir() and any(name.startswith(".step-") for name in os.listdir(folder))
+
+
+def test_three_kills_at_random_moments(models: Models, tmp_path: Path) -> None:
+    """SIGKILL after a random number of steps, in the middle of a checkpoint, and after a random time."""
+    settings = _settings(models, tmp_path)
+    file = _write(settings, tmp_path / "killed")
+    run, moments = tmp_path / "killed", random.Random(0)
+    after = moments.randint(3, 12)
+    with _start(file, run) as first:
+        _wait_until(lambda: _steps(run) >= after, first)
+        first.kill()
+    with _start(file, run) as second:
+        _wait_until(lambda: _steps(run) >= after + 8, second)
+        _wait_until(lambda: _is_writing(run), second)
+        second.kill()
+    with _start(file, run) as third:
+        _wait_until(lambda: _steps(run) >= 35, third)
+        time.sleep(moments.uniform(0.0, 0.3))
+        third.kill()
+    assert [first.returncode, second.returncode, third.returncode] == [-signal.SIGKILL] * 3
+    with _start(file, run) as last:
+        out, err = last.communicate()
+    assert last.returncode == 0, err
+    assert "going on after step" in err
+    # The one that nobody kills runs here: another process, the same bits.
+    whole = _write(settings, tmp_path / "whole")
+    assert cli.main(["train", str(whole)]) == 0
+    assert_same_run(tmp_path / "whole", run)
+
+
+def test_control_c_saves_and_says_how_to_go_on(models: Models, tmp_path: Path) -> None:
+    settings = _settings(models, tmp_path, steps=30, checkpoint_minutes=5)
+    file, run = _write(settings, tmp_path / "run"), tmp_path / "run"
+    with _start(file, run) as process:
+        _wait_until(lambda: _steps(run) >= 2, process)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "Traceback" not in err
+    assert "Loading weights" not in err and "Writing model shards" not in err, "transformers' bars are no part of a log"
+    stopped = _steps(run)
+    assert 2 <= stopped < 30
+    assert f"stopped after step {stopped} of 30; everything is saved" in err
+    assert f"go on with: limbeck train {run} --resume" in err
+    assert cli.main(["train", str(run), "--resume"]) == 0
+    assert len([row for row in metrics(run) if row["kind"] == "step"]) == 30
+    assert cli.main(["train", str(_write(settings, tmp_path / "whole"))]) == 0
+    assert_same_run(tmp_path / "whole", run)
+
+
+def _signals_during_step(patch: pytest.MonkeyPatch, step: int, signals: list[int]) -> None:
+    whole = loop.take_step
+
+    def interrupted(session: Any, number: int, **kwargs: Any) -> Any:
+        if number == step:
+            for each in signals:
+                os.kill(os.getpid(), each)
+                time.sleep(0)
+        return whole(session, number, **kwargs)
+
+    patch.setattr(loop, "take_step", interrupted)
+
+
+def test_sigterm_finishes_the_step(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = _write(_settings(models, tmp_path, steps=6, checkpoint_minutes=5), tmp_path / "run")
+    with monkeypatch.context() as patch:
+        _signals_during_step(patch, 2, [signal.SIGTERM])
+        assert cli.main(["train", str(file)]) == 75
+    said = capsys.readouterr().err
+    assert "stopped after step 2 of 6" in said
+    assert "stopping after this step" in said
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2]
+    assert cli.main(["train", str(file), "--resume"]) == 0
+
+
+def test_a_second_control_c_stops_at_once(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    file = _write(_settings(models, tmp_path, steps=6, checkpoint_minutes=5), tmp_path / "run")
+    with monkeypatch.context() as patch:
+        _signals_during_step(patch, 3, [signal.SIGINT, signal.SIGINT])
+        assert cli.main(["train", str(file)]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+    assert [row["step"] for row in metrics(tmp_path / "run")] == [1, 2], "the third step was not finished"
+    assert signal.getsignal(signal.SIGINT) is before
+    assert cli.main(["train", str(file), "--resume"]) == 0

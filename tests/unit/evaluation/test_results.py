@@ -1,0 +1,255 @@
+"""`evaluate` on tiny model folders: rows, files, tables, and what bad input gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import limbeck
+from limbeck.errors import CheckpointError, ConfigError, DataError, ModelError, UnknownName
+from limbeck.evaluation import Decoding, Results, evaluate, rouge_l
+from limbeck.models.extending import CausalDecoder
+from limbeck.testing import byte_tokenizer, save_tiny, save_toy, tiny_model, toy_examples
+from limbeck.training.rundir import Run
+
+SHORT = Decoding(max_new_tokens=6)
+COUNT = 5
+VOCABULARY = 261
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluation")
+    save_tiny(folder / "student")
+    save_tiny(folder / "teacher", seed=1, layers=3, vocab_size=272)
+    save_toy(folder / "toy.jsonl", COUNT)
+    save_toy(folder / "more.jsonl", 3, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(home: Path) -> Results:
+    return run(home, teacher=str(home / "teacher"), seeds=(10, 20))
+
+
+def run(home: Path, *, model=None, corpora="toy.jsonl", **options) -> Results:
+    files = [corpora] if isinstance(corpora, str) else corpora
+    paths = [str(home / name) for name in files]
+    settings = {"decoding": SHORT, "seeds": (10,), "max_prompt": 60, **options}
+    return evaluate(model or home / "student", paths if len(paths) > 1 else paths[0], **settings)
+
+
+def by_measure(results: Results, measure: str) -> list[dict]:
+    return [row for row in results.rows if row["measure"] == measure]
+
+
+# The numbers.
+
+
+def gaps_by_hand(home: Path, *, prompt: str, response: list[int]) -> dict[str, float]:
+    """Means over the response's tokens, from plain transformers and a loop."""
+    models = [AutoModelForCausalLM.from_pretrained(home / name).eval() for name in ("teacher", "student")]
+    ids = AutoTokenizer.from_pretrained(home / "student")(prompt, add_special_tokens=False)["input_ids"]
+    sums = {"kl_teacher_student": 0.0, "kl_student_teacher": 0.0, "cross_entropy": 0.0}
+    for place, token in enumerate(response):
+        with torch.no_grad():
+            before = torch.tensor([[*ids, *response[:place]]])
+            t, s = (model(before).logits[0, -1, :VOCABULARY].double().log_softmax(-1) for model in models)
+        sums["kl_teacher_student"] += float((t.exp() * (t - s)).sum())
+        sums["kl_student_teacher"] += float((s.exp() * (s - t)).sum())
+        sums["cross_entropy"] -= float(s[token])
+    return {name: value / len(response) for name, value in sums.items()}
+
+
+def test_agreement_equals_a_loop_over_plain_transformers(home: Path, results: Results) -> None:
+    example = toy_examples(COUNT)[1]
+    prompt = f"<bos><turn>u:{example.messages[0].content}<end><turn>a:"
+    reference = [*example.references[0].encode(), 260]
+    (answer,) = [row for row in by_measure(results, "answers") if row["id"] == example.id and row["seed"] == 10]
+    for measure, response in (("references", reference), ("own", answer["tokens"])):
+        (row,) = [row for row in by_measure(results, measure) if row["id"] == example.id]
+        assert row["num_tokens"] == len(response)
+        expected = gaps_by_hand(home, prompt=prompt, response=response)
+        found = {name: row["scores"][name] for name in expected}
+        assert found == pytest.approx(expected, rel=2e-4, abs=2e-5)
+
+
+def test_there_is_a_row_for_each_seed_and_example_and_one_for_each_comparison(results: Results) -> None:
+    ids = [example.id for example in toy_examples(COUNT)]
+    answers = by_measure(results, "answers")
+    assert [(row["seed"], row["id"]) for row in answers] == [(seed, id) for seed in (10, 20) for id in ids]
+    assert [row["id"] for row in by_measure(results, "references")] == ids
+    assert [(row["seed"], row["id"]) for row in by_measure(results, "own")] == [(10, id) for id in ids]
+    assert len(results.rows) == 4 * COUNT
+    for row in answers:
+        assert row["scores"] == {"rouge_l": rouge_l(row["text"], row["references"])}
+
+
+def test_the_mean_is_taken_over_seeds_then_examples_then_corpora(home: Path) -> None:
+    results = run(home, corpora=["toy.jsonl", "more.jsonl"], seeds=(10, 20))
+    entropies = by_measure(results, "references")
+    means = []
+    for corpus in (str(home / "toy.jsonl"), str(home / "more.jsonl")):
+        own = [row["scores"]["cross_entropy"] for row in entropies if row["corpus"] == corpus]
+        means.append(sum(own) / len(own))
+    assert results.mean("cross_entropy", measure="references") == pytest.approx(sum(means) / 2)
+    answers = by_measure(results, "answers")
+    assert results.values("answers", "rouge_l")[str(home / "more.jsonl")]["toy-0"] == pytest.approx(
+        sum(row["scores"]["rouge_l"] for row in answers if row["id"] == "toy-0" and "more" in row["corpus"]) / 2
+    )
+    assert 0.0 <= results.mean() <= 1.0
+
+
+def test_the_table_has_a_row_a_corpus_with_intervals(home: Path, results: Results) -> None:
+    assert [column.title for column in results.table().columns] == [
+        "corpus",
+        "n",
+        "ROUGE-L",
+        "KL(t‖s) on references",
+        "KL(s‖t) on own answers",
+        "top-1 agreement %",
+        "1 − TVD %",
+        "cross-entropy",
+    ]
+    text = results.table().text()
+    assert "toy.jsonl" in text.replace("\n", "")
+    assert max(map(len, text.splitlines())) <= 80
+    shown = f"{results.mean('kl_teacher_student', measure='references'):.3f} ["
+    assert shown in results.table().markdown()
+
+
+def test_without_a_teacher_there_are_answers_and_cross_entropy(home: Path) -> None:
+    results = run(home)
+    titles = [column.title for column in results.table().columns]
+    assert titles == ["corpus", "n", "ROUGE-L", "cross-entropy"]
+    with pytest.raises(DataError, match="give a teacher"):
+        results.mean("kl_teacher_student", measure="references")
+
+
+# What is evaluated.
+
+
+def test_a_run_stands_for_its_best_student(home: Path, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "run" / "student")
+    expected = [row["tokens"] for row in by_measure(run(home), "answers")]
+    for model in (tmp_path / "run", str(tmp_path / "run"), Run(tmp_path / "run")):
+        assert [row["tokens"] for row in by_measure(run(home, model=model), "answers")] == expected
+
+
+def test_a_loaded_model_answers_like_its_folder_and_stays_as_it_was(home: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(home / "student", attention_dropout=0.25).train()
+    expected = [row["tokens"] for row in by_measure(run(home), "answers")]
+    assert [row["tokens"] for row in by_measure(run(home, model=model), "answers")] == expected
+    assert all(part.training for part in model.modules())
+    assert model.model.layers[0].self_attn.attention_dropout == 0.25
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_the_public_name_is_the_same_function() -> None:
+    assert limbeck.evaluate is evaluate
+
+
+def test_rows_limits_named_corpora_and_the_device_are_passed_on(home: Path, tmp_path: Path) -> None:
+    results = run(home, model=home / "student", max_rows=2, device="cpu")
+    assert {row["id"] for row in results.rows} < {f"toy-{i}" for i in range(COUNT)}
+    assert len(by_measure(results, "answers")) == 2
+    save_toy(tmp_path / "test.jsonl", 2)
+    (tmp_path / "self_instruct").mkdir()
+    (tmp_path / "test.jsonl").rename(tmp_path / "self_instruct" / "test.jsonl")
+    named = evaluate(
+        home / "student", ["self-instruct"], root=tmp_path, decoding=SHORT, seeds=(1,), max_prompt=60, device="cpu"
+    )
+    assert {row["corpus"] for row in named.rows} == {"self-instruct"}
+
+
+def test_long_prompts_are_cut_and_answered(home: Path, tmp_path: Path) -> None:
+    row = {"id": "long", "instruction": "word " * 60, "input": "", "output": "Yes"}
+    (tmp_path / "long.jsonl").write_text(json.dumps(row) + "\n")
+    results = evaluate(home / "student", str(tmp_path / "long.jsonl"), decoding=SHORT, seeds=(10,), max_prompt=60)
+    assert by_measure(results, "references")[0]["num_tokens"] == len("Yes") + 1
+    assert len(by_measure(results, "answers")) == 1
+    assert "∞" in results.table().text()  # one example has no spread
+
+
+# The folder.
+
+
+def test_rows_are_on_disk_and_a_second_call_draws_nothing(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"teacher": str(home / "teacher"), "seeds": (10, 20), "out": tmp_path / "out"}
+    first = run(home, **options)
+    assert first.folder == tmp_path / "out"
+    lines = {}
+    for path in (tmp_path / "out").iterdir():
+        lines[path.name] = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    assert sorted(map(len, lines.values())) == [COUNT, COUNT, COUNT + 1, COUNT + 1]
+    header, *rows = next(rows for name, rows in lines.items() if name.endswith("answers-seed20.jsonl"))
+    assert header["decoding"] == {
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "no_repeat_ngram": 0,
+        "max_new_tokens": 6,
+    }
+    on_disk = {row["id"]: row for row in rows}
+    drawn = {row["id"]: row for row in by_measure(first, "answers") if row["seed"] == 20}
+    assert {id: {**row, "measure": "answers"} for id, row in on_disk.items()} == drawn
+    monkeypatch.setattr(CausalDecoder, "next_logp", None)
+    assert run(home, **options).rows == first.rows
+
+
+def test_another_seed_goes_beside_and_another_decoding_is_refused(home: Path, tmp_path: Path) -> None:
+    run(home, out=tmp_path)
+    run(home, out=tmp_path, seeds=(10, 20))
+    assert len(list(tmp_path.glob("*answers*"))) == 2
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(CheckpointError, match="drawn otherwise"):
+        run(home, out=tmp_path, decoding=Decoding(max_new_tokens=7))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_student_that_was_trained_on_is_not_given_its_old_answers(home: Path, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "student")
+    run(home, model=tmp_path / "student", out=tmp_path / "out")
+    save_tiny(tmp_path / "student", seed=5)
+    with pytest.raises(CheckpointError, match="drawn otherwise"):
+        run(home, model=tmp_path / "student", out=tmp_path / "out")
+
+
+# Bad input.
+
+
+def test_an_unknown_decoding_is_refused_with_a_suggestion(home: Path) -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'plain'"):
+        run(home, decoding="plane")
+
+
+@pytest.mark.parametrize("options", [{"seeds": ()}, {"corpora": []}])
+def test_nothing_to_evaluate_is_refused(home: Path, options: dict) -> None:
+    settings = {"corpora": [str(home / "toy.jsonl")], "seeds": (10,), **options}
+    with pytest.raises(ConfigError, match="at least one corpus and one seed"):
+        evaluate(home / "student", decoding=SHORT, **settings)
+
+
+def test_prompts_and_answers_that_do_not_fit_the_context_are_refused(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"200 tokens and answers of 60 .* the model's context of 256"):
+        run(home, max_prompt=200, decoding=Decoding(max_new_tokens=60))
+    short = tiny_model(vocab_size=264, seed=2, positions=64)
+    short.save_pretrained(tmp_path / "short")
+    byte_tokenizer().save_pretrained(tmp_path / "short")
+    with pytest.raises(ConfigError, match="the teacher's context of 64"):
+        run(home, teacher=str(tmp_path / "short"))
+
+
+def test_what_cannot_be_loaded_is_refused_by_name(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nothing-here"):
+        run(home, model=tmp_path / "nothing-here")
+    with pytest.raises(DataError, match=r"missing\.jsonl"):
+        run(home, corpora="missing.jsonl")
+    with pytest.raises(ConfigError, match="no device is called"):
+        run(home, device="abacus")

@@ -1,0 +1,39 @@
+"""A number of minutes becomes numbers of steps."""
+
+from __future__ import annotations
+
+import pytest
+
+from limbeck.studies.budget import Pace, Plan, make_plan
+
+
+def _plan(minutes: float = 12.0, learn: float = 4.0, draw: float = 6.0, rows: int = 256, held_out: int = 64) -> Plan:
+    return make_plan(
+        minutes=minutes, pace=Pace(learn=learn, draw=draw), batch_rows=16, train_rows=rows, held_out_rows=held_out
+    )
+
+
+@pytest.mark.parametrize("minutes", [5.0, 12.0, 60.0])
+@pytest.mark.parametrize(("learn", "draw"), [(2.0, 2.0), (4.0, 6.0), (9.0, 20.0)])
+def test_the_planned_steps_fit_their_stage(minutes: float, learn: float, draw: float) -> None:
+    plan = _plan(minutes, learn, draw, rows=100_000)
+    assert plan.warm_steps == 2 or plan.warm_steps * learn <= plan.warm_seconds
+    assert plan.arm_steps == 2 or plan.arm_steps * (3 * learn + draw / 2) <= plan.arms_seconds
+    stages = plan.prepare_seconds + plan.warm_seconds + plan.arms_seconds + plan.score_seconds
+    assert stages == pytest.approx(60 * minutes)
+
+
+def test_a_slow_machine_takes_fewer_steps_and_leaves_no_stage_out() -> None:
+    slow = _plan(learn=200.0, draw=400.0)
+    assert (slow.warm_steps, slow.arm_steps, slow.scored_rows) == (2, 2, 8)
+
+
+def test_few_rows_are_not_passed_more_than_four_times() -> None:
+    plan = _plan(minutes=600.0, rows=40)
+    assert plan.warm_steps == plan.arm_steps == 10
+
+
+def test_a_plan_survives_json() -> None:
+    plan = _plan()
+    assert Plan(**plan.to_json()) == plan
+    assert len(plan.lines()) == 4

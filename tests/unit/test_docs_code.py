@@ -1,0 +1,154 @@
+"""The documentation runs: Python executes offline, commands parse, recipes load, rows are read, links lead on."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from limbeck.cli.entry import app
+from limbeck.config import Recipe
+from limbeck.config.checks import TOP_KEYS
+from limbeck.config.reading import Override, read_recipe
+from limbeck.config.sections import SECTIONS, keys_of
+from limbeck.data.examples import read_examples
+from limbeck.losses import DIVERGENCES
+from limbeck.sequences import SOURCES
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").rglob("*.md")
+)
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
+
+page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
+
+
+def _blocks(page: Path, language: str) -> list[tuple[int, str]]:
+    """(line, text) of the page's blocks whose info string is exactly this language."""
+    text = page.read_text()
+    return [
+        (text[: found.start()].count("\n") + 1, found.group(2))
+        for found in _FENCE.finditer(text)
+        if found.group(1).strip() == language
+    ]
+
+
+WITH_PYTHON = [each for each in PAGES if _blocks(each, "python")]
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What a page registers is gone afterwards."""
+    kept = [(registry, dict(registry)) for registry in (DIVERGENCES, SOURCES)]
+    yield
+    for registry, entries in kept:
+        registry.clear()
+        registry.update(entries)
+
+
+@pytest.mark.usefixtures("registries")
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
+def test_python_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": f"page_{page.stem}"}
+    for line, block in _blocks(page, "python"):
+        # The empty lines in front make a traceback point into the page.
+        exec(compile("\n" * line + block, str(page), "exec", dont_inherit=True), names)
+
+
+@page
+def test_every_block_is_of_a_kind_that_is_checked(page: Path) -> None:
+    kinds = {found.group(1).strip() for found in _FENCE.finditer(page.read_text())}
+    assert kinds <= {"python", "python no-run", "bash", "yaml", "jsonl", ""}
+
+
+def _commands(page: Path) -> list[str]:
+    """Lines of bash blocks, and commands in backquotes."""
+    shown = [line for _, block in _blocks(page, "bash") for line in block.splitlines() if line.strip()]
+    prose = " ".join(_FENCE.sub("", page.read_text()).split())
+    return shown + [
+        text for text in re.findall(r"`([^`]+)`", prose) if text.startswith(("limbeck ", "make ", "torchrun "))
+    ]
+
+
+@page
+def test_commands_parse(page: Path) -> None:
+    for line in _commands(page):
+        words = shlex.split(line, comments=True)
+        if words and words[0] == "make":
+            targets = (ROOT / "Makefile").read_text()
+            named = [word for word in words[1:] if "=" not in word]
+            assert all(re.search(rf"^{target}:", targets, re.M) for target in named), line
+        elif words and words[0] == "torchrun":
+            assert words[words.index("-m") + 1] == "limbeck", line
+            _parse(words[words.index("-m") + 2 :], line)
+        elif words and words[0] == "limbeck":
+            _parse(words[1:], line)
+        elif words:
+            assert words[0] in ("pip", ".ci/run"), f"a command that nothing checks: {line}"
+
+
+def _parse(words: list[str], line: str) -> None:
+    command: Any = typer.main.get_command(app)
+    words = [word for word in words if word != "--debug"]
+    verb = command.commands.get(words[0])
+    assert verb is not None, f"no such verb: {line}"
+    if len(words) == 1:
+        return
+    context = verb.make_context(words[0], list(words[1:]))
+    for setting in context.params.get("settings") or ():
+        path = Override.parse(setting).path
+        assert path[0] in TOP_KEYS, line
+        assert path[0] not in SECTIONS or path[1] in keys_of(SECTIONS[path[0]]), line
+
+
+@page
+def test_recipes_load(page: Path, tmp_path: Path) -> None:
+    for line, block in _blocks(page, "yaml"):
+        path = tmp_path / f"line-{line}.yaml"
+        path.write_text(block)
+        draft = read_recipe(path).values
+        whole = {"method": {"base": "gkd"}, "models": {"teacher": "big", "student": "small"}, **draft}
+        path.write_text(yaml.safe_dump(whole))
+        Recipe.load(path)
+
+
+@page
+def test_rows_are_read(page: Path, tmp_path: Path) -> None:
+    for line, block in _blocks(page, "jsonl"):
+        path = tmp_path / f"line-{line}.jsonl"
+        path.write_text(block)
+        assert len(read_examples(path)) == len(block.splitlines())
+
+
+@page
+def test_links_and_paths_exist(page: Path) -> None:
+    text = page.read_text()
+    prose = re.sub(r"`[^`]*`", "", _FENCE.sub("", text))
+    for link in re.findall(r"\]\(([^)#]+)\)", prose):
+        assert link.startswith("http") or (page.parent / link).exists(), link
+    for path in re.findall(r"`((?:src|tests|docs|benchmarks)/[\w./-]+)", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_page_is_in_the_index_of_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name in NAMES[1:]:
+        folder = f"{Path(name).parent}/"
+        assert f"({name})" in readme or (folder != "docs/" and f"({folder})" in readme), name
+
+
+def test_the_verbs_of_the_readme_are_those_of_the_command() -> None:
+    command: Any = typer.main.get_command(app)
+    shown = {
+        shlex.split(line, comments=True)[1] for line in _commands(ROOT / "README.md") if line.startswith("limbeck ")
+    }
+    assert set(command.commands) - {"quickstart"} <= shown

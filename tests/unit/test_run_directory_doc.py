@@ -1,0 +1,134 @@
+"""docs/run-directory.md describes every file that a run and an evaluation write, and every field of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import limbeck
+from limbeck.evaluation import Decoding
+from limbeck.studies.budget import Plan
+from limbeck.studies.scoring_arms import ScoredArm
+from limbeck.testing import save_tiny, save_toy
+
+PAGE = Path(__file__).parents[2] / "docs" / "run-directory.md"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("documented")
+    rows = str(save_toy(folder / "toy.jsonl", 40))
+    teacher = str(save_tiny(folder / "teacher", seed=1, layers=3))
+    recipe = {
+        "method": {"base": "gkd", "weights": {"supervised": 1}},
+        "models": {"teacher": teacher, "student": str(save_tiny(folder / "student", seed=2))},
+        "data": {"corpus": rows, "max_prompt": 48, "max_length": 64},
+        "sampling": {"max_new_tokens": 6},
+        "train": {"steps": 2, "batch_rows": 4},
+        "validate": {"every": 1, "rows": 2},
+        "run": str(folder / "run"),
+    }
+    done = limbeck.train(recipe)
+    limbeck.evaluate(
+        done,
+        "starter",
+        teacher=teacher,
+        decoding=Decoding(max_new_tokens=6),
+        seeds=(10,),
+        max_rows=2,
+        max_prompt=64,
+        out=done.directory / "answers" / "plain",
+    )
+    return done.directory
+
+
+def _section(heading: str) -> str:
+    """The text below the heading that holds these words, up to the next heading."""
+    found = re.search(rf"^#+ [^\n]*{re.escape(heading)}[^\n]*\n(.*?)(?=^#|\Z)", PAGE.read_text(), re.M | re.S)
+    assert found is not None, f"no heading of {PAGE.name} holds {heading}"
+    return found.group(1)
+
+
+def _tables(section: str) -> list[set[str]]:
+    """For each table: what stands in backquotes in its first column."""
+    tables: list[set[str]] = []
+    for line in section.splitlines():
+        if re.match(r"\|-", line):
+            tables.append(set())
+        elif line.startswith("|") and tables:
+            tables[-1] |= set(re.findall(r"`([^`]+)`", line.split("|")[1]))
+    return tables
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _keys(rows: Iterable[dict[str, Any]]) -> set[str]:
+    return {key for row in rows for key in row}
+
+
+def test_every_file_is_described(run: Path) -> None:
+    page = PAGE.read_text()
+    for path in run.rglob("*"):
+        name = str(path.relative_to(run))
+        if path.is_dir() or name.startswith("answers/"):
+            continue
+        described = re.sub(r"\d{6}", "NNNNNN", name)
+        assert f"`{described}`" in page, described
+    evaluated = {re.sub(r"seed\d+", "seedN", each.name) for each in (run / "answers" / "plain").iterdir()}
+    assert evaluated == {"starter-answers-seedN.jsonl", "starter-references.jsonl", "starter-own.jsonl"}
+    assert all(f"`{name.replace('starter', 'CORPUS')}`" in page for name in evaluated)
+
+
+def test_every_field_of_the_metrics_is_described_and_no_other(run: Path) -> None:
+    section, rows = _section("metrics.jsonl"), _rows(run / "metrics.jsonl")
+    step, validation = _tables(section)
+    assert step == _keys(row for row in rows if row["kind"] == "step")
+    assert validation == _keys(row for row in rows if row["kind"] == "validation")
+    inside = {key for row in rows for part in ("time", "terms", "tokens", "origin") for key in row.get(part, ())}
+    assert {key for key in inside if f"`{key}`" not in section} == set()
+
+
+@pytest.mark.parametrize("name", ["environment.json", "auto.json", "student/limbeck.json"])
+def test_every_field_of_a_json_file_is_described_and_no_other(run: Path, name: str) -> None:
+    (table,) = _tables(_section(Path(name).name))
+    assert table == set(json.loads((run / name).read_text()))
+
+
+def test_every_field_of_a_checkpoint_is_described_and_no_other(run: Path) -> None:
+    (file,) = run.glob("checkpoints/step-*/state.json")
+    body = json.loads(file.read_text())
+    state = body.pop("state")
+    section = _section("state.json")
+    assert _tables(section) == [{*body, *(f"state.{key}" for key in state)}]
+    assert {key for key in state["position"] if f"`{key}`" not in section} == set()
+
+
+def test_every_field_of_a_row_is_described_and_no_other(run: Path) -> None:
+    (answer,) = _tables(_section("validation/step-NNNNNN.jsonl"))
+    for file in run.glob("validation/*.jsonl"):
+        assert _keys(_rows(file)) == answer
+    header, *answers = _rows(run / "answers" / "plain" / "starter-answers-seed10.jsonl")
+    section = _section("CORPUS-answers-seedN.jsonl")
+    assert _tables(section) == [set(header)]
+    assert {key for key in header["decoding"] if f"`{key}`" not in section} == set()
+    assert _keys(answers) == answer
+    section = _section("CORPUS-references.jsonl")
+    for measure in ("references", "own"):
+        rows = _rows(run / "answers" / "plain" / f"starter-{measure}.jsonl")
+        assert _tables(section) == [_keys(rows)]
+        assert {key for row in rows for key in row["scores"] if f"`{key}`" not in section} == set()
+    assert _tables(_section("samples.jsonl")) == [_keys(_rows(run / "samples.jsonl"))]
+
+
+def test_the_quickstarts_own_files_are_described() -> None:
+    assert _tables(_section("plan.json")) == [{each.name for each in dataclasses.fields(Plan)}]
+    numbers = {each.name for each in dataclasses.fields(ScoredArm)} - {"name", "results"}
+    assert _tables(_section("scored.json")) == [numbers]
