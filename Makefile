@@ -8,7 +8,7 @@ STAMP := .venv/.ready
 ALLOCATOR := GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-.PHONY: quickstart test setup fmt check test-all bench docs
+.PHONY: quickstart test setup fmt check test-all bench
 
 # The main job: a real teacher distilled into a smaller student and scored. ARGS="--fast" takes 2 to 3 minutes.
 quickstart: setup

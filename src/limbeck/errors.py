@@ -65,6 +65,8 @@ class VocabularyMismatch(LimbeckError, ValueError):
 class NothingToLearn(LimbeckError, RuntimeError):
     """A step, or a whole data set, without one response token to learn from."""
 
+    exit_code = 2
+
 
 class NonFiniteLoss(LimbeckError, RuntimeError):
     """The loss or the gradient of a step is not a finite number."""

@@ -54,7 +54,7 @@ class Sequences:
 
     @property
     def prompt_lengths(self) -> Int[Tensor, " B"]:
-        """Where each row's last response begins; the row's length where it has none."""
+        """Where the response that closes each row begins; the row's length where none closes it."""
         has_none = ~self.is_response.any(dim=1)
         later = self.is_response | ~self.attended
         run = later.flip(1).cumprod(dim=1).sum(dim=1)

@@ -28,13 +28,12 @@ def main(plan: Path) -> None:
     warnings.simplefilter("error")
     for name, case in json.loads(plan.read_text()).items():
         code = 0
-        import time; t0=time.process_time(); w0=time.time()
+
         try:
             result = {"train": _train, "inspect": _inspect}[case["kind"]](case)
         except LimbeckError as error:
             result, code = {"error": type(error).__name__, "message": str(error)}, error.exit_code
         (plan.parent / f"{name}-{rank()}.json").write_text(json.dumps({"code": code, **result}))
-        open('/tmp/rank_times','a').write(f'{rank()} {name} cpu {time.process_time()-t0:.2f} wall {time.time()-w0:.2f} total cpu {time.process_time():.2f}\n')
         if case.get("exits"):
             sys.exit(code)
 

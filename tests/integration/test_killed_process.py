@@ -20,7 +20,7 @@ from limbeck import cli
 from limbeck.config.reading import to_yaml
 from limbeck.training import loop
 
-STEPS = 60
+STEPS = 30
 
 
 def _settings(models: Models, folder: Path, **train: Any) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def _settings(models: Models, folder: Path, **train: Any) -> dict[str, Any]:
         method={"weights": {"supervised": 1}},
         data={"corpus": str(rows)},
         train={"steps": STEPS, "checkpoint_minutes": 0, **train},
-        validate={"every": 20, "metric": "loss"},
+        validate={"every": 10, "metric": "loss"},
     )
     return settings
 
@@ -67,50 +67,40 @@ def _is_writing(run: Path) -> bool:
     return folder.is_dir() and any(name.startswith(".step-") for name in os.listdir(folder))
 
 
-def test_three_kills_at_random_moments(models: Models, tmp_path: Path) -> None:
-    """SIGKILL after a random number of steps, in the middle of a checkpoint, and after a random time."""
+def test_interrupted_and_killed_three_times(
+    models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C, then SIGKILL after a random number of steps, in the middle of a checkpoint, and after a random time."""
     settings = _settings(models, tmp_path)
-    file = _write(settings, tmp_path / "killed")
-    run, moments = tmp_path / "killed", random.Random(0)
-    after = moments.randint(3, 12)
-    with _start(file, run) as first:
-        _wait_until(lambda: _steps(run) >= after, first)
-        first.kill()
-    with _start(file, run) as second:
-        _wait_until(lambda: _steps(run) >= after + 8, second)
-        _wait_until(lambda: _is_writing(run), second)
-        second.kill()
-    with _start(file, run) as third:
-        _wait_until(lambda: _steps(run) >= 35, third)
-        time.sleep(moments.uniform(0.0, 0.3))
-        third.kill()
-    assert [first.returncode, second.returncode, third.returncode] == [-signal.SIGKILL] * 3
-    with _start(file, run) as last:
-        out, err = last.communicate()
-    assert last.returncode == 0, err
-    assert "going on after step" in err
-    # The one that nobody kills runs here: another process, the same bits.
-    whole = _write(settings, tmp_path / "whole")
-    assert cli.main(["train", str(whole)]) == 0
-    assert_same_run(tmp_path / "whole", run)
-
-
-def test_control_c_saves_and_says_how_to_go_on(models: Models, tmp_path: Path) -> None:
-    settings = _settings(models, tmp_path, steps=30, checkpoint_minutes=5)
-    file, run = _write(settings, tmp_path / "run"), tmp_path / "run"
+    file, run, moments = _write(settings, tmp_path / "killed"), tmp_path / "killed", random.Random(0)
     with _start(file, run) as process:
         _wait_until(lambda: _steps(run) >= 2, process)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
+    stopped = _steps(run)
     assert process.returncode == 75, err
+    assert f"stopped after step {stopped} of {STEPS}; everything is saved" in err
+    assert f"go on with: limbeck train {run} --resume" in err
     assert "Traceback" not in err
     assert "Loading weights" not in err and "Writing model shards" not in err, "transformers' bars are no part of a log"
-    stopped = _steps(run)
-    assert 2 <= stopped < 30
-    assert f"stopped after step {stopped} of 30; everything is saved" in err
-    assert f"go on with: limbeck train {run} --resume" in err
+
+    first = stopped + moments.randint(1, 4)
+    with _start(file, run) as process:
+        _wait_until(lambda: _steps(run) >= first, process)
+        process.kill()
+    with _start(file, run) as process:
+        _wait_until(lambda: _steps(run) >= first + 4, process)
+        _wait_until(lambda: _is_writing(run), process)
+        process.kill()
+    with _start(file, run) as process:
+        _wait_until(lambda: _steps(run) >= 20, process)
+        time.sleep(moments.uniform(0.0, 0.3))
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+    # The last part, and the run that nobody stops, happen in this process: another one, the same bits.
     assert cli.main(["train", str(run), "--resume"]) == 0
-    assert len([row for row in metrics(run) if row["kind"] == "step"]) == 30
+    assert "going on after step" in capsys.readouterr().err
     assert cli.main(["train", str(_write(settings, tmp_path / "whole"))]) == 0
     assert_same_run(tmp_path / "whole", run)
 

@@ -16,9 +16,16 @@ def evaluate(
     corpora: Annotated[str, typer.Option(help="Corpora, files or hub ids, with commas between.", metavar="A,B")],
     root: Annotated[Path | None, typer.Option(help="Folder of the named corpora.")] = None,
     seeds: Annotated[str, typer.Option(help="Decoding seeds, with commas between.")] = "10,20,30,40,50",
-    decoding: Annotated[str, typer.Option(help="How answers are drawn: plain or paper.")] = "plain",
+    decoding: Annotated[str, typer.Option(help="How answers are drawn: plain, paper or greedy.")] = "plain",
     teacher: Annotated[str | None, typer.Option(help="Model to measure the distance from.")] = None,
     max_rows: Annotated[int | None, typer.Option(min=1, help="Rows of each corpus; all if not given.")] = None,
+    split: Annotated[str, typer.Option(help="Split of the named corpora and hub sets.")] = "test",
+    max_prompt: Annotated[int, typer.Option(min=1, help="Longer prompts are cut in the user's text.")] = 256,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Longest answer; the preset's if not given.")
+    ] = None,
+    template: Annotated[str, typer.Option(help="auto, chat, paper or plain.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder of the answers; the run's own if not given.")] = None,
 ) -> None:
     """Draw a model's answers, keep them as rows, and score them.
@@ -38,6 +45,11 @@ def evaluate(
         root=root,
         teacher=teacher,
         max_rows=max_rows,
+        split=split,
+        max_prompt=max_prompt,
+        max_new_tokens=max_new_tokens,
+        template=template,
+        device=device,
     )
     typer.echo(results.table().text(width=shutil.get_terminal_size((80, 24)).columns))
 

@@ -99,9 +99,9 @@ class DataSection:
         dict[str, Name], Key("field: column of your file", "a mapping, e.g. {prompt: question, completion: answer}")
     ] = Field(default_factory=dict)
     max_rows: Annotated[Count | None, Key("use only this many rows", "null, or a whole number of at least 1")] = None
-    template: Annotated[Literal["auto", "chat", "paper"], Key("auto = the tokenizer's chat template, else paper")] = (
-        "auto"
-    )
+    template: Annotated[
+        Literal["auto", "chat", "paper", "plain"], Key("auto = the tokenizer's chat template, else paper")
+    ] = "auto"
     train_on: Annotated[Literal["last", "all"], Key("which assistant turns are learned")] = "last"
     max_prompt: Annotated[Count, Key("longest prompt, in tokens", _WHOLE)] = 256
     max_length: Annotated[Count, Key("longest prompt + response, in tokens", _WHOLE)] = 512

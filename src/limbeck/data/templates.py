@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from jinja2 import TemplateError
 
-from limbeck.errors import ConfigError, DataError, ModelError
+from limbeck.errors import ConfigError, DataError, ModelError, UnknownName
 from limbeck.records import Message
 
 Kind = Literal["chat", "paper", "plain"]
@@ -198,13 +198,15 @@ class ChatTemplate:
         return (between, "", tail) if opened == closed else ("", "", tail)
 
 
-def choose_template(
-    name: Literal["auto", "chat", "paper", "plain"], tokenizer: Any, kwargs: Mapping[str, object] | None = None
-) -> Template:
+def choose_template(name: str, tokenizer: Any, kwargs: Mapping[str, object] | None = None) -> Template:
     """The template that `data.template` names; "auto" is the tokenizer's chat template, else the paper's layout.
 
-    Raises `ConfigError` for "chat" without a chat template, and for `kwargs` that no chat template would read.
+    Raises `UnknownName` for another name; `ConfigError` for "chat" without a chat template, and for `kwargs` that no
+    chat template would read.
     """
+    known = ("auto", "chat", "paper", "plain")
+    if name not in known:
+        raise UnknownName.among("template", name, known, "data.template")
     if name == "chat" or (name == "auto" and tokenizer.chat_template is not None):
         return ChatTemplate(tokenizer, kwargs)
     if kwargs:

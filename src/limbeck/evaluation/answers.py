@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 from torch import nn
 
@@ -32,11 +32,11 @@ _SAMPLED = 64
 class Decoding:
     """How answers are drawn; recorded with them. `temperature` 0 is greedy."""
 
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    no_repeat_ngram: int = 0
-    max_new_tokens: int = 256
+    temperature: float = Field(default=1.0, ge=0.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    top_k: int = Field(default=0, ge=0)
+    no_repeat_ngram: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(default=256, ge=1)
 
 
 DECODINGS: Registry[Decoding] = Registry(

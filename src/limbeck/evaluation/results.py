@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -112,7 +112,8 @@ def evaluate(
     teacher: str | PreTrainedModel | None = None,
     max_rows: int | None = None,
     max_prompt: int = 256,
-    template: Literal["auto", "chat", "paper"] = "auto",
+    template: str = "auto",
+    max_new_tokens: int | None = None,
     split: str = "test",
     device: str = "auto",
 ) -> Results:
@@ -127,7 +128,10 @@ def evaluate(
     names = [corpora] if isinstance(corpora, str) else list(corpora)
     if not names or not seeds:
         raise ConfigError("nothing to evaluate: give at least one corpus and one seed")
+    if len(set(seeds)) < len(seeds) or len(set(names)) < len(names):
+        raise ConfigError(f"corpora {names} and seeds {list(seeds)}: name each corpus and each seed once")
     chosen = decoding if isinstance(decoding, Decoding) else DECODINGS[decoding]
+    chosen = chosen if max_new_tokens is None else replace(chosen, max_new_tokens=max_new_tokens)
     data = {name: load_corpus(name, split=split, root=root, max_rows=max_rows).examples for name in names}
     subject = load_subject(
         model,
@@ -150,7 +154,7 @@ def load_subject(
     teacher: str | PreTrainedModel | None,
     max_prompt: int,
     new_tokens: int,
-    template: Literal["auto", "chat", "paper"] = "auto",
+    template: str = "auto",
     device: str = "auto",
 ) -> Subject:
     """Load a model, and a teacher if given, for evaluation. Raises `ConfigError` where the context is too short.

@@ -51,7 +51,8 @@ def save_student(
             tokenizer.save_pretrained(made)
         if settings is not None:
             (made / _SETTINGS).write_text(json.dumps(dict(settings), indent=2) + "\n", encoding="utf-8")
-            if has_lora(model):
+        if has_lora(model):
+            with without_bars():
                 model.save_pretrained(made / "adapter")
         _sync(made)
         if folder.exists():
