@@ -12,8 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from limbeck.config import Recipe
+from limbeck.models import Pair
 from limbeck.testing import save_tiny
-from limbeck.training import Run, loop, train
+from limbeck.training import Run, checkpoint, loop, train
+from limbeck.training.session import Session, open_session
+from limbeck.training.world import World
 
 torch.set_num_threads(1)
 
@@ -39,9 +43,7 @@ class Models:
         save_tiny(folder / "teacher", seed=1, layers=3, vocab_size=272)
         save_tiny(folder / "student", seed=2)
         save_tiny(folder / "gpt2", architecture="gpt2", seed=3)
-        return cls(
-            teacher=str(folder / "teacher"), student=str(folder / "student"), with_dropout=str(folder / "gpt2")
-        )
+        return cls(teacher=str(folder / "teacher"), student=str(folder / "student"), with_dropout=str(folder / "gpt2"))
 
 
 def recipe(folders: Models, base: str, /, **sections: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,6 +79,23 @@ def kill_before(patch: pytest.MonkeyPatch, name: str, *, call: int, module: Any 
     patch.setattr(module, name, counted)
 
 
+def start_and_kill(
+    settings: Mapping[str, Any],
+    run: Path,
+    *overrides: str,
+    before: str = "take_step",
+    call: int,
+    module: Any = loop,
+    resume: bool = False,
+    rows: Any = ROWS,
+) -> None:
+    """Train into a folder until `kill_before` strikes."""
+    with pytest.MonkeyPatch.context() as patch:
+        kill_before(patch, before, call=call, module=module)
+        with pytest.raises(Killed):
+            start(settings, run, *overrides, resume=resume, rows=rows)
+
+
 def metrics(run: Path) -> list[dict[str, Any]]:
     """The rows of metrics.jsonl without their times."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -87,7 +106,8 @@ def tensors(run: Path) -> dict[str, torch.Tensor]:
     """Every tensor of the last checkpoint: weights and optimizer."""
     folder = run / "checkpoints" / (run / "checkpoints" / "latest").read_text()
     weights, moments = (load_file(folder / f"{name}.safetensors") for name in ("trainable", "optimizer"))
-    assert weights and moments
+    assert weights
+    assert moments
     return {**{f"weight {name}": value for name, value in weights.items()}, **moments}
 
 
@@ -124,3 +144,30 @@ def state(run: Path) -> dict[str, Any]:
     folder = run / "checkpoints" / (run / "checkpoints" / "latest").read_text()
     found: dict[str, Any] = json.loads((folder / "state.json").read_text())["state"]
     return found
+
+
+def in_float64(patch: pytest.MonkeyPatch) -> None:
+    """Both models of every run from here on are computed in float64, so that only mathematics can differ."""
+    whole = Pair.load.__func__  # type: ignore[attr-defined]
+
+    def doubled(cls: type[Pair], **settings: Any) -> Pair:
+        pair: Pair = whole(cls, **settings)
+        pair.student.double()
+        if pair.teacher is not None:
+            pair.teacher.double()
+        return pair
+
+    patch.setattr(Pair, "load", classmethod(doubled))
+
+
+def opened(settings: Mapping[str, Any], run: Path, *overrides: str) -> Session:
+    """A session that is ready to take steps, without a run directory."""
+    whole = Recipe.load({**settings, "run": str(run)}, list(overrides))
+    world = World.start(device="cpu", strategy="auto")
+    return open_session(whole, world=world, rows=ROWS, recorded={})
+
+
+def gradients(session: Session) -> dict[str, torch.Tensor]:
+    """The gradient of every trained parameter that has one."""
+    found = checkpoint.trainable(session.distiller)
+    return {name: p.grad for name, p in found.items() if p.grad is not None}

@@ -18,17 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jaxtyping import install_import_hook
 
 
 def main(plan: Path) -> None:
-    import limbeck.training.loop
-    from limbeck.errors import LimbeckError
+    import faulthandler; faulthandler.dump_traceback_later(30)
+    with install_import_hook("limbeck", "beartype.beartype"):
+        import limbeck
+        from limbeck.errors import LimbeckError
 
-    limbeck.training.loop.train  # loaded before warnings become errors: what other packages warn of is theirs
+        # Loaded before warnings become errors: what other packages warn of while loading is theirs.
+        assert callable(limbeck.train)
     warnings.simplefilter("error")
     for name, case in json.loads(plan.read_text()).items():
         code = 0
-
         try:
             result = {"train": _train, "inspect": _inspect}[case["kind"]](case)
         except LimbeckError as error:

@@ -7,23 +7,22 @@ from typing import Any
 
 import pytest
 import torch
+
+from limbeck.errors import CheckpointError, LimbeckError
+from limbeck.training import checkpoint, keeping, loop, train
 from training_kit import (
     ROWS,
-    Killed,
     Models,
     assert_same_run,
     contents,
-    kill_before,
     listing,
     metrics,
     recipe,
     start,
+    start_and_kill,
     state,
     tensors,
 )
-
-from limbeck.errors import CheckpointError, LimbeckError
-from limbeck.training import checkpoint, keeping, loop
 
 ON_POLICY = {"base": "gkd", "weights": {"supervised": 1}, "sequences": {"kind": "mixture", "share": 0.7}}
 
@@ -52,14 +51,10 @@ def whole(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["kd", "gkd", "lora", "dropout", "checkpointing"])
-def test_killed_and_resumed_is_never_killed(
-    name: str, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_and_resumed_is_never_killed(name: str, models: Models, tmp_path: Path) -> None:
     settings = _settings(models, name)
     start(settings, tmp_path / "whole")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_before(patch, "take_step", call=5)
-        start(settings, tmp_path / "killed")
+    start_and_kill(settings, tmp_path / "killed", call=5)
     assert metrics(tmp_path / "killed")[-1]["step"] == 4
     start(settings, tmp_path / "killed", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
@@ -82,22 +77,19 @@ def test_killed_and_resumed_is_never_killed(
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_the_moment_does_not_matter(
-    module: Any, name: str, call: int, models: Models, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: Any, name: str, call: int, models: Models, whole: Path, tmp_path: Path
 ) -> None:
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_before(patch, name, call=call, module=module)
-        start(_settings(models, "sft"), tmp_path / "killed")
+    start_and_kill(_settings(models, "sft"), tmp_path / "killed", before=name, call=call, module=module)
     start(_settings(models, "sft"), tmp_path / "killed", resume=True)
     assert_same_run(whole, tmp_path / "killed")
 
 
 def test_killed_again_and_again(
-    models: Models, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    models: Models, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(3):
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            kill_before(patch, "take_step", call=4 if number == 1 else 2)
-            start(_settings(models, "sft"), tmp_path / "killed", resume=number > 0)
+        call = 4 if number == 1 else 2
+        start_and_kill(_settings(models, "sft"), tmp_path / "killed", call=call, resume=number > 0)
     start(_settings(models, "sft"), tmp_path / "killed", resume=True)
     assert_same_run(whole, tmp_path / "killed")
     said = capsys.readouterr().err
@@ -107,9 +99,7 @@ def test_killed_again_and_again(
 
 def test_what_a_kill_leaves_behind_is_cleared(models: Models, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "killed"
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        kill_before(patch, "take_step", call=5)
-        start(_settings(models, "sft"), run)
+    start_and_kill(_settings(models, "sft"), run, call=5)
     student, scratch = run / "student", run / ".student-abc"
     scratch.mkdir()
     student.rename(scratch / "replaced")
@@ -131,17 +121,11 @@ def test_resuming_a_finished_run_changes_no_result(models: Models, whole: Path) 
     assert all(torch.equal(value, before[name]) for name, value in tensors(whole).items())
 
 
-def test_lengthening_goes_on_and_is_remembered(
-    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lengthening_goes_on_and_is_remembered(models: Models, tmp_path: Path) -> None:
     settings = recipe(models, "sft", train={"schedule": "constant"})
     start(settings, tmp_path / "whole")
     start(settings, tmp_path / "longer", "train.steps=3")
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_before(patch, "take_step", call=2)
-        start(settings, tmp_path / "longer", "train.steps=6", resume=True)
-    from limbeck.training import train
-
+    start_and_kill(settings, tmp_path / "longer", "train.steps=6", call=2, resume=True)
     train(tmp_path / "longer", rows=ROWS, resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "longer")
     with pytest.raises(CheckpointError, match="6 steps long and cannot be shortened to 3"):
@@ -177,11 +161,9 @@ def test_other_rows_are_refused_and_nothing_changes(models: Models, whole: Path)
     assert contents(whole) == before
 
 
-def test_logging_and_validation_may_change(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logging_and_validation_may_change(models: Models, tmp_path: Path) -> None:
     settings = recipe(models, "sft", validate={"every": 6})
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_before(patch, "take_step", call=4)
-        start(settings, tmp_path / "run", "train.checkpoint_minutes=0")
+    start_and_kill(settings, tmp_path / "run", "train.checkpoint_minutes=0", call=4)
     overrides = ["validate.every=2", "validate.metric=loss", "watch.every=3", "train.checkpoint_minutes=9"]
     run = start(settings, tmp_path / "run", *overrides, resume=True)
     validations = [row["step"] for row in run.metrics() if row["kind"] == "validation"]

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_kit import ROWS, Models, assert_same_run, metrics, recipe
 
 from limbeck import cli
 from limbeck.config.reading import to_yaml
 from limbeck.training import loop
+from training_kit import ROWS, Models, assert_same_run, metrics, recipe
 
 STEPS = 30
 
@@ -51,10 +51,10 @@ def _start(recipe_file: Path, run: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def _wait_until(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def _wait_until(reached: Callable[[], bool], process: subprocess.Popen[str], *, look_every: float = 0.01) -> None:
     while not reached():
         assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.0005)
+        time.sleep(look_every)
 
 
 def _steps(run: Path) -> int:
@@ -67,9 +67,7 @@ def _is_writing(run: Path) -> bool:
     return folder.is_dir() and any(name.startswith(".step-") for name in os.listdir(folder))
 
 
-def test_interrupted_and_killed_three_times(
-    models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_interrupted_and_killed_three_times(models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Ctrl-C, then SIGKILL after a random number of steps, in the middle of a checkpoint, and after a random time."""
     settings = _settings(models, tmp_path)
     file, run, moments = _write(settings, tmp_path / "killed"), tmp_path / "killed", random.Random(0)
@@ -90,7 +88,7 @@ def test_interrupted_and_killed_three_times(
         process.kill()
     with _start(file, run) as process:
         _wait_until(lambda: _steps(run) >= first + 4, process)
-        _wait_until(lambda: _is_writing(run), process)
+        _wait_until(lambda: _is_writing(run), process, look_every=0.0005)
         process.kill()
     with _start(file, run) as process:
         _wait_until(lambda: _steps(run) >= 20, process)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,8 @@ def train(
     # As JSON, which is YAML: a folder's name may hold anything.
     named = [] if run is None else [f"run={json.dumps(str(run))}"]
     done = limbeck.train(recipe, *(settings or []), *named, resume=resume)
+    if os.environ.get("RANK", "0") != "0":
+        return
     typer.echo(f"run: {done.directory}")
     if done.best is not None:
         typer.echo(f"best: step {done.best['step']}")

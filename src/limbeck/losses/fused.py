@@ -6,7 +6,7 @@ gradients of the hidden states, of the head and of the terms' own parameters, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from limbeck.losses.heads import Head
+from limbeck.losses.heads import TILE_NUMBERS, Head, tiles
 from limbeck.losses.match import TokenScores, TokenTerm
 
 
@@ -183,33 +183,75 @@ class _Gradients:
 
 def _take_walk(hidden_ND: Tensor, walk: _Walk, own: Sequence[Tensor], gradients: _Gradients) -> Tensor:
     accurate = torch.promote_types(hidden_ND.dtype, torch.float32)
-    totals = {name: hidden_ND.new_zeros((), dtype=accurate) for name in walk.terms}
-    squares = {name: hidden_ND.new_zeros((), dtype=accurate) for name in walk.terms}
+    sums = _Sums.zeros(walk.terms, like=hidden_ND.new_zeros((), dtype=accurate))
     head = walk.head.detached().in_dtype(hidden_ND.dtype)
+    needs_teacher = any(term.needs_teacher for term in walk.terms.values())
     for chunk in chunks(hidden_ND.shape[0], walk.chunk):
         hidden_cD = hidden_ND[chunk]
         with torch.no_grad():
-            raw_cV = head.raw(hidden_cD).detach()
-        target = target_of(walk.views, chunk) if any(term.needs_teacher for term in walk.terms.values()) else None
-        with torch.set_grad_enabled(gradients.any):
-            raw_cV.requires_grad_(gradients.any)
-            scores = TokenScores(
-                student_logp=head.log_probabilities(raw_cV), target_logp=target, tokens=walk.tokens_N[chunk]
-            )
-            parts = {name: (term(scores) * walk.weights[name][chunk]).sum() for name, term in walk.terms.items()}
-            scaled = {name: walk.scales[name] * part for name, part in parts.items()}
-            whole = torch.stack(list(scaled.values())).sum() if scaled else raw_cV.new_zeros(())
-        for name, part in parts.items():
-            totals[name] += part.detach()
-        if walk.separate and gradients.any:
-            for name, part in scaled.items():
-                squares[name] += _hidden_square(part, raw_cV, head)
-        if whole.requires_grad:
-            _accumulate(whole, raw_cV, hidden_cD, chunk, head, own, gradients)
-    walk.totals.extend(totals.values())
-    walk.norms.extend(square.sqrt() for square in squares.values())
+            block_cV = head.raw(hidden_cD)
+        target_cV = target_of(walk.views, chunk) if needs_teacher else None
+        for tile in tiles(block_cV, numbers=TILE_NUMBERS):
+            place = slice(chunk.start + tile.start, chunk.start + tile.stop)
+            target_nV = None if target_cV is None else target_cV[tile]
+            _take_tile(block_cV[tile], target_nV, place, walk, head, own, gradients, sums)
+        del target_cV
+        if gradients.any:
+            _accumulate(block_cV, hidden_cD, chunk, head, gradients)
+    walk.totals.extend(sums.totals.values())
+    walk.norms.extend(square.sqrt() for square in sums.squares.values())
     zero = hidden_ND.new_zeros((), dtype=accurate)
-    return sum((walk.scales[name] * total for name, total in totals.items()), zero)
+    return sum((walk.scales[name] * total for name, total in sums.totals.items()), zero)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """By term: its loss so far, and the squares of its own gradient by the hidden states."""
+
+    totals: dict[str, Tensor]
+    squares: dict[str, Tensor]
+
+    @classmethod
+    def zeros(cls, terms: Iterable[str], *, like: Tensor) -> _Sums:
+        names = list(terms)
+        return cls({name: torch.zeros_like(like) for name in names}, {name: torch.zeros_like(like) for name in names})
+
+
+def _take_tile(
+    raw_nV: Tensor,
+    target_nV: Tensor | None,
+    place: slice,
+    walk: _Walk,
+    head: Head,
+    own: Sequence[Tensor],
+    gradients: _Gradients,
+    sums: _Sums,
+) -> None:
+    """Adds the losses of these tokens, and overwrites `raw_nV` by the gradient with respect to it."""
+    with torch.set_grad_enabled(gradients.any):
+        leaf_nV = raw_nV.detach().requires_grad_(gradients.any)
+        scores = TokenScores(
+            student_logp=head.log_probabilities(leaf_nV), target_logp=target_nV, tokens=walk.tokens_N[place]
+        )
+        parts = {name: (term(scores) * walk.weights[name][place]).sum() for name, term in walk.terms.items()}
+        scaled = {name: walk.scales[name] * part for name, part in parts.items()}
+        whole = torch.stack(list(scaled.values())).sum() if scaled else raw_nV.new_zeros(())
+    for name, part in parts.items():
+        sums.totals[name] += part.detach()
+    if not gradients.any:
+        return
+    if walk.separate:
+        for name, part in scaled.items():
+            sums.squares[name] += _hidden_square(part, leaf_nV, head)
+    wanted = [leaf_nV, *own]
+    found = torch.autograd.grad(whole, wanted, allow_unused=True) if whole.requires_grad else [None] * len(wanted)
+    for total, gradient in zip(gradients.own, found[1:], strict=True):
+        if gradient is not None:
+            total += gradient
+    if found[0] is None:
+        raw_nV.zero_()
+    else:
+        raw_nV.copy_(found[0])
 
 
 def _hidden_square(part: Tensor, raw_cV: Tensor, head: Head) -> Tensor:
@@ -226,21 +268,8 @@ def _through_head(raw_gradient_cV: Tensor, head: Head) -> Tensor:
 
 
 def _accumulate(
-    whole: Tensor,
-    raw_cV: Tensor,
-    hidden_cD: Tensor,
-    chunk: slice,
-    head: Head,
-    own: Sequence[Tensor],
-    gradients: _Gradients,
+    raw_gradient_cV: Tensor, hidden_cD: Tensor, chunk: slice, head: Head, gradients: _Gradients
 ) -> None:
-    found = torch.autograd.grad(whole, [raw_cV, *own], allow_unused=True)
-    for total, gradient in zip(gradients.own, found[1:], strict=True):
-        if gradient is not None:
-            total += gradient
-    raw_gradient_cV = found[0]
-    if raw_gradient_cV is None:
-        return
     if gradients.hidden is not None:
         gradients.hidden[chunk, : head.size if head.weight is None else None] = _through_head(raw_gradient_cV, head)
     if gradients.weight is not None:

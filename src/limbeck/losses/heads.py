@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +14,9 @@ from torch.nn import functional
 # than the arithmetic; a chunk's largest temporary therefore stays below that on a CPU.
 _CPU_CHUNK_BYTES = 24 * 2**20
 _GPU_CHUNK_BYTES = 256 * 2**20
+# Numbers a thread takes at once: what its second-level cache holds three or four times.
+_CACHED_NUMBERS = 2**17
+TILE_NUMBERS = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +35,15 @@ class Head:
     softcap: float | None = None
 
     def raw(self, hidden: Float[Tensor, "n D"]) -> Float[Tensor, "n V"]:
-        """The linear part, in the dtype of `hidden`."""
+        """The linear part, in the dtype of `hidden`: a tensor of its own, that its owner may overwrite."""
         if self.weight is None:
-            return hidden[:, : self.size]
+            return hidden[:, : self.size].clone()
         weight, bias = self.weight[: self.size], self.bias
         bias = None if bias is None else bias[: self.size].to(hidden.dtype)
         return functional.linear(hidden, weight.to(hidden.dtype), bias)
 
-    def log_probabilities(self, raw: Float[Tensor, "n V"]) -> Float[Tensor, "n V"]:
-        """Scale, soft cap, vocabulary mask and log-softmax, in float32 or better; differentiable in `raw`."""
+    def logits(self, raw: Float[Tensor, "n V"]) -> Float[Tensor, "n V"]:
+        """Scale, soft cap and vocabulary mask, in float32 or better; `raw` itself where none of them is to be done."""
         logits = raw if raw.dtype == torch.float64 else raw.float()
         if self.weight is not None:
             if self.scale != 1.0:
@@ -48,11 +52,16 @@ class Head:
                 logits = torch.tanh(logits / self.softcap) * self.softcap
         if self.shared is not None:
             logits = logits.masked_fill(~self.shared, -torch.inf)
-        return torch.log_softmax(logits, dim=-1)
+        return logits
+
+    def log_probabilities(self, raw: Float[Tensor, "n V"]) -> Float[Tensor, "n V"]:
+        """Logits and log-softmax, in float32 or better; differentiable in `raw`."""
+        return torch.log_softmax(self.logits(raw), dim=-1)
 
     def __call__(self, hidden: Float[Tensor, "n D"]) -> Float[Tensor, "n V"]:
         """Log-probabilities `[n V]` of hidden states `[n D]`."""
-        return self.log_probabilities(self.raw(hidden))
+        logits = self.logits(self.raw(hidden))
+        return torch.log_softmax(logits, dim=-1) if logits.requires_grad else overwriting_log_softmax(logits)
 
     def detached(self) -> Head:
         """The same head, cut off from the graph and cast once to nothing: parameters without gradient."""
@@ -65,6 +74,27 @@ class Head:
         weight = None if self.weight is None else self.weight.to(dtype)
         bias = None if self.bias is None else self.bias.to(dtype)
         return replace(self, weight=weight, bias=bias)
+
+
+@torch.no_grad()
+def overwriting_log_softmax(logits: Float[Tensor, "n V"]) -> Float[Tensor, "n V"]:
+    """`torch.log_softmax(logits, dim=-1)`, without gradient; on a CPU it takes the place of `logits` in memory."""
+    if logits.device.type != "cpu":
+        return torch.log_softmax(logits, dim=-1)
+    for tile in tiles(logits, numbers=_CACHED_NUMBERS * torch.get_num_threads()):
+        logits[tile] = torch.log_softmax(logits[tile], dim=-1)
+    return logits
+
+
+def tiles(block: Float[Tensor, "n V"], *, numbers: int) -> Iterator[slice]:
+    """Rows of a block, on a CPU so few at a time that they hold about `numbers` numbers; elsewhere all at once.
+
+    >>> list(tiles(torch.empty(5, 10), numbers=25))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    rows = max(1, numbers // block.shape[1]) if block.device.type == "cpu" else len(block)
+    for first in range(0, len(block), rows or 1):
+        yield slice(first, min(first + rows, len(block)))
 
 
 def auto_chunk(vocabulary_size: int, device_type: str) -> int:

@@ -86,7 +86,7 @@ def quickstart(
     for line in plan.lines():
         say(line)
     recipe = _Recipes(rows=rows, sizes=sizes, teacher=teacher, out=out)
-    warm = recipe.run("warm-start", "sft", student=shrunk, steps=plan.warm_steps, rate=_WARM_RATE, say=say)
+    warm = recipe.run("warm-start", "sft", student=shrunk, steps=plan.warm_steps, rate=_WARM_RATE, seed=1, say=say)
     runs = {
         arm: recipe.run(arm, arm, student=warm / "student", steps=plan.arm_steps, rate=_ARM_RATE, say=say)
         for arm in ARMS
@@ -120,7 +120,7 @@ def _command(data: Path | None, minutes: float | None, fast: bool, tune_teacher:
 
 def _rows(data: Path | None, *, out: Path, most: int) -> Rows:
     """Training, validation and held-out rows as files in `out`, so that a second call reads the same."""
-    seeds = Seeds(_SEED)
+    seeds, name = Seeds(_SEED), "starter" if data is None else data.name
     if data is None:
         train, held_out = load_corpus("starter"), load_corpus("starter", split="test")
         valid = own_validation("starter")
@@ -139,7 +139,7 @@ def _rows(data: Path | None, *, out: Path, most: int) -> Rows:
         valid=files["valid"],
         held_out=tuple(held_out.examples[place] for place in chosen),
         num_train=len(train),
-        what=f"{len(train)} rows to learn from, {len(valid)} to validate on, {len(chosen)} held out ({train.source})",
+        what=f"{name}: {len(train)} rows to learn from, {len(valid)} to validate on, {len(chosen)} held out",
     )
 
 
@@ -198,7 +198,15 @@ class _Recipes:
     out: Path
 
     def run(
-        self, name: str, method: str, *, student: Path, steps: int, rate: float, say: Callable[[str], None]
+        self,
+        name: str,
+        method: str,
+        *,
+        student: Path,
+        steps: int,
+        rate: float,
+        say: Callable[[str], None],
+        seed: int = _SEED,
     ) -> Path:
         """Take the run, go on with it, or find it done; returns its directory."""
         from limbeck.training.loop import train
@@ -206,7 +214,7 @@ class _Recipes:
         directory = self.out / "runs" / name
         say(f"{name}: {steps} steps of {method}")
         run = train(
-            self.recipe(method, directory, student=student, steps=steps, rate=rate),
+            self.recipe(method, directory, student=student, steps=steps, rate=rate, seed=seed),
             resume=(directory / "recipe.yaml").is_file(),
         )
         rows = [row for row in run.metrics() if row["kind"] == "step"]
@@ -214,7 +222,9 @@ class _Recipes:
         say(f"{name}: {tokens:,} scored tokens in {duration(sum(row['time']['seconds'] for row in rows))} of steps")
         return directory
 
-    def recipe(self, method: str, directory: Path, *, student: Path, steps: int, rate: float) -> dict[str, Any]:
+    def recipe(
+        self, method: str, directory: Path, *, student: Path, steps: int, rate: float, seed: int = _SEED
+    ) -> dict[str, Any]:
         """A recipe as a mapping; settings that a method does not read are left out."""
         from limbeck.config.uses import only_fixed
         from limbeck.methods import METHODS
@@ -236,7 +246,7 @@ class _Recipes:
                 "long_prompt": "cut",
             },
             **({"sampling": {"max_new_tokens": sizes.new_tokens}} if draws else {}),
-            "train": {"steps": steps, "batch_rows": sizes.batch_rows, "learning_rate": rate, "seed": _SEED},
+            "train": {"steps": steps, "batch_rows": sizes.batch_rows, "learning_rate": rate, "seed": seed},
             "validate": {"every": math.ceil(steps / sizes.validations), "rows": sizes.valid_rows, "metric": "loss"},
             "run": str(directory),
         }

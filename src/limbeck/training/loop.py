@@ -30,7 +30,7 @@ from limbeck.training.rundir import (
 from limbeck.training.session import Session, open_session, with_micro_rows
 from limbeck.training.step import Diverged, StepResult, take_items, take_step
 from limbeck.training.stopping import StopRequest, full_disk_stops, how_to_resume
-from limbeck.training.world import World
+from limbeck.training.world import World, lost_rank_stops
 
 
 def train(
@@ -56,7 +56,7 @@ def train(
         check_free(path)
     world = World.start(device=settings.models.device, strategy=settings.train.strategy)
     session = open_session(settings, world=world, rows=rows, recorded=recorded)
-    with full_disk_stops(path):
+    with full_disk_stops(path), lost_rank_stops(path):
         if not resume and world.is_main:
             RunDirectory.create(path, recipe=settings.dump(), environment=_environment(world))
         world.barrier()

@@ -78,7 +78,7 @@ def open_session(
     student = Scorer.of(pair.student, vocabulary=pair.vocabulary, autocast=autocast)
     teacher = None if pair.teacher is None else Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
     if recipe.models.gradient_checkpointing:
-        pair.student.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(pair.student)
     pair.student.train()
     distiller = Distiller(student, method.objective(), chunk=int(auto["chunk"]))
     wrapped = world.wrap(distiller)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,16 +18,19 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from limbeck.errors import ConfigError
+from limbeck.errors import ConfigError, LimbeckError, Stopped
 from limbeck.models.extending import CausalDecoder, Decoder
 from limbeck.models.loading import resolve_device
 from limbeck.training.distiller import Distiller
+from limbeck.training.stopping import how_to_resume
 from limbeck.types import Sequences, pack_rows
 
 Strategy = Literal["auto", "ddp", "fsdp"]
 
 # What torchrun and accelerate set, and what MPI launchers do.
 _NUMBER_OF_PROCESSES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+# What gloo and NCCL say when the other end of a connection is gone.
+_LOST = ("by peer", "Broken pipe", "remote worker", "ncclRemoteError", "remote process")
 _WRAPPED_ELSEWHERE = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
@@ -197,6 +201,20 @@ class RankedDecoder:
         one = torch.zeros((1, 1), dtype=torch.long, device=self._world.device)
         while self._world.any(False):
             self._distiller.next_logp(one, attended=one == 0, positions=one, cache=self.start())
+
+
+@contextmanager
+def lost_rank_stops(run: Path) -> Iterator[None]:
+    """Turns the end of another rank into `Stopped` on this one: the run goes on from its last checkpoint."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, LimbeckError) or not any(sign in str(error) for sign in _LOST):
+            raise
+        raise Stopped(
+            "another process of this run has ended; what it printed says why.\n"
+            f"  go on from the last checkpoint, on as many processes: {how_to_resume(run)}"
+        ) from error
 
 
 def idle_rows() -> Sequences:

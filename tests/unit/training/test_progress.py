@@ -1,0 +1,54 @@
+"""What is printed while a run goes on: sober in a pipe, one live line in a terminal."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from limbeck.training.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def _row(step: int) -> dict[str, Any]:
+    return {
+        "step": step,
+        "terms": {"token": 1.25, "supervised": 2.5},
+        "origin": {"student": 0.5, "reference": 0.5},
+        "time": {"seconds": 0.1, "tokens_per_second": 123.4},
+    }
+
+
+def _print(stream: io.StringIO, *, is_main: bool = True) -> str:
+    progress = Progress(steps=9, is_main=is_main, stream=stream)
+    for step in range(1, 10):
+        progress.step(_row(step))
+    progress.validation(
+        {"step": 9, "loss": 1.0, "cross_entropy": 2.0, "rouge_l": 0.25, "is_best": True, "metric": "rouge-l"}
+    )
+    progress.note("a path: /tmp/[a]/run and a :smile:")
+    return stream.getvalue()
+
+
+def test_in_a_pipe_the_first_and_last_step_are_lines() -> None:
+    lines = _print(io.StringIO()).splitlines()
+    assert [line.split("  ")[0] for line in lines[:2]] == ["step 1/9", "step 9/9"]
+    assert "token 1.2500 supervised 2.5000" in lines[0]
+    assert "123 tokens/s" in lines[0]
+    assert "50% drawn" in lines[0]
+    assert lines[2] == "validation at step 9: loss 1.0000, cross-entropy 2.0000, ROUGE-L 25.00 (best so far, kept)"
+    assert lines[3] == "a path: /tmp/[a]/run and a :smile:", "what is printed is text, not markup"
+    assert not any(sign in _print(io.StringIO()) for sign in "\r\x1b")
+
+
+def test_in_a_terminal_one_line_is_overwritten() -> None:
+    text = _print(Terminal())
+    assert text.count("\rstep ") == 9
+    assert "step 5/9" in text
+
+
+def test_other_ranks_are_silent() -> None:
+    assert _print(io.StringIO(), is_main=False) == ""
