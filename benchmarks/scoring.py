@@ -116,10 +116,11 @@ def step(side: str, case: Case, divergence: Divergence) -> tuple[Tensor, Tensor,
     """Loss and gradients (of hidden states and head), which are taken off the case."""
     loss = SIDES[side](case, divergence)
     loss.backward()
-    assert case.hidden.grad is not None and case.weight.grad is not None
-    found = loss.detach(), case.hidden.grad, case.weight.grad
+    hidden_gradient, weight_gradient = case.hidden.grad, case.weight.grad
+    assert hidden_gradient is not None
+    assert weight_gradient is not None
     case.hidden.grad = case.weight.grad = None
-    return found
+    return loss.detach(), hidden_gradient, weight_gradient
 
 
 def extra_bytes(side: str, name: str, sizes: dict[str, int]) -> int:

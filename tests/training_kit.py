@@ -53,7 +53,7 @@ def recipe(folders: Models, base: str, /, **sections: Mapping[str, Any]) -> dict
         "method": {"base": base},
         "models": named,
         "data": {"max_prompt": 48, "max_length": 64, "valid": 4},
-        "sampling": {"max_new_tokens": 8},
+        "sampling": {"max_new_tokens": 5},
         "train": {"steps": 6, "batch_rows": 6, "micro_rows": 4, "learning_rate": 2e-3},
         "validate": {"every": 3, "rows": 4},
     }

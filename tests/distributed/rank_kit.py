@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -73,11 +74,21 @@ class Place:
         folder.mkdir()
         (folder / "plan.json").write_text(json.dumps(plan))
         port = _free_port()
-        ranks = [_start(folder / "plan.json", rank, size=len(codes), port=port) for rank in range(len(codes))]
-        outputs = _ended(ranks)
-        found = tuple(each.returncode for each in ranks)
-        assert found == codes, f"exit codes {found}\n" + "\n".join(outputs)
-        return Launch(folder, outputs)
+        with contextlib.ExitStack() as files:
+            outputs = [files.enter_context((folder / f"output-{rank}").open("w+")) for rank in range(len(codes))]
+            ranks = [
+                subprocess.Popen(
+                    [sys.executable, str(_RANKS), str(folder / "plan.json")],
+                    env=environment() | _as_rank(rank, size=len(codes), port=port),
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+                for rank, output in enumerate(outputs)
+            ]
+            found = _exit_codes(ranks)
+        launch = Launch(folder, tuple((folder / f"output-{rank}").read_text() for rank in range(len(codes))))
+        assert found == codes, f"exit codes {found}\n" + "\n".join(launch.outputs)
+        return launch
 
     def weights(self, run: str) -> dict[str, Tensor]:
         """The student that a run kept."""
@@ -112,26 +123,20 @@ def _free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def _start(plan: Path, rank: int, *, size: int, port: int) -> subprocess.Popen[str]:
+def _as_rank(rank: int, *, size: int, port: int) -> dict[str, str]:
+    """What a launcher tells a process."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
-    named = {key: str(value) for key, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
-    return subprocess.Popen(
-        [sys.executable, str(_RANKS), str(plan)],
-        env=environment() | named,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return {key: str(value) for key, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"}
 
 
-def _ended(ranks: Sequence[subprocess.Popen[str]]) -> tuple[str, ...]:
-    """What each rank printed, once all have ended; those that do not end in time are killed."""
+def _exit_codes(ranks: Sequence[subprocess.Popen[bytes]]) -> tuple[int, ...]:
+    """How the ranks ended; those that do not end in time are killed."""
     until = time.monotonic() + _SECONDS
     while any(each.poll() is None for each in ranks) and time.monotonic() < until:
         time.sleep(0.05)
     for each in ranks:
         each.kill()
-    return tuple(each.communicate()[0] for each in ranks)
+    return tuple(each.wait() for each in ranks)
 
 
 def environment() -> dict[str, str]:

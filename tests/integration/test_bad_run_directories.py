@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from limbeck import cli
 from limbeck.config.reading import to_yaml
 from limbeck.errors import Stopped
+from limbeck.testing import save_tiny
 from limbeck.training import checkpoint, keeping
 from limbeck.training.rundir import RunDirectory
 from training_kit import Models, assert_same_run, contents, metrics, recipe, start, start_and_kill, state
@@ -161,8 +162,6 @@ def test_weights_of_another_shape_are_refused(
     stopped: Path, tmp_path: Path, models: Models, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The same recipe, but the student's folder holds another model by now."""
-    from limbeck.testing import save_tiny
-
     run, other = tmp_path / "run", tmp_path / "other"
     shutil.copytree(stopped, run)
     save_tiny(other, seed=2, layers=3)

@@ -106,8 +106,6 @@ def test_what_a_kill_leaves_behind_is_cleared(models: Models, whole: Path, tmp_p
     (run / "checkpoints" / ".step-000006.draft").mkdir()
     (run / "checkpoints" / "step-000005").mkdir()
     (run / ".auto.json.draft").write_text("{")
-    (run / "validation").mkdir()
-    (run / "validation" / "step-000005.jsonl").write_text("{}\n")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "st')
     start(_settings(models, "sft"), run, resume=True)

@@ -32,7 +32,7 @@ def _settings(models: Models, folder: Path, **train: Any) -> dict[str, Any]:
         "gkd",
         method={"weights": {"supervised": 1}},
         data={"corpus": str(rows)},
-        train={"steps": STEPS, "checkpoint_minutes": 0, **train},
+        train={"steps": STEPS, "batch_rows": 4, "micro_rows": 3, "checkpoint_minutes": 0, **train},
         validate={"every": 10, "metric": "loss"},
     )
     return settings
@@ -80,7 +80,7 @@ def test_interrupted_and_killed_three_times(models: Models, tmp_path: Path, caps
     assert f"stopped after step {stopped} of {STEPS}; everything is saved" in err
     assert f"go on with: limbeck train {run} --resume" in err
     assert "Traceback" not in err
-    assert "Loading weights" not in err and "Writing model shards" not in err, "transformers' bars are no part of a log"
+    assert not [bar for bar in ("Loading weights", "Writing model shards") if bar in err], "transformers' own bars"
 
     first = stopped + moments.randint(1, 4)
     with _start(file, run) as process:
@@ -91,7 +91,7 @@ def test_interrupted_and_killed_three_times(models: Models, tmp_path: Path, caps
         _wait_until(lambda: _is_writing(run), process, look_every=0.0005)
         process.kill()
     with _start(file, run) as process:
-        _wait_until(lambda: _steps(run) >= 20, process)
+        _wait_until(lambda: _steps(run) >= 18, process)
         time.sleep(moments.uniform(0.0, 0.3))
         process.kill()
     assert process.returncode == -signal.SIGKILL

@@ -14,6 +14,7 @@ from limbeck import cli
 from limbeck.config.reading import to_yaml
 from limbeck.errors import LimbeckError, Stopped
 from limbeck.training import Distiller, loop, memory
+from limbeck.training.stopping import is_out_of_memory
 from training_kit import Killed, Models, assert_same_run, metrics, recipe, start
 
 ERRORS: Mapping[str, Callable[[], BaseException]] = {
@@ -59,13 +60,17 @@ def _halvings(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("error", sorted(ERRORS))
+def test_what_is_taken_for_it(error: str) -> None:
+    assert is_out_of_memory(ERRORS[error]())
+
+
 def test_halved_repeated_and_recorded(
-    error: str, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = recipe(models, "kd", validate={"metric": "loss"}, train={"steps": 3})
     plenty = start(settings, tmp_path / "plenty")
     with monkeypatch.context() as patch:
-        _scarce(patch, rows=1, from_step=2, error=error)
+        _scarce(patch, rows=1, from_step=2, error="cpu")
         scarce = start(settings, tmp_path / "scarce")
     recorded = [{"step": 2, "during": "step", "micro_rows": rows} for rows in (2, 1)]
     assert _halvings(scarce.directory) == recorded

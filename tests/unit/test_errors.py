@@ -14,7 +14,7 @@ CODES = {
     "DataError": 2,
     "ModelError": 2,
     "VocabularyMismatch": 2,
-    "NothingToLearn": 1,
+    "NothingToLearn": 2,
     "NonFiniteLoss": 1,
     "CheckpointError": 2,
     "Stopped": 75,

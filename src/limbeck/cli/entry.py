@@ -27,6 +27,10 @@ from limbeck.errors import LimbeckError
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _FAILED, _RESUMABLE, _INTERRUPTED = 1, 75, 130
 
+# OpenMP threads that spin while they wait take the cores from every other program: on a busy machine decoding was five
+# times slower. libgomp reads this once, when torch is loaded, which no verb has done yet.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 app = typer.Typer(
     name="limbeck",
     help="Distil large language models: a big teacher makes a small student better.",

@@ -14,8 +14,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from limbeck.losses.heads import TILE_NUMBERS, Head, tiles
+from limbeck.losses.heads import Head, tiles
 from limbeck.losses.match import TokenScores, TokenTerm
+
+# The head wants many tokens at once, or reading its weight is most of the work. The terms want few: of what they make,
+# several times [n V], only this many numbers then exist at a time, in blocks that the allocator keeps.
+_TILE_NUMBERS = 2**20
 
 
 @runtime_checkable
@@ -144,7 +148,9 @@ class _FusedLoss(torch.autograd.Function):
         factor = grad_outputs[0]
         given = ctx.gradients.as_list()
         ctx.gradients = None
-        out = [None if g is None else g.mul_(factor).to(d) for g, d in zip(given, ctx.dtypes, strict=True)]
+        if factor.device.type != "cpu" or float(factor) != 1.0:
+            given = [None if gradient is None else gradient.mul_(factor) for gradient in given]
+        out = [None if g is None else g.to(d) for g, d in zip(given, ctx.dtypes, strict=True)]
         return (out[0], out[1], out[2], None, *out[3:])
 
 
@@ -191,7 +197,7 @@ def _take_walk(hidden_ND: Tensor, walk: _Walk, own: Sequence[Tensor], gradients:
         with torch.no_grad():
             block_cV = head.raw(hidden_cD)
         target_cV = target_of(walk.views, chunk) if needs_teacher else None
-        for tile in tiles(block_cV, numbers=TILE_NUMBERS):
+        for tile in tiles(block_cV, numbers=_TILE_NUMBERS):
             place = slice(chunk.start + tile.start, chunk.start + tile.stop)
             target_nV = None if target_cV is None else target_cV[tile]
             _take_tile(block_cV[tile], target_nV, place, walk, head, own, gradients, sums)
@@ -267,9 +273,7 @@ def _through_head(raw_gradient_cV: Tensor, head: Head) -> Tensor:
     return raw_gradient_cV @ head.weight[: head.size]
 
 
-def _accumulate(
-    raw_gradient_cV: Tensor, hidden_cD: Tensor, chunk: slice, head: Head, gradients: _Gradients
-) -> None:
+def _accumulate(raw_gradient_cV: Tensor, hidden_cD: Tensor, chunk: slice, head: Head, gradients: _Gradients) -> None:
     if gradients.hidden is not None:
         gradients.hidden[chunk, : head.size if head.weight is None else None] = _through_head(raw_gradient_cV, head)
     if gradients.weight is not None:

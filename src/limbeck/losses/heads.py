@@ -10,13 +10,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-# glibc gives blocks above 32 MiB back to the kernel at every free, and the page faults of taking them again cost more
-# than the arithmetic; a chunk's largest temporary therefore stays below that on a CPU.
+# Each chunk reads the head's weight four times over; below this many tokens that costs more than it saves memory.
+_LEAST_TOKENS = 256
 _CPU_CHUNK_BYTES = 24 * 2**20
 _GPU_CHUNK_BYTES = 256 * 2**20
-# Numbers a thread takes at once: what its second-level cache holds three or four times.
+# What a thread's second-level cache holds three or four times.
 _CACHED_NUMBERS = 2**17
-TILE_NUMBERS = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +97,11 @@ def tiles(block: Float[Tensor, "n V"], *, numbers: int) -> Iterator[slice]:
 
 
 def auto_chunk(vocabulary_size: int, device_type: str) -> int:
-    """Scored tokens a chunk, so that one `[c V]` float32 block stays below the allocator's comfortable size.
+    """Scored tokens a chunk: so few that blocks of `[c V]` are small beside the head's gradient, so many that reading
+    the head's weight anew for each chunk does not count.
 
-    >>> auto_chunk(49_152, "cpu")
-    128
+    >>> auto_chunk(49_152, "cpu"), auto_chunk(4_096, "cpu")
+    (256, 1536)
     """
     limit = _CPU_CHUNK_BYTES if device_type == "cpu" else _GPU_CHUNK_BYTES
-    return max(16, limit // (4 * vocabulary_size) + 7 & ~7)
+    return max(_LEAST_TOKENS, limit // (4 * vocabulary_size) + 7 & ~7)

@@ -35,7 +35,7 @@ def failing(monkeypatch: pytest.MonkeyPatch):
     [
         (ConfigError("wrong\n  do this"), 2),
         (CheckpointError("foreign"), 2),
-        (NothingToLearn("nothing"), 1),
+        (NothingToLearn("nothing"), 2),
         (Stopped("stopped"), 75),
         (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 75),
         (RuntimeError("a bug\nsecond line"), 1),

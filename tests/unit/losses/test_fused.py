@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck.losses import DIVERGENCES
+from limbeck.losses import DIVERGENCES, fused
 from limbeck.losses.fused import HiddenView, fused_loss, token_scores
 from limbeck.losses.heads import Head
 from limbeck.losses.match import Likelihood, Match, TokenScores
@@ -80,6 +80,28 @@ def test_value_and_gradient_equal_the_dense_path(name: str, chunk: int) -> None:
         torch.testing.assert_close(fused[key].grad, dense[key].grad, rtol=1e-10, atol=1e-12)
     whole = sum(scales[term] * total for term, total in result.totals.items())
     torch.testing.assert_close(whole, expected.detach(), rtol=1e-12, atol=1e-12)
+
+
+def _walked(*, tile_rows: int, monkeypatch: pytest.MonkeyPatch, **options):
+    monkeypatch.setattr(fused, "_TILE_NUMBERS", tile_rows * V)
+    s, scaled = _setting(), _Scaled()
+    student, view = _heads(s, **options)
+    result = fused_loss(
+        s["hidden"], head=student, tokens_N=s["tokens"], views=[view],
+        terms={"token": Match(DIVERGENCES["jsd"]()), "supervised": scaled},
+        weights={"token": s["w1"], "supervised": s["w2"]}, scales={"token": 0.7, "supervised": 1.3}, chunk=9,
+        separate_gradients=True,
+    )  # fmt: skip
+    result.loss.backward()
+    gradients = [s[key].grad for key in ("hidden", "weight", "bias")]
+    return [result.loss.detach(), scaled.factor.grad, *result.gradient_norms.values(), *gradients]
+
+
+@pytest.mark.parametrize("options", [{}, {"softcap": 2.0}, {"shared": torch.arange(V) != 3}])
+def test_how_many_tokens_the_terms_see_at_once_changes_nothing(options, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, tiled = (_walked(tile_rows=rows, monkeypatch=monkeypatch, **options) for rows in (100, 4))
+    for ours, theirs in zip(tiled, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-13)
 
 
 @pytest.mark.parametrize("options", [{"scale": 0.5}, {"softcap": 2.0}, {"scale": 1.5, "softcap": 3.0}])
