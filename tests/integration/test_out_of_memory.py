@@ -85,7 +85,7 @@ def test_halved_repeated_and_recorded(
 def test_resumed_before_the_next_checkpoint_it_halves_at_the_same_step(
     training: bool, models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = recipe(models, "gkd", validate={"every": 2 if training else 3}, train={"steps": 4 if training else 6})
+    settings = recipe(models, "gkd", validate={"every": 2 if training else 3}, train={"steps": 4 if training else 3})
     with monkeypatch.context() as patch:
         _scarce(patch, rows=2, from_step=3, training=training)
         start(settings, tmp_path / "whole")

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from limbeck.data.corpora import cut_validation, load_corpus, own_validation
-from limbeck.data.examples import Dataset, read_examples
-from limbeck.errors import DataError
 from limbeck.records import Example
-from limbeck.seeds import Seeds
 from limbeck.studies.budget import Pace, Plan, make_plan
+from limbeck.studies.first_rows import Rows, gather_rows
 from limbeck.studies.scoring_arms import ScoredArm, score_arm
 from limbeck.studies.standings import Outcome, build_page, standings_table, verdicts
 from limbeck.training.progress import duration
@@ -45,17 +42,6 @@ class Sizes:
 _FAST = Sizes(batch_rows=4, new_tokens=16, valid_rows=4, validations=1, held_out_rows=8)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """The files that every arm reads."""
-
-    train: Path
-    valid: Path
-    held_out: tuple[Example, ...]
-    num_train: int
-    what: str
-
-
 def quickstart(
     *,
     data: Path | None = None,
@@ -75,7 +61,8 @@ def quickstart(
     started = time.monotonic()
     total = minutes if minutes is not None else 2.5 if fast else 12.0
     sizes = _FAST if fast else Sizes()
-    rows = _rows(data, out=out, most=sizes.held_out_rows)
+    settings = {"minutes": total, "fast": fast, "tune_teacher": tune_teacher}
+    rows = gather_rows(data, out=out, most=sizes.held_out_rows, settings=settings)
     say(f"data: {rows.what}")
     teacher = _teacher(say)
     shrunk = _once(out / "models" / "shrunk", lambda folder: _shrink(folder, teacher, say))
@@ -116,46 +103,6 @@ def _command(data: Path | None, minutes: float | None, fast: bool, tune_teacher:
     parts += ["--fast"] if fast else []
     parts += ["--tune-teacher"] if tune_teacher else []
     return " ".join(parts)
-
-
-def _rows(data: Path | None, *, out: Path, most: int) -> Rows:
-    """Training, validation and held-out rows as files in `out`, so that a second call reads the same."""
-    seeds, name = Seeds(_SEED), "starter" if data is None else data.name
-    if data is None:
-        train, held_out = load_corpus("starter"), load_corpus("starter", split="test")
-        valid = own_validation("starter")
-        assert valid is not None
-    else:
-        whole = read_examples(data)
-        if len(whole) < 40:
-            raise DataError(f"{data} has {len(whole)} rows; the quickstart needs at least 40 to learn and to score")
-        train, held_out = cut_validation(whole, spec=min(most, len(whole) // 5), seeds=seeds.child("held out"))
-        train, valid = cut_validation(train, spec="auto", seeds=seeds)
-    folder = out / "data"
-    files = {name: _write_rows(part, folder / f"{name}.jsonl") for name, part in (("train", train), ("valid", valid))}
-    chosen = seeds.child("held out order").generator().permutation(len(held_out))[:most].tolist()
-    return Rows(
-        train=files["train"],
-        valid=files["valid"],
-        held_out=tuple(held_out.examples[place] for place in chosen),
-        num_train=len(train),
-        what=f"{name}: {len(train)} rows to learn from, {len(valid)} to validate on, {len(chosen)} held out",
-    )
-
-
-def _write_rows(part: Dataset, path: Path) -> Path:
-    lines = []
-    for example in part.examples:
-        turns = [{"role": turn.role, "content": _joined(turn.content, turn.input)} for turn in example.messages]
-        answer = {"role": "assistant", "content": example.references[0]}
-        lines.append(json.dumps({"id": example.id, "messages": [*turns, answer]}, ensure_ascii=False))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def _joined(content: str, context: str) -> str:
-    return f"{content}\n\n{context}" if context else content
 
 
 def _teacher(say: Callable[[str], None]) -> Path:

@@ -77,9 +77,11 @@ def install(module: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Che
         by_name.setdefault(name, {})[key] = value
     for name, state in by_name.items():
         parameter = parameters[name]
+        # The fused kernel counts its steps where the parameter is, the others on the CPU.
+        counter = parameter.device if optimizer.defaults["fused"] else torch.device("cpu")
         optimizer.state[parameter] = {
             # A copy: the file's own memory goes away with the file.
-            key: value.clone() if value.dim() == 0 else placed_like(value, parameter).clone()
+            key: value.clone().to(counter) if value.dim() == 0 else placed_like(value, parameter).clone()
             for key, value in state.items()
         }
 
