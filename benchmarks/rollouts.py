@@ -50,9 +50,7 @@ class Drawn:
 
 def read_prompts(count: int) -> tuple[tuple[int, ...], ...]:
     tokenizer = load_tokenizer(str(fetch(MODEL)))
-    encoder = Encoder(
-        tokenizer, choose_template("auto", tokenizer), max_prompt=192, max_length=512, long_prompt="cut"
-    )
+    encoder = Encoder(tokenizer, choose_template("auto", tokenizer), max_prompt=192, max_length=512, long_prompt="cut")
     rows = encoder.rows(load_corpus("starter", split="test").examples[:count])
     return tuple(row.prompt for row in rows)
 

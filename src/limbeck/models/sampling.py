@@ -9,6 +9,9 @@ from jaxtyping import Float, Int
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
+from torch.nn import functional
+
+_BLOCK = 256
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -64,9 +67,7 @@ def draw(
         tokens_b = logp_bV.argmax(dim=-1)
         return tokens_b, torch.zeros(len(tokens_b), device=logp_bV.device)
     probabilities_bV = distribution(logp_bV, sampling)
-    cumulative_bV = probabilities_bV.double().cumsum(dim=-1)
-    targets_b1 = uniforms_b.to(cumulative_bV.device)[:, None] * cumulative_bV[:, -1:]
-    tokens_b = torch.searchsorted(cumulative_bV, targets_b1, right=True).squeeze(1).clamp(max=logp_bV.shape[1] - 1)
+    tokens_b = _inverse_cdf(probabilities_bV, uniforms_b=uniforms_b.to(probabilities_bV.device))
     chosen_b = probabilities_bV.gather(1, tokens_b[:, None]).squeeze(1)
     # Rounding may push u·F(V − 1) onto F(V − 1) itself, past the last class that has any probability.
     impossible_b = chosen_b <= 0
@@ -74,6 +75,24 @@ def draw(
         tokens_b = torch.where(impossible_b, probabilities_bV.argmax(dim=-1), tokens_b)
         chosen_b = probabilities_bV.gather(1, tokens_b[:, None]).squeeze(1)
     return tokens_b, chosen_b.log()
+
+
+def _inverse_cdf(probabilities_bV: Float[Tensor, "b V"], *, uniforms_b: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
+    """The first class whose cumulative probability in float64 is above u times the sum of all.
+
+    The sums of blocks of classes come first, and then the classes of one block: a running sum over a whole vocabulary,
+    in which each addition waits for the last, takes longer than everything else that a draw does.
+    """
+    padded_bV = functional.pad(probabilities_bV, (0, -probabilities_bV.shape[1] % _BLOCK))
+    blocks_bKn = padded_bV.view(len(padded_bV), -1, _BLOCK)
+    upto_bK = blocks_bKn.double().sum(dim=-1).cumsum(dim=-1)
+    targets_b1 = uniforms_b[:, None] * upto_bK[:, -1:]
+    block_b1 = torch.searchsorted(upto_bK, targets_b1, right=True).clamp(max=upto_bK.shape[1] - 1)
+    before_b1 = functional.pad(upto_bK, (1, 0)).gather(1, block_b1)
+    rows_b = torch.arange(len(padded_bV), device=padded_bV.device)
+    inside_bn = blocks_bKn[rows_b, block_b1.squeeze(1)].double().cumsum(dim=-1) + before_b1
+    place_b1 = torch.searchsorted(inside_bn, targets_b1, right=True).clamp(max=_BLOCK - 1)
+    return (block_b1 * _BLOCK + place_b1).squeeze(1).clamp(max=probabilities_bV.shape[1] - 1)
 
 
 class NgramBan:

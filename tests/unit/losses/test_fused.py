@@ -48,9 +48,7 @@ def _dense(s, terms, scales, **options):
     shared = options.get("shared")
     if shared is not None:
         logits = logits.masked_fill(~shared, -torch.inf)
-    scores = TokenScores(
-        student_logp=logits.log_softmax(-1), target_logp=teacher.log_softmax(-1), tokens=s["tokens"]
-    )
+    scores = TokenScores(student_logp=logits.log_softmax(-1), target_logp=teacher.log_softmax(-1), tokens=s["tokens"])
     weights = {"token": s["w1"], "supervised": s["w2"]}
     return sum(scales[name] * (term(scores) * weights[name]).sum() for name, term in terms.items())
 

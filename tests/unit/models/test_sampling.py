@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -24,13 +26,25 @@ def test_uniforms_at_the_edges_never_draw_an_impossible_token() -> None:
     assert tokens.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("classes", [3, 256, 700])
+def test_a_token_is_the_first_whose_running_sum_is_above_the_uniform(classes: int) -> None:
+    logp = (4 * torch.randn(200, classes, generator=torch.Generator().manual_seed(0))).log_softmax(-1)
+    uniforms = torch.rand(200, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    tokens, _ = draw(logp, uniforms_b=uniforms, sampling=Sampling())
+    for p, u, token in zip(logp.softmax(-1).tolist(), uniforms.tolist(), tokens.tolist(), strict=True):
+        sums = list(accumulate(p))
+        assert token == next(v for v, upto in enumerate(sums) if upto > u * sums[-1])
+
+
 def test_temperature_zero_is_the_argmax() -> None:
     logp = torch.randn(6, 11).log_softmax(-1)
     tokens, _ = draw(logp, uniforms_b=torch.rand(6).double(), sampling=Sampling(temperature=0.0))
     assert torch.equal(tokens, logp.argmax(-1))
 
 
-@pytest.mark.parametrize(("top_p", "kept"), [(0.5, [1]), (0.59, [1]), (0.61, [1, 3]), (0.84, [1, 3]), (1.0, [0, 1, 3, 4])])
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.5, [1]), (0.59, [1]), (0.61, [1, 3]), (0.84, [1, 3]), (1.0, [0, 1, 3, 4])]
+)
 def test_top_p_keeps_the_smallest_set_that_reaches_p(top_p: float, kept: list[int]) -> None:
     p = torch.tensor([[0.05, 0.6, 0.0, 0.25, 0.1]], dtype=torch.float64)
     assert distribution(p.log(), Sampling(top_p=top_p))[0].nonzero().squeeze(1).tolist() == kept
