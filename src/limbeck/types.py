@@ -121,6 +121,4 @@ def pack_rows(
         tokens[b, : len(row)] = torch.as_tensor(list(row), dtype=torch.long)
         attended[b, : len(row)] = True
         response[b, : len(row)] = torch.as_tensor(list(flags), dtype=torch.bool)
-    return Sequences(
-        tokens=tokens, attended=attended, is_response=response, origin=tuple(origin), keys=tuple(keys)
-    )
+    return Sequences(tokens=tokens, attended=attended, is_response=response, origin=tuple(origin), keys=tuple(keys))

@@ -41,7 +41,7 @@ def test_the_others_stop_where_one_is_lost(place: Place, ddp: Launch, fsdp: Laun
     for each, run in ((first, "ddp-memory"), (killed, "fsdp-killed")):
         assert (each["code"], each["error"]) == (75, "Stopped"), each
         assert "another process of this run has ended" in each["message"]
-        assert f"limbeck train {place.path / run} --resume" in each["message"]
+        assert f"torchrun --nproc-per-node 2 -m limbeck train {place.path / run} --resume" in each["message"]
 
 
 @pytest.mark.usefixtures("ranks")

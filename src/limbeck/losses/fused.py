@@ -6,7 +6,7 @@ gradients of the hidden states, of the head and of the terms' own parameters, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -101,7 +101,7 @@ def fused_loss(
 
     Nothing divides: the normaliser is in `weights`, one entry for each term that applies here. `totals` holds each
     term's Σ weight·ℓ without its scale. With `separate_gradients`, `gradient_norms` holds the L2 norm of each scaled
-    term's own gradient with respect to `hidden_ND`; it costs one more head gradient a term.
+    term's own gradient with respect to `hidden_ND`; it costs one more head gradient for each term after the first.
 
     The gradient reaches `hidden_ND`, the head's weight and bias unless they are frozen, and the parameters of terms
     that are modules. It does not reach the views.
@@ -138,7 +138,7 @@ class _FusedLoss(torch.autograd.Function):
     ) -> Float[Tensor, ""]:
         wanted = [bool(flag) for flag in ctx.needs_input_grad]
         gradients = _Gradients.allocate(hidden_ND, weight, bias, own, wanted)
-        loss = _take_walk(hidden_ND, walk, own, gradients)
+        loss = _take_walk(hidden_ND, walk, gradients)
         ctx.gradients = gradients
         ctx.dtypes = [None if t is None else t.dtype for t in (hidden_ND, weight, bias, *own)]
         return loss
@@ -156,12 +156,13 @@ class _FusedLoss(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class _Gradients:
-    """Accumulators in float32 or better; None where no gradient is wanted."""
+    """Accumulators in float32 or better, None where no gradient is wanted; `own`: of the terms' `parameters`."""
 
     hidden: Tensor | None
     weight: Tensor | None
     bias: Tensor | None
     own: list[Tensor]
+    parameters: Sequence[Tensor]
 
     @classmethod
     def allocate(
@@ -177,6 +178,7 @@ class _Gradients:
             weight=zeros(weight, wanted[1]),
             bias=zeros(bias, wanted[2]),
             own=[torch.zeros_like(p) for p in own] if any(wanted) else [],
+            parameters=own,
         )
 
     @property
@@ -187,95 +189,82 @@ class _Gradients:
         return [self.hidden, self.weight, self.bias, *self.own]
 
 
-def _take_walk(hidden_ND: Tensor, walk: _Walk, own: Sequence[Tensor], gradients: _Gradients) -> Tensor:
-    accurate = torch.promote_types(hidden_ND.dtype, torch.float32)
-    sums = _Sums.zeros(walk.terms, like=hidden_ND.new_zeros((), dtype=accurate))
+def _take_walk(hidden_ND: Tensor, walk: _Walk, gradients: _Gradients) -> Tensor:
+    zero = hidden_ND.new_zeros((), dtype=torch.promote_types(hidden_ND.dtype, torch.float32))
+    sums = _Sums({name: zero.clone() for name in walk.terms}, {name: zero.clone() for name in walk.terms})
     head = walk.head.detached().in_dtype(hidden_ND.dtype)
-    needs_teacher = any(term.needs_teacher for term in walk.terms.values())
     for chunk in chunks(hidden_ND.shape[0], walk.chunk):
-        hidden_cD = hidden_ND[chunk]
-        with torch.no_grad():
-            block_cV = head.raw(hidden_cD)
-        target_cV = target_of(walk.views, chunk) if needs_teacher else None
-        for tile in tiles(block_cV, numbers=_TILE_NUMBERS):
-            place = slice(chunk.start + tile.start, chunk.start + tile.stop)
-            target_nV = None if target_cV is None else target_cV[tile]
-            _take_tile(block_cV[tile], target_nV, place, walk, head, own, gradients, sums)
-        del target_cV
-        if gradients.any:
-            _accumulate(block_cV, hidden_cD, chunk, head, gradients)
+        _take_chunk(hidden_ND[chunk], chunk, walk=walk, head=head, gradients=gradients, sums=sums)
     walk.totals.extend(sums.totals.values())
     walk.norms.extend(square.sqrt() for square in sums.squares.values())
-    zero = hidden_ND.new_zeros((), dtype=accurate)
     return sum((walk.scales[name] * total for name, total in sums.totals.items()), zero)
 
 
 @dataclass(frozen=True)
 class _Sums:
-    """By term: its loss so far, and the squares of its own gradient by the hidden states."""
+    """By term: Σ weight·ℓ so far, and the squares of its own gradient by the hidden states."""
 
     totals: dict[str, Tensor]
     squares: dict[str, Tensor]
 
-    @classmethod
-    def zeros(cls, terms: Iterable[str], *, like: Tensor) -> _Sums:
-        names = list(terms)
-        return cls({name: torch.zeros_like(like) for name in names}, {name: torch.zeros_like(like) for name in names})
 
-
-def _take_tile(
-    raw_nV: Tensor,
-    target_nV: Tensor | None,
-    place: slice,
-    walk: _Walk,
-    head: Head,
-    own: Sequence[Tensor],
-    gradients: _Gradients,
-    sums: _Sums,
+def _take_chunk(
+    hidden_cD: Tensor, chunk: slice, *, walk: _Walk, head: Head, gradients: _Gradients, sums: _Sums
 ) -> None:
-    """Adds the losses of these tokens, and overwrites `raw_nV` by the gradient with respect to it."""
-    with torch.set_grad_enabled(gradients.any):
-        leaf_nV = raw_nV.detach().requires_grad_(gradients.any)
-        scores = TokenScores(
-            student_logp=head.log_probabilities(leaf_nV), target_logp=target_nV, tokens=walk.tokens_N[place]
-        )
-        parts = {name: (term(scores) * walk.weights[name][place]).sum() for name, term in walk.terms.items()}
-        scaled = {name: walk.scales[name] * part for name, part in parts.items()}
-        whole = torch.stack(list(scaled.values())).sum() if scaled else raw_nV.new_zeros(())
-    for name, part in parts.items():
-        sums.totals[name] += part.detach()
-    if not gradients.any:
-        return
-    if walk.separate:
-        for name, part in scaled.items():
-            sums.squares[name] += _hidden_square(part, leaf_nV, head)
-    wanted = [leaf_nV, *own]
-    found = torch.autograd.grad(whole, wanted, allow_unused=True) if whole.requires_grad else [None] * len(wanted)
+    needs_teacher = any(term.needs_teacher for term in walk.terms.values())
+    target_cV = target_of(walk.views, chunk) if needs_teacher else None
+    with torch.no_grad():
+        raw_cV = head.raw(hidden_cD)
+    # The terms whose gradients are taken together, and the blocks that hold them: the first in place of the logits.
+    groups = [[name] for name in walk.terms] if walk.separate else [list(walk.terms)]
+    groups = groups if gradients.any and walk.terms else []
+    slopes = [raw_cV if group is groups[0] else torch.empty_like(raw_cV) for group in groups]
+    for tile in tiles(raw_cV, numbers=_TILE_NUMBERS):
+        place = slice(chunk.start + tile.start, chunk.start + tile.stop)
+        with torch.set_grad_enabled(gradients.any):
+            leaf_nV = raw_cV[tile].detach().requires_grad_(gradients.any)
+            parts = _parts(leaf_nV, None if target_cV is None else target_cV[tile], place, walk=walk, head=head)
+            wholes = [torch.stack([walk.scales[name] * parts[name] for name in group]).sum() for group in groups]
+        for name, part in parts.items():
+            sums.totals[name] += part.detach()
+        found = [_slope(whole, leaf_nV, gradients, again=whole is not wholes[-1]) for whole in wholes]
+        for slope_cV, slope_nV in zip(slopes, found, strict=True):
+            slope_cV[tile] = slope_nV
+    for group, slope_cV in zip(groups, slopes, strict=True):
+        square = _accumulate(slope_cV, hidden_cD, chunk, head=head, gradients=gradients)
+        if walk.separate:
+            sums.squares[group[0]] += square
+
+
+def _parts(
+    raw_nV: Tensor, target_nV: Tensor | None, place: slice, *, walk: _Walk, head: Head
+) -> dict[str, Float[Tensor, ""]]:
+    """Each term's Σ weight·ℓ over these tokens."""
+    scores = TokenScores(
+        student_logp=head.log_probabilities(raw_nV), target_logp=target_nV, tokens=walk.tokens_N[place]
+    )
+    return {name: (term(scores) * walk.weights[name][place]).sum() for name, term in walk.terms.items()}
+
+
+def _slope(whole: Tensor, leaf_nV: Tensor, gradients: _Gradients, *, again: bool) -> Tensor:
+    """The gradient by the leaf; that of the terms' own parameters is added to theirs."""
+    if not whole.requires_grad:
+        return torch.zeros_like(leaf_nV)
+    found = torch.autograd.grad(whole, [leaf_nV, *gradients.parameters], allow_unused=True, retain_graph=again)
     for total, gradient in zip(gradients.own, found[1:], strict=True):
         if gradient is not None:
             total += gradient
-    if found[0] is None:
-        raw_nV.zero_()
-    else:
-        raw_nV.copy_(found[0])
+    return torch.zeros_like(leaf_nV) if found[0] is None else found[0]
 
 
-def _hidden_square(part: Tensor, raw_cV: Tensor, head: Head) -> Tensor:
-    (raw_gradient,) = torch.autograd.grad(part, [raw_cV], retain_graph=True, allow_unused=True)
-    if raw_gradient is None:
-        return part.new_zeros(())
-    return _through_head(raw_gradient, head).square().sum().to(part.dtype)
-
-
-def _through_head(raw_gradient_cV: Tensor, head: Head) -> Tensor:
-    if head.weight is None:
-        return raw_gradient_cV
-    return raw_gradient_cV @ head.weight[: head.size]
-
-
-def _accumulate(raw_gradient_cV: Tensor, hidden_cD: Tensor, chunk: slice, head: Head, gradients: _Gradients) -> None:
+def _accumulate(
+    raw_gradient_cV: Tensor, hidden_cD: Tensor, chunk: slice, *, head: Head, gradients: _Gradients
+) -> Float[Tensor, ""]:
+    """Adds a chunk's gradients; returns the square of the hidden states' own."""
+    weight = head.weight
+    hidden_gradient_cD = raw_gradient_cV if weight is None else raw_gradient_cV @ weight[: head.size]
     if gradients.hidden is not None:
-        gradients.hidden[chunk, : head.size if head.weight is None else None] = _through_head(raw_gradient_cV, head)
+        gradients.hidden[chunk, : head.size if weight is None else None] += hidden_gradient_cD
     if gradients.weight is not None:
         rows = gradients.weight[: head.size]
         if raw_gradient_cV.dtype == rows.dtype:
@@ -284,6 +273,7 @@ def _accumulate(raw_gradient_cV: Tensor, hidden_cD: Tensor, chunk: slice, head: 
             rows += raw_gradient_cV.T @ hidden_cD
     if gradients.bias is not None:
         gradients.bias[: head.size] += raw_gradient_cV.sum(dim=0)
+    return hidden_gradient_cD.to(torch.promote_types(hidden_gradient_cD.dtype, torch.float32)).square().sum()
 
 
 @torch.no_grad()

@@ -68,10 +68,10 @@ def _line(row: Mapping[str, Any], *, steps: int, seconds_left: float) -> str:
     return "  ".join(parts)
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """Seconds for people.
 
-    >>> duration(42), duration(75), duration(7300)
+    >>> duration(42), duration(75), duration(7320)
     ('42 s', '1 min 15 s', '2 h 2 min')
     """
     whole = max(0, round(seconds))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shlex
 import signal
 from collections.abc import Callable, Iterator
@@ -52,8 +53,10 @@ class StopRequest:
 
 
 def how_to_resume(run: Path) -> str:
-    """The command that goes on with a run."""
-    return f"limbeck train {shlex.quote(str(run))} --resume"
+    """The command that goes on with a run, on as many processes of this machine as there are now."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    launched = f"torchrun --nproc-per-node {processes} -m " if processes > 1 else ""
+    return f"{launched}limbeck train {shlex.quote(str(run))} --resume"
 
 
 @contextmanager

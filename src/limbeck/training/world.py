@@ -213,7 +213,7 @@ def lost_rank_stops(run: Path) -> Iterator[None]:
             raise
         raise Stopped(
             "another process of this run has ended; what it printed says why.\n"
-            f"  go on from the last checkpoint, on as many processes: {how_to_resume(run)}"
+            f"  go on from the last checkpoint: {how_to_resume(run)}"
         ) from error
 
 

@@ -31,7 +31,9 @@ def _noise(count: int, root: int = 0) -> RowNoise:
     return RowNoise([Seeds(root).child("draw", row) for row in range(count)])
 
 
-def _draw(pair, prompts=PROMPTS, *, new: int = 20, sampling: Sampling | None = None, noise=None, **options) -> Extension:
+def _draw(
+    pair, prompts=PROMPTS, *, new: int = 20, sampling: Sampling | None = None, noise=None, **options
+) -> Extension:
     sequences = _pack(prompts)
     return extend(
         _decoder(pair),

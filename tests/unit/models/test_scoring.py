@@ -47,9 +47,7 @@ def test_garbage_in_padding_changes_nothing() -> None:
     pair = tiny_pair()
     scorer = Scorer.of(pair.student, vocabulary=pair.vocabulary)
     with torch.no_grad():
-        assert torch.equal(
-            _student_logp(scorer, _sequences(pad_id=256)), _student_logp(scorer, _sequences(pad_id=65))
-        )
+        assert torch.equal(_student_logp(scorer, _sequences(pad_id=256)), _student_logp(scorer, _sequences(pad_id=65)))
 
 
 def test_a_row_that_begins_with_a_response_token_is_not_scored_there() -> None:
