@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -86,7 +87,7 @@ def test_ngram_ban_equals_generate() -> None:
         suppress_tokens=sorted({*pair.vocabulary.dropped_student, *pair.stop_ids}),
     )[0].tolist()
     assert _row(extension, 0) == expected
-    pairs = list(zip(expected, expected[1:], strict=False))
+    pairs = list(pairwise(expected))
     assert max(Counter(pairs[6:]).values()) == 1
 
 
@@ -168,7 +169,8 @@ def test_banned_ids_are_never_drawn_and_behaviour_is_the_sampling_distributions(
     drawn = extension.sequences.tokens[extension.sequences.is_response]
     assert not (drawn % 2 == 0)[drawn < 260].any()
     logp = extension.behaviour_logp[extension.sequences.is_response]
-    assert bool((logp <= 0).all()) and bool((logp < 0).any())
+    assert bool((logp <= 0).all())
+    assert bool((logp < 0).any())
 
 
 def test_evaluating_restores_the_modes_of_every_part() -> None:
@@ -177,5 +179,6 @@ def test_evaluating_restores_the_modes_of_every_part() -> None:
     model.transformer.h[0].eval()
     with evaluating(model):
         assert not any(part.training for part in model.modules())
-    assert model.training and not model.transformer.h[0].training
+    assert model.training
+    assert not model.transformer.h[0].training
     assert model.transformer.h[1].training

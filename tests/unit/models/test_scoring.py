@@ -101,7 +101,8 @@ def test_a_model_that_cannot_be_split_runs_whole_and_scores_the_same_tokens() ->
 
 def test_soft_capped_logits_are_still_split() -> None:
     scorer = Scorer.of(tiny_model("gemma2"), vocabulary=Vocabulary(size=264, shared=None, dropped_student=()))
-    assert scorer.split and scorer.head.softcap is not None
+    assert scorer.split
+    assert scorer.head.softcap is not None
 
 
 def test_rows_are_grouped_longest_first_and_each_once() -> None:

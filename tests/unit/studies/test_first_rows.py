@@ -45,9 +45,9 @@ def test_a_folder_of_another_quickstart_is_refused(tmp_path: Path) -> None:
     gather_rows(None, out=tmp_path / "out", most=64, settings=SETTINGS)
     again = gather_rows(None, out=tmp_path / "out", most=64, settings=SETTINGS)
     assert again.num_train == 256
-    with pytest.raises(ConfigError, match="another quickstart .fast: False there, True now"):
+    with pytest.raises(ConfigError, match=r"another quickstart \(fast: False there, True now"):
         gather_rows(None, out=tmp_path / "out", most=64, settings={**SETTINGS, "fast": True})
-    with pytest.raises(ConfigError, match="data: starter there, mine.jsonl now"):
+    with pytest.raises(ConfigError, match=r"data: starter there, mine\.jsonl now"):
         gather_rows(_file(tmp_path, 100), out=tmp_path / "out", most=64, settings=SETTINGS)
 
 
