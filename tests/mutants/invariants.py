@@ -337,12 +337,6 @@ class _Scripted:
     def keep(self, cache: Any, rows: torch.Tensor) -> None:
         pass
 
-    def proceed(self, active: bool) -> bool:
-        return active
-
-    def idle(self) -> None:
-        pass
-
 
 def _scripted_draw(*, steps: int, stop_id: int) -> Any:
     rows = pack_rows(

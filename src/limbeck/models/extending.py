@@ -41,14 +41,6 @@ class Decoder(Protocol):
         """Only these rows go on."""
         ...
 
-    def proceed(self, active: bool) -> bool:
-        """Whether any rank still has rows; a rank without rows then calls `idle`."""
-        ...
-
-    def idle(self) -> None:
-        """One forward for the other ranks' sake."""
-        ...
-
 
 class CausalDecoder:
     """One causal model, on one rank."""
@@ -74,13 +66,6 @@ class CausalDecoder:
     def keep(self, cache: Any, rows: Int[Tensor, " kept"]) -> None:
         """Only these rows go on."""
         cache.batch_select_indices(rows)
-
-    def proceed(self, active: bool) -> bool:
-        """Whether this rank still has rows."""
-        return active
-
-    def idle(self) -> None:
-        """Never asked for on one rank."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,10 +153,7 @@ def _draw_rows(decoder: Decoder, drawn: _Drawn, *, sampling: Sampling, noise: Ro
     banned_ids = torch.tensor(sorted(sampling.banned_ids), dtype=torch.long, device=device)
     if sampling.no_repeat_ngram:
         ban = NgramBan(sampling.no_repeat_ngram, drawn.prefixes)
-    while decoder.proceed(bool(going)):
-        if not going:
-            decoder.idle()
-            continue
+    while going:
         logp = decoder.next_logp(tokens, attended=attended, positions=positions, cache=cache)
         logp[:, banned_ids[banned_ids < logp.shape[1]]] = -torch.inf
         if ban is not None:

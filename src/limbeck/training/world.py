@@ -189,13 +189,6 @@ class RankedDecoder:
         """Only these rows go on."""
         self._own.keep(cache, rows)
 
-    def proceed(self, active: bool) -> bool:
-        """Whether this rank still has rows."""
-        return active
-
-    def idle(self) -> None:
-        """Never asked for: `help_others` does it, once a rank has nothing left to draw."""
-
     def help_others(self) -> None:
         """Forwards of one token for the other ranks' sake, until none draws any more."""
         one = torch.zeros((1, 1), dtype=torch.long, device=self._world.device)
