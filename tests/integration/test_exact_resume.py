@@ -39,7 +39,6 @@ def _settings(models: Models, name: str) -> dict[str, Any]:
     sections: dict[str, dict[str, Any]] = {
         "sft": {"validate": {"metric": "loss"}},
         "dropout": {"models": with_dropout},
-        "checkpointing": {"models": {**with_dropout, "gradient_checkpointing": True}},
     }
     return recipe(models, "sft", **sections[name])
 
@@ -50,7 +49,7 @@ def whole(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return start(_settings(models, "sft"), tmp_path_factory.mktemp("runs") / "whole").directory
 
 
-@pytest.mark.parametrize("name", ["kd", "gkd", "lora", "dropout", "checkpointing"])
+@pytest.mark.parametrize("name", ["kd", "gkd", "lora", "dropout"])
 def test_killed_and_resumed_is_never_killed(name: str, models: Models, tmp_path: Path) -> None:
     settings = _settings(models, name)
     start(settings, tmp_path / "whole")
@@ -68,10 +67,8 @@ def test_killed_and_resumed_is_never_killed(name: str, models: Models, tmp_path:
     [
         (loop, "take_step", 1),
         (loop, "save_best", 2),
-        (loop, "save_checkpoint", 1),
         (loop, "save_checkpoint", 2),
         (keeping.checkpoint, "_flush", 3),
-        (keeping.checkpoint, "keep", 2),
         (keeping, "save_student", 2),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
