@@ -15,7 +15,7 @@ quickstart: setup
 	$(ALLOCATOR) $(BIN)/limbeck quickstart $(ARGS)
 
 test: setup
-	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not gpu"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not gpu"
 
 setup: $(STAMP)
 
@@ -38,7 +38,7 @@ check: setup
 
 # With the tests that `make test` leaves out for their length.
 test-all: setup
-	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadgroup -m "not gpu"
 
 # Each program compares with a rival or a naive version in the same run and prints ratios.
 bench: setup

@@ -156,12 +156,12 @@ def seconds(case: Case, name: str, *, repeats: int) -> dict[str, float]:
     return best
 
 
-def report(what: str, found: dict[str, float], *, unit: str, target: float) -> None:
+def report(what: str, found: dict[str, float], *, unit: str, target: float | None) -> None:
     ratio = found["fused"] / found["dense"]
-    met = "met" if ratio <= target else "MISSED"
+    verdict = "" if target is None else f"   target {target:.2f} {'met' if ratio <= target else 'MISSED'}"
     sides = "   ".join(f"{side} {value:7.2f} {unit}" for side, value in found.items())
     print(
-        f"{what:<20} {sides}   fused / dense {ratio:5.2f}   target {target:.2f} {met}"
+        f"{what:<20} {sides}   fused / dense {ratio:5.2f}{verdict}"
         f"   fused / formula {found['fused'] / found['formula']:5.2f}"
     )
 
@@ -178,16 +178,16 @@ def main() -> None:
         return
     sizes = {"tokens": 2048, "vocabulary": 49_152, "width": 576}
     if arguments.quick:
-        sizes = {"tokens": 256, "vocabulary": 16_384, "width": 128}
+        sizes = {"tokens": 1024, "vocabulary": 16_384, "width": 128}
     print(describe())
     print(f"{sizes['tokens']} tokens, {sizes['vocabulary']} classes, width {sizes['width']}, float32")
     for name in NAMES:
         needed = {side: memory(side, name, sizes) / 2**20 for side in SIDES}
-        report(f"{name} memory", needed, unit="MiB", target=MEMORY_TARGET)
+        report(f"{name} memory", needed, unit="MiB", target=None if arguments.quick else MEMORY_TARGET)
     case = Case.make(**sizes)
     for name in NAMES:
         taken = seconds(case, name, repeats=2 if arguments.quick else arguments.repeats)
-        report(f"{name} time", taken, unit="s", target=TIME_TARGET)
+        report(f"{name} time", taken, unit="s", target=None if arguments.quick else TIME_TARGET)
 
 
 if __name__ == "__main__":

@@ -110,9 +110,12 @@ def test_train_passes_its_arguments_on(monkeypatch, capsys):
 def test_evaluate_passes_its_arguments_on(monkeypatch, capsys, tmp_path):
     seen: list[Any] = []
 
+    rest: list[dict[str, object]] = []
+
     def evaluate(model: object, corpora: object, *, decoding: str, seeds: object, out: Path, root: object,
-                 teacher: object, max_rows: object) -> SimpleNamespace:  # fmt: skip
+                 teacher: object, max_rows: object, **others: object) -> SimpleNamespace:  # fmt: skip
         seen.append((model, corpora, decoding, seeds, out, root, teacher, max_rows))
+        rest.append(others)
         table = SimpleNamespace(text=lambda *, width: f"a table {width > 0}")
         return SimpleNamespace(table=lambda: table)
 
@@ -134,6 +137,22 @@ def test_evaluate_passes_its_arguments_on(monkeypatch, capsys, tmp_path):
     assert seen[-1] == (
         tmp_path, ["a"], "paper", (10, 20, 30, 40, 50), tmp_path / "answers" / "paper", None, None, 3
     )  # fmt: skip
+    assert rest[0] == {
+        "split": "test",
+        "max_prompt": 256,
+        "max_new_tokens": None,
+        "template": "auto",
+        "device": "auto",
+    }
+    lengths = ["--max-prompt", "64", "--max-new-tokens", "32", "--template", "paper", "--split", "valid"]
+    assert main(["evaluate", "m", "--corpora", "a", *lengths, "--device", "cpu"]) == 0
+    assert rest[-1] == {
+        "split": "valid",
+        "max_prompt": 64,
+        "max_new_tokens": 32,
+        "template": "paper",
+        "device": "cpu",
+    }
     for wrong in (["--seeds", "1,x"], ["--seeds", "1,1"], ["--corpora", ","], ["--max-rows", "0"]):
         assert main(["evaluate", "m", "--corpora", "a", *wrong]) == 2
 
