@@ -199,6 +199,7 @@ def per_row(
 
 
 def split_rows(sequences: Sequences, size: int) -> list[list[int]]:
-    """Row numbers in groups of at most `size`, longest rows first, so that rows of like length share padding."""
+    """Row numbers in groups of at most `size` and nearly equal, longest rows first: like lengths share padding."""
     order = sorted(range(len(sequences)), key=lambda row: (-int(sequences.lengths[row]), row))
+    size = -(-len(order) // max(1, -(-len(order) // size)))
     return [order[start : start + size] for start in range(0, len(order), size)]
