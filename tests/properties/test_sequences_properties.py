@@ -98,7 +98,8 @@ def test_the_prompt_ends_where_the_last_response_begins(shapes: list[tuple[int, 
 def test_rows_are_split_into_groups_each_once_longest_first(rows: Rows, size: int) -> None:
     groups = split_rows(pack(rows), size)
     assert sorted(row for group in groups for row in group) == list(range(len(rows)))
-    assert all(len(group) == size for group in groups[:-1])
+    assert len(groups) == -(-len(rows) // size)
+    assert max(map(len, groups)) == -(-len(rows) // len(groups))
     lengths = [len(rows[row]) for group in groups for row in group]
     assert lengths == sorted(lengths, reverse=True)
 
