@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from limbeck.config import Recipe
+from limbeck.losses.objective import Objective
 from limbeck.models import Pair
 from limbeck.testing import save_tiny
 from limbeck.training import Run, checkpoint, loop, train
+from limbeck.training.rundir import CLIP_NETWORK
 from limbeck.training.session import Session, open_session
 from limbeck.training.world import World
 
@@ -131,7 +133,8 @@ def assert_same_run(one: Path, other: Path) -> None:
     for name, value in left.items():
         assert torch.equal(value, right[name]), name
     for name in listing(one):
-        if name == "samples.jsonl" or name.startswith("validation/") or name.endswith("model.safetensors"):
+        is_log = name in ("samples.jsonl", "tokens.jsonl") or name.startswith("validation/")
+        if is_log or name.endswith(("model.safetensors", CLIP_NETWORK)):
             assert (one / name).read_bytes() == (other / name).read_bytes(), name
     left_state, right_state = state(one), state(other)
     # Times have different lengths in the logs.
@@ -147,7 +150,7 @@ def state(run: Path) -> dict[str, Any]:
 
 
 def in_float64(patch: pytest.MonkeyPatch) -> None:
-    """Both models of every run from here on are computed in float64, so that only mathematics can differ."""
+    """Every run from here on is computed in float64, clip networks too, so that only mathematics can differ."""
     whole = Pair.load.__func__  # type: ignore[attr-defined]
 
     def doubled(cls: type[Pair], **settings: Any) -> Pair:
@@ -157,7 +160,17 @@ def in_float64(patch: pytest.MonkeyPatch) -> None:
             pair.teacher.double()
         return pair
 
+    built = Objective.built
+
+    def doubled_terms(objective: Objective, **settings: Any) -> Objective:
+        found = built(objective, **settings)
+        for term in found.terms.values():
+            if isinstance(term, torch.nn.Module):
+                term.double()
+        return found
+
     patch.setattr(Pair, "load", classmethod(doubled))
+    patch.setattr(Objective, "built", doubled_terms)
 
 
 def opened(settings: Mapping[str, Any], run: Path, *overrides: str) -> Session:

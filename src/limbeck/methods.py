@@ -3,7 +3,9 @@
 | question                              | field        |
 |---------------------------------------|--------------|
 | Where do sequences come from?         | `sequences`  |
+| What is repaired in them?             | `revision`   |
 | What is matched token by token?       | `token`      |
+| What is matched span by span?         | `span`       |
 | Cross-entropy on the reference beside?| `weights.supervised` |
 
 A new method is a new record; nothing below this file asks which method is running.
@@ -19,20 +21,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from limbeck.errors import ConfigError, UnknownName
-from limbeck.losses import DIVERGENCES, TARGETS, TOKEN_TERMS, TOKEN_WEIGHTS
+from limbeck.losses import CLIP_NETWORKS, DIVERGENCES, SPAN_TERMS, TARGETS, TOKEN_TERMS, TOKEN_WEIGHTS
+from limbeck.losses.correlation import Correlation, PairTerm
+from limbeck.losses.dac import DACKL
 from limbeck.losses.divergences import JSD, ForwardKL
-from limbeck.losses.match import Likelihood, Match, TokenTerm
+from limbeck.losses.match import Likelihood, Match, TermToBuild, TokenTerm
 from limbeck.losses.objective import Objective, Reduction
 from limbeck.registry import Registry
+from limbeck.revision import DETECTORS, REVISERS, SCRG, Reviser
 from limbeck.sequences import SOURCES, Fixed, Mixture, Source, Student
+from limbeck.spans import EXTRACTORS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """The scale of each term (Eq. 11: all 1 in the paper). A term of weight 0 is not computed."""
+    """The scale of each term (MGSR, arXiv 2407.10068, Eq. 11: all 1). A term of weight 0 is not computed.
+
+    `span` counts for a method with a span term only.
+    """
 
     token: float = 1.0
     supervised: float = 0.0
+    span: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +50,16 @@ class Method:
     """What is drawn and what is minimised; printable, comparable, and the whole of what a run does differently."""
 
     sequences: Source
-    token: TokenTerm
+    token: TokenTerm | TermToBuild
+    revision: Reviser | None = None
+    span: PairTerm | None = None
     weights: Weights = field(default_factory=Weights)
     reduction: Reduction = "token"
 
     def objective(self) -> Objective:
         """The loss fields, built."""
-        return Objective.of(self.token, scales=dataclasses.asdict(self.weights), reduction=self.reduction)
+        scales = dataclasses.asdict(self.weights)
+        return Objective.of(self.token, span=self.span, scales=scales, reduction=self.reduction)
 
 
 def sft() -> Method:
@@ -69,6 +82,17 @@ def gkd(*, student_share: float = 0.5, beta: float = 0.5) -> Method:
     return Method(sequences=Mixture(Student(), Fixed(), student_share), token=Match(JSD(beta)))
 
 
+def mgsr(*, student_share: float = 0.5, clip: DACKL | None = None) -> Method:
+    """Multi-granularity semantic revision (arXiv 2407.10068): SCRG, DAC-KL, span correlation, Eq. 11's three terms."""
+    return Method(
+        sequences=Mixture(Student(), Fixed(), student_share),
+        revision=SCRG(),
+        token=clip if clip is not None else DACKL(),
+        span=Correlation(),
+        weights=Weights(token=1.0, supervised=1.0, span=1.0),
+    )
+
+
 METHODS: Registry[Callable[[], Method]] = Registry(
     "method",
     {
@@ -76,6 +100,7 @@ METHODS: Registry[Callable[[], Method]] = Registry(
         "kd": kd,
         "imitkd": imitkd,
         "gkd": gkd,
+        "mgsr": mgsr,
     },
 )
 
@@ -84,8 +109,13 @@ PRESETS: Registry[Callable[[], Method]] = Registry(
     {
         **METHODS,
         "gkd:distillm": lambda: gkd(beta=0.1),
+        "mgsr:full": lambda: mgsr(clip=DACKL(features="full")),
+        "mgsr:literal": lambda: mgsr(clip=DACKL(features="full", coordinate="value", normalise="none")),
     },
 )
+
+# The base of a method that is no preset with changes: its record states every part.
+CUSTOM = "custom"
 
 SLOTS: dict[str, Registry[Any]] = {
     "sequences": SOURCES,
@@ -95,6 +125,11 @@ SLOTS: dict[str, Registry[Any]] = {
     "divergence": DIVERGENCES,
     "target": TARGETS,
     "weight": TOKEN_WEIGHTS,
+    "clip": CLIP_NETWORKS,
+    "revision": REVISERS,
+    "detector": DETECTORS,
+    "span": SPAN_TERMS,
+    "extractor": EXTRACTORS,
 }
 
 
@@ -122,12 +157,15 @@ def from_config(plain: Mapping[str, Any], *, allow_import: bool) -> Method:
     base = changes.pop("base", None)
     if base is None:
         raise ConfigError(f"method.base is missing; it names a method\n  known: {', '.join(sorted(PRESETS))}")
-    whole = to_config(PRESETS[str(base)]())
+    whole = _nothing_but_defaults() if base == CUSTOM else to_config(PRESETS[str(base)]())
     known = [part.name for part in dataclasses.fields(Method)]
     for key in changes:
         if key not in known:
             raise UnknownName.among("part of a method", key, known, f"method.{key}")
     merged = _merge(whole, changes)
+    for key in known:
+        if key not in merged:
+            raise ConfigError(f"method.{key} is missing; a method of base '{CUSTOM}' states every part")
     weights = dict(merged["weights"])
     scales = [part.name for part in dataclasses.fields(Weights)]
     for key, value in weights.items():
@@ -140,9 +178,17 @@ def from_config(plain: Mapping[str, Any], *, allow_import: bool) -> Method:
     return Method(
         sequences=_component("sequences", merged["sequences"], "method.sequences", allow_import),
         token=_component("token", merged["token"], "method.token", allow_import),
+        revision=_optional("revision", merged["revision"], allow_import),
+        span=_optional("span", merged["span"], allow_import),
         weights=Weights(**{key: float(value) for key, value in weights.items()}),
         reduction=merged["reduction"],
     )
+
+
+def _nothing_but_defaults() -> dict[str, Any]:
+    """The parts of a method that need not be stated."""
+    required = {"sequences", "token"}
+    return {key: value for key, value in to_config(gkd()).items() if key not in required}
 
 
 def _merge(whole: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -158,6 +204,10 @@ def _merge(whole: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         else:
             merged[key] = value
     return merged
+
+
+def _optional(slot: str, plain: Any, allow_import: bool) -> Any:
+    return None if plain is None else _component(slot, plain, f"method.{slot}", allow_import)
 
 
 def _component(slot: str, plain: Any, where: str, allow_import: bool) -> Any:

@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,7 +29,8 @@ class Sequences:
 
     `is_response` marks the tokens that may be learned, end-of-turn included; it is carried from where the row was made
     and never worked out from an id. `origin` says who wrote the response: reference, teacher, student, revised.
-    `keys` are the row keys that noise is drawn by.
+    `keys` are the row keys that noise is drawn by. `limits` are the lengths in tokens that each row may be drawn to;
+    None where nobody drew.
     """
 
     tokens: Int[Tensor, "B S"]
@@ -38,11 +39,13 @@ class Sequences:
     origin: tuple[str, ...]
     keys: tuple[RowKey, ...]
     experience: Experience | None = None
+    limits: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         rows = self.tokens.shape[0]
         assert len(self.origin) == rows, "one origin a row"
         assert len(self.keys) == rows, "one key a row"
+        assert self.limits is None or len(self.limits) == rows, "one limit a row"
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -83,6 +86,7 @@ class Sequences:
             is_response=self.is_response[chosen, :width],
             origin=tuple(self.origin[i] for i in index),
             keys=tuple(self.keys[i] for i in index),
+            limits=None if self.limits is None else tuple(self.limits[i] for i in index),
         )
 
     def to(self, device: torch.device | str) -> Sequences:
@@ -94,6 +98,61 @@ class Sequences:
             origin=self.origin,
             keys=self.keys,
             experience=self.experience,
+            limits=self.limits,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What two models say about each scored token of drawn rows: what a detector judges by.
+
+    Entry n is the token `drawn_token[n]` at `[row[n], position[n]]`; `teacher_token[n]` is what the teacher says in its
+    place. Divergences and log-probabilities in nats at T = 1, over the vocabulary that both models share. `rank` counts
+    the classes that are more probable than the drawn token for the teacher, `nucleus` is the teacher's mass on them.
+    `eligible` entries may be corrected. `columns` holds what a detector names in `needs`.
+    """
+
+    row: Int[Tensor, " N"]
+    position: Int[Tensor, " N"]
+    drawn_token: Int[Tensor, " N"]
+    teacher_token: Int[Tensor, " N"]
+    kl_student_teacher: Float[Tensor, " N"]
+    kl_teacher_student: Float[Tensor, " N"]
+    drawn_student_logp: Float[Tensor, " N"]
+    drawn_teacher_logp: Float[Tensor, " N"]
+    teacher_token_student_logp: Float[Tensor, " N"]
+    teacher_token_teacher_logp: Float[Tensor, " N"]
+    rank: Int[Tensor, " N"]
+    nucleus: Float[Tensor, " N"]
+    eligible: Bool[Tensor, " N"]
+    columns: Mapping[str, Float[Tensor, " N"]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.row.shape[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Neighbouring scored tokens inside spans, ascending: pair p is of the packed tokens `first[p]` and the one after.
+
+    `span_tokens`: how many tokens its span has. `row_spans`: how many spans its row has. `num_spans` and `num_rows`:
+    spans with a pair, and rows with such a span, of the whole batch.
+    """
+
+    first: Int[Tensor, " P"]
+    span_tokens: Int[Tensor, " P"]
+    row_spans: Int[Tensor, " P"]
+    num_spans: int
+    num_rows: int
+
+    def to(self, device: torch.device | str) -> Pairs:
+        """The same pairs on another device."""
+        return Pairs(
+            first=self.first.to(device),
+            span_tokens=self.span_tokens.to(device),
+            row_spans=self.row_spans.to(device),
+            num_spans=self.num_spans,
+            num_rows=self.num_rows,
         )
 
 
@@ -104,6 +163,7 @@ def pack_rows(
     origin: Sequence[str],
     keys: Sequence[RowKey],
     pad_id: int,
+    limits: Sequence[int] | None = None,
 ) -> Sequences:
     """Right-padded `Sequences` from lists of token ids.
 
@@ -121,4 +181,11 @@ def pack_rows(
         tokens[b, : len(row)] = torch.as_tensor(list(row), dtype=torch.long)
         attended[b, : len(row)] = True
         response[b, : len(row)] = torch.as_tensor(list(flags), dtype=torch.bool)
-    return Sequences(tokens=tokens, attended=attended, is_response=response, origin=tuple(origin), keys=tuple(keys))
+    return Sequences(
+        tokens=tokens,
+        attended=attended,
+        is_response=response,
+        origin=tuple(origin),
+        keys=tuple(keys),
+        limits=None if limits is None else tuple(limits),
+    )

@@ -22,6 +22,7 @@ from torch import Tensor
 CASES: dict[str, dict[str, Any]] = {
     "sft": {"method": "sft"},
     "gkd": {"method": "gkd"},
+    "mgsr": {"method": "mgsr"},
     "tied": {"method": "gkd", "student": "tied", "models": {"gradient_checkpointing": True}, "train": {"chunk": 3}},
     "lora": {"method": "sft", "models": {"lora": {"rank": 4, "alpha": 8}}},
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from limbeck.errors import CheckpointError, LimbeckError
 from limbeck.training import checkpoint, keeping, loop, train
@@ -26,6 +27,12 @@ from training_kit import (
 
 ON_POLICY = {"base": "gkd", "weights": {"supervised": 1}, "sequences": {"kind": "mixture", "share": 0.7}}
 
+REVISED = {
+    "sequences": {"share": 0.7},
+    "revision": {"rounds": 2},
+    "token": {"top": 32, "clip": {"learning_rate": 0.05}},
+}
+
 
 def _settings(models: Models, name: str) -> dict[str, Any]:
     with_lora = {"lora": {"rank": 2, "alpha": 4.0, "dropout": 0.2}}
@@ -36,6 +43,11 @@ def _settings(models: Models, name: str) -> dict[str, Any]:
         return recipe(models, "kd", method={"reduction": "sequence"})
     if name == "lora":
         return recipe(models, "imitkd", models=with_lora)
+    if name == "mgsr":
+        return recipe(models, "mgsr", method=REVISED)
+    if name == "bf16":
+        in_bf16 = {"train": {"precision": "bf16"}, "models": {"gradient_checkpointing": True}}
+        return recipe(models, "kd", **in_bf16)
     sections: dict[str, dict[str, Any]] = {
         "sft": {"validate": {"metric": "loss"}},
         "dropout": {"models": with_dropout},
@@ -49,7 +61,7 @@ def whole(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return start(_settings(models, "sft"), tmp_path_factory.mktemp("runs") / "whole").directory
 
 
-@pytest.mark.parametrize("name", ["kd", "gkd", "lora", "dropout"])
+@pytest.mark.parametrize("name", ["kd", "gkd", "mgsr", "lora", "dropout", "bf16"])
 def test_killed_and_resumed_is_never_killed(name: str, models: Models, tmp_path: Path) -> None:
     settings = _settings(models, name)
     start(settings, tmp_path / "whole")
@@ -57,9 +69,14 @@ def test_killed_and_resumed_is_never_killed(name: str, models: Models, tmp_path:
     assert metrics(tmp_path / "killed")[-1]["step"] == 4
     start(settings, tmp_path / "killed", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
-    if name == "gkd":
-        origins = [tuple(row["origin"]) for row in metrics(tmp_path / "whole") if row["kind"] == "step"]
-        assert {("student",), ("reference",)} == set(origins), "both sources should have been drawn from"
+    if name in ("gkd", "mgsr"):
+        origins = {tuple(row["origin"]) for row in metrics(tmp_path / "whole") if row["kind"] == "step"}
+        drawn = "student" if name == "gkd" else "revised"
+        assert {(drawn,), ("reference",)} <= origins, "both sources should have been drawn from"
+    if name == "mgsr":
+        clip = load_file(tmp_path / "whole" / "clip_network.safetensors")
+        assert clip["token.network.second_bias"].abs().max() > 1e-3, "the clip network should have moved"
+        assert (tmp_path / "whole" / "tokens.jsonl").read_text()
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,8 @@ def one_step(
     micro_rows: int,
     items: Sequence[Item] = (),
     rank: Any = None,
+    revision: Any = None,
+    finder: Any = None,
 ) -> Stepped:
     """`take_step` on these rows instead of drawn ones; the student is a copy, the pair stays as it is."""
     student = copy.deepcopy(pair.student).train()
@@ -108,8 +110,9 @@ def one_step(
     session.optimizer = torch.optim.SGD(distiller.parameters(), lr=0.0)
     session.teacher = None if pair.teacher is None else Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
     session.rollouts = SimpleNamespace(decoder=None, reference=lambda items: batch(items, pad_id=pair.pad_id))
-    source = SimpleNamespace(draw=lambda items, rollouts, step: drawn, keep=lambda drawn: None)
-    session.method = SimpleNamespace(sequences=source)
+    source = SimpleNamespace(draw=lambda items, rollouts, step: drawn, keep=lambda drawn, step, seeds: None)
+    session.method = SimpleNamespace(sequences=source, revision=revision)
+    session.finder = finder
     result = take_step(session, 3, items=tuple(items))
     gradient = torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
     return Stepped(result.row["terms"], gradient)

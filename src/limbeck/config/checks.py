@@ -30,13 +30,13 @@ def plain(value: object, path: Where = ()) -> Any:
     if isinstance(value, list | tuple):
         return [plain(inner, (*path, str(index))) for index, inner in enumerate(value)]
     if path[:1] == ("method",) and dataclasses.is_dataclass(value):
-        from limbeck.methods import PRESETS, Method, to_config
+        from limbeck.methods import CUSTOM, PRESETS, Method, to_config
 
         stated: Any = plain(to_config(value), path)
         if not isinstance(value, Method):
             return stated
         same = (name for name, preset in PRESETS.items() if preset() == value)
-        return {"base": next(same, "sft"), **stated}
+        return {"base": next(same, CUSTOM), **stated}
     raise ConfigError(
         f"{'.'.join(path)} is a {type(value).__name__}; a recipe holds text, numbers, lists and mappings.\n"
         "  Save models to a folder and name the folder; pass rows with limbeck.train(..., rows=...)"

@@ -22,6 +22,7 @@ def check_uses(
 ) -> None:
     """Raise `ConfigError` for the first contradiction or unused setting; a key at its default counts as not set."""
     found = [
+        *_parts(method, draft),
         *_teacher(models, method, draft),
         *_lengths(models, data, train),
         *_drawing(data, sampling, validate, method, draft),
@@ -33,8 +34,10 @@ def check_uses(
 
 
 def needs_teacher(method: Any) -> bool:
-    """Whether a term of the method that has a weight reads the teacher."""
-    return any(term.needs_teacher for term in method.objective().terms.values())
+    """Whether a term of the method that has a weight reads the teacher, or its revision does."""
+    objective = method.objective()
+    is_matched = bool(objective.pair_terms) or any(term.needs_teacher for term in objective.terms.values())
+    return is_matched or method.revision is not None
 
 
 def only_fixed(source: Any) -> bool:
@@ -52,9 +55,29 @@ def only_fixed(source: Any) -> bool:
 _Found = list[tuple[str, str]]
 
 
+def _parts(method: Any, draft: Draft) -> _Found:
+    """Parts of a method that do not go together."""
+    base = draft.values["method"]["base"]
+    if method.revision is not None and only_fixed(method.sequences):
+        message = f"method.revision corrects what the student draws, but {base} learns from the corpus's responses only"
+        return [
+            (
+                "method.revision",
+                f"{message}.\n  Set method.revision to null, or method.sequences to a source that draws",
+            )
+        ]
+    if method.span is None and method.weights.span != 1.0:
+        message = f"method.weights.span is {method.weights.span:g}, which nothing reads: {base} has no span term"
+        return [("method.weights.span", f"{message}; delete it, or set method.span")]
+    if method.span is not None and method.weights.span == 0.0:
+        message = "method.span is set, but method.weights.span is 0, so that nothing reads it"
+        return [("method.span", f"{message}; set method.span to null, or raise its weight")]
+    return []
+
+
 def _teacher(models: ModelsSection, method: Any, draft: Draft) -> _Found:
     base = draft.values["method"]["base"]
-    if not method.objective().terms:
+    if not method.objective().names:
         return [("method.weights", f"every weight of {base} is 0, so nothing would be learned; raise one of them")]
     if needs_teacher(method):
         missing = f"models.teacher is missing; {base} matches a teacher. Name a model, or choose method.base: sft"

@@ -67,9 +67,10 @@ def own_and_references(
 
 @torch.no_grad()
 def agreement_rows(
-    sequences: Sequences, *, ids: Sequence[str], student: Scorer, teacher: Scorer | None, chunk: int, group_rows: int
+    sequences: Sequences, *, student: Scorer, teacher: Scorer | None, chunk: int, group_rows: int
 ) -> Iterator[list[dict[str, Any]]]:
-    """One dictionary a row, group by group: `id`, `num_tokens`, and in `scores` each column's mean over its tokens.
+    """One dictionary a row, group by group: `id` (the first part of its key), `num_tokens`, and in `scores` each
+    column's mean over its tokens.
 
     A row without a scored token has `num_tokens` 0 and no scores. Rows on disk come first; averages are made of them.
     """
@@ -89,7 +90,7 @@ def agreement_rows(
                 collected.setdefault(name, []).append(value)
         sums = {name: per_row(torch.cat(parts), where, rows=len(part)) for name, parts in collected.items()}
         counts = part.scored.sum(dim=1).tolist()
-        yield [_row(ids[row], place, counts[place], sums) for place, row in enumerate(group)]
+        yield [_row(str(sequences.keys[row][0]), place, counts[place], sums) for place, row in enumerate(group)]
 
 
 def _row(id: str, place: int, count: int, sums: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,11 @@ def fingerprint(examples: Sequence[Example]) -> str:
     """A hash of the examples' ids, messages and references, in order."""
     body = json.dumps([[example.id, example.content_hash()] for example in examples])
     return hashlib.blake2b(body.encode(), digest_size=8).hexdigest()
+
+
+def ids_fingerprint(ids: Iterable[int]) -> str:
+    """A hash of a set of token ids."""
+    return hashlib.blake2b(json.dumps(sorted(ids)).encode(), digest_size=8).hexdigest()
 
 
 def weights_fingerprint(model: nn.Module) -> str:

@@ -16,7 +16,15 @@ from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import ConfigError, DataError
 from limbeck.evaluation.agreement import agreement_rows, own_and_references
-from limbeck.evaluation.answers import DECODINGS, Answerer, AnswerFile, Decoding, fingerprint, weights_fingerprint
+from limbeck.evaluation.answers import (
+    DECODINGS,
+    Answerer,
+    AnswerFile,
+    Decoding,
+    fingerprint,
+    ids_fingerprint,
+    weights_fingerprint,
+)
 from limbeck.evaluation.rouge import RougeL
 from limbeck.losses.heads import auto_chunk
 from limbeck.models.extending import CausalDecoder, evaluating
@@ -214,7 +222,7 @@ def evaluate_examples(
     answered, references = own_and_references(examples, own, encoder=subject.encoder, pad_id=subject.pair.pad_id)
     for measure, sequences in (("references", references), ("own", answered)):
         path = None if out is None else out / f"{slug}-{measure}.jsonl"
-        rows += _agreement(subject, sequences, examples, corpus=corpus, seed=seeds[0], measure=measure, path=path)
+        rows += _agreement(subject, sequences, corpus=corpus, seed=seeds[0], measure=measure, path=path)
     return rows
 
 
@@ -239,6 +247,7 @@ def answer_rows(
     header = {
         "model": subject.name,
         "weights": weights_fingerprint(subject.student.model),
+        "banned_ids": ids_fingerprint(answerer.banned_ids),
         "corpus": corpus,
         "seed": seed,
         "decoding": asdict(decoding),
@@ -270,19 +279,16 @@ def answer_rows(
 def _agreement(
     subject: Subject,
     sequences: Sequences,
-    examples: Sequence[Example],
     *,
     corpus: str,
     seed: int,
     measure: str,
     path: Path | None,
 ) -> list[dict[str, Any]]:
-    ids = [example.id for example in examples]
     device = next(subject.pair.student.parameters()).device
     rows: list[dict[str, Any]] = []
     for group in agreement_rows(
         sequences,
-        ids=ids,
         student=subject.student,
         teacher=subject.teacher,
         chunk=auto_chunk(subject.pair.vocabulary.width, device.type),

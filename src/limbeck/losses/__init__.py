@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from limbeck.losses.clip_networks import MLP, Bounds, ClipNetwork, FixedBounds
+    from limbeck.losses.correlation import Correlation, PairScores, PairTerm
+    from limbeck.losses.dac import DACKL
     from limbeck.losses.divergences import (
         JSD,
         TVD,
@@ -21,8 +24,11 @@ if TYPE_CHECKING:
     from limbeck.losses.match import (
         Likelihood,
         Match,
+        Measured,
+        MeasuringTerm,
         Target,
         TeacherTarget,
+        TermToBuild,
         TokenScores,
         TokenTerm,
         TokenWeight,
@@ -30,28 +36,43 @@ if TYPE_CHECKING:
     )
     from limbeck.registry import Registry
 
+    CLIP_NETWORKS: Registry[Callable[..., ClipNetwork]]
     DIVERGENCES: Registry[Callable[..., Divergence]]
+    SPAN_TERMS: Registry[Callable[..., PairTerm]]
     TARGETS: Registry[Callable[..., Target]]
-    TOKEN_TERMS: Registry[Callable[..., TokenTerm]]
+    TOKEN_TERMS: Registry[Callable[..., TokenTerm | TermToBuild]]
     TOKEN_WEIGHTS: Registry[Callable[..., TokenWeight]]
 
 __all__ = [
+    "CLIP_NETWORKS",
+    "DACKL",
     "DIVERGENCES",
     "JSD",
+    "MLP",
+    "SPAN_TERMS",
     "TARGETS",
     "TOKEN_TERMS",
     "TOKEN_WEIGHTS",
     "TVD",
+    "Bounds",
+    "ClipNetwork",
+    "Correlation",
     "Divergence",
+    "FixedBounds",
     "ForwardKL",
     "Likelihood",
     "Match",
+    "Measured",
+    "MeasuringTerm",
+    "PairScores",
+    "PairTerm",
     "ReverseKL",
     "SkewForwardKL",
     "SkewReverseKL",
     "SymmetricKL",
     "Target",
     "TeacherTarget",
+    "TermToBuild",
     "TokenScores",
     "TokenTerm",
     "TokenWeight",
@@ -59,7 +80,18 @@ __all__ = [
 ]
 
 _HOME = {
+    "Bounds": "clip_networks",
+    "ClipNetwork": "clip_networks",
+    "Correlation": "correlation",
+    "DACKL": "dac",
+    "FixedBounds": "clip_networks",
     "JSD": "divergences",
+    "MLP": "clip_networks",
+    "Measured": "match",
+    "MeasuringTerm": "match",
+    "PairScores": "correlation",
+    "PairTerm": "correlation",
+    "TermToBuild": "match",
     "TVD": "divergences",
     "Divergence": "divergences",
     "ForwardKL": "divergences",
@@ -76,11 +108,11 @@ _HOME = {
     "TokenWeight": "match",
     "UniformWeight": "match",
 }
-_REGISTRIES = ("DIVERGENCES", "TARGETS", "TOKEN_TERMS", "TOKEN_WEIGHTS")
+_REGISTRIES = ("CLIP_NETWORKS", "DIVERGENCES", "SPAN_TERMS", "TARGETS", "TOKEN_TERMS", "TOKEN_WEIGHTS")
 
 
 def _load_registries() -> dict[str, object]:
-    from limbeck.losses import divergences, match
+    from limbeck.losses import clip_networks, correlation, dac, divergences, match
     from limbeck.registry import Registry
 
     return {
@@ -96,8 +128,12 @@ def _load_registries() -> dict[str, object]:
                 "skew-reverse-kl": divergences.SkewReverseKL,
             },
         ),
+        "CLIP_NETWORKS": Registry[Any]("clip network", {"mlp": clip_networks.MLP, "fixed": clip_networks.FixedBounds}),
+        "SPAN_TERMS": Registry[Any]("span term", {"correlation": correlation.Correlation}),
         "TARGETS": Registry[Any]("target", {"teacher": match.TeacherTarget}),
-        "TOKEN_TERMS": Registry[Any]("token term", {"likelihood": match.Likelihood, "match": match.Match}),
+        "TOKEN_TERMS": Registry[Any](
+            "token term", {"likelihood": match.Likelihood, "match": match.Match, "dac-kl": dac.DACKL}
+        ),
         "TOKEN_WEIGHTS": Registry[Any]("token weight", {"uniform": match.UniformWeight}),
     }
 

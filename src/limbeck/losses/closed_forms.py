@@ -45,7 +45,7 @@ class _WithSlope(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, closed_form: ClosedForm, student_logp: Tensor, target_logp: Tensor) -> Tensor:
-        value, slope = _by_tiles(closed_form, target_logp=target_logp, student_logp=student_logp)
+        value, slope = by_tiles(closed_form, target_logp=target_logp, student_logp=student_logp)
         ctx.save_for_backward(slope)
         return value
 
@@ -56,7 +56,7 @@ class _WithSlope(torch.autograd.Function):
         return None, slope * grad.unsqueeze(-1), None
 
 
-def _by_tiles(closed_form: ClosedForm, *, target_logp: Tensor, student_logp: Tensor) -> tuple[Tensor, Tensor]:
+def by_tiles(closed_form: ClosedForm, *, target_logp: Tensor, student_logp: Tensor) -> tuple[Tensor, Tensor]:
     """A few rows at a time on a CPU: every pass but the first finds its numbers in the cache, and only the slope is as
     large as the input."""
     if student_logp.device.type != "cpu":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import field
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -28,6 +29,14 @@ class TokenScores:
     tokens: Int[Tensor, " n"]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A term's loss of each token, and further numbers a token to look at, without gradient, by name."""
+
+    loss: Float[Tensor, " n"]
+    values: Mapping[str, Float[Tensor, " n"]]
+
+
 @runtime_checkable
 class TokenTerm(Protocol):
     """Scores -> one loss a token, in nats, unreduced. `needs_teacher` says whether `target_logp` must be there."""
@@ -39,6 +48,48 @@ class TokenTerm(Protocol):
 
     def __call__(self, scores: TokenScores) -> Float[Tensor, " n"]:
         """One number a token."""
+        ...
+
+
+@runtime_checkable
+class MeasuringTerm(Protocol):
+    """A token term that tells more than its loss. `measured` gives the loss that calling it gives."""
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The names of what `measured` gives beside the loss."""
+        ...
+
+    def measured(self, scores: TokenScores) -> Measured:
+        """The loss, and what else there is to see."""
+        ...
+
+
+@runtime_checkable
+class ClippingTerm(Protocol):
+    """A token term that keeps a part of the teacher's distribution."""
+
+    def gates(self, scores: TokenScores) -> Float[Tensor, "n V"]:
+        """How much of each class is kept, in [0, 1], without gradient."""
+        ...
+
+
+@runtime_checkable
+class TermToBuild(Protocol):
+    """A component whose term owns weights; `build` makes the term, an `nn.Module`."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the term reads `target_logp`."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak learning rate of the term's own parameters."""
+        ...
+
+    def build(self, *, vocabulary_size: int, generator: torch.Generator) -> TokenTerm:
+        """The term, its weights drawn from the generator."""
         ...
 
 

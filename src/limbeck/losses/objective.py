@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -11,25 +11,30 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limbeck.errors import NothingToLearn
-from limbeck.losses.match import Likelihood, TokenTerm
-from limbeck.types import Sequences
+from limbeck.losses.correlation import PairTerm
+from limbeck.losses.match import Likelihood, TermToBuild, TokenTerm
+from limbeck.types import Pairs, Sequences
 
 Reduction = Literal["token", "sequence"]
-TermName = Literal["token", "supervised"]
+SPAN = "span"
 SumOverRanks = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Some rows, and the terms that are taken on them."""
+    """Some rows, the terms that are taken on them, and the pairs of a span term among these."""
 
     sequences: Sequences
     terms: frozenset[str]
+    pairs: Pairs | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Scored tokens, and rows that have one, by term: over all micro-batches of the step and all ranks."""
+    """What a term is taken on, and rows that have one: scored tokens, or spans for a span term.
+
+    Over all micro-batches of the step and all ranks.
+    """
 
     tokens: dict[str, int]
     rows: dict[str, int]
@@ -37,35 +42,69 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """The terms of a method with their scales (Eq. 11: supervised + token).
+    """The terms of a method with their scales (MGSR, arXiv 2407.10068, Eq. 11: supervised + token + span).
 
     `terms["token"]` is what is matched on the drawn rows; `terms["supervised"]`, where wanted, is cross-entropy on the
-    reference responses (Eq. 2). A term whose scale is 0 is left out altogether.
+    reference responses (Eq. 2); `pair_terms["span"]` is what is matched inside the spans of the drawn rows. A term
+    whose scale is 0 is left out altogether. Terms that own weights are components until `built`.
     """
 
-    terms: Mapping[str, TokenTerm]
+    terms: Mapping[str, TokenTerm | TermToBuild]
     scales: Mapping[str, float]
     reduction: Reduction = "token"
+    pair_terms: Mapping[str, PairTerm] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, token: TokenTerm, *, scales: Mapping[str, float], reduction: Reduction = "token") -> Objective:
-        """The objective of a method: its token term, and the supervised term if its scale is not 0."""
-        wanted: dict[str, TokenTerm] = {"token": token, "supervised": Likelihood()}
+    def of(
+        cls,
+        token: TokenTerm | TermToBuild,
+        *,
+        span: PairTerm | None = None,
+        scales: Mapping[str, float],
+        reduction: Reduction = "token",
+    ) -> Objective:
+        """The objective of a method: its parts whose scale is not 0."""
+        wanted: dict[str, TokenTerm | TermToBuild] = {"token": token, "supervised": Likelihood()}
         terms = {name: term for name, term in wanted.items() if scales.get(name, 0.0) != 0.0}
-        return cls(terms=terms, scales={name: float(scales[name]) for name in terms}, reduction=reduction)
+        pair_terms = {} if span is None or scales.get(SPAN, 0.0) == 0.0 else {SPAN: span}
+        kept = {name: float(scales[name]) for name in (*terms, *pair_terms)}
+        return cls(terms=terms, scales=kept, reduction=reduction, pair_terms=pair_terms)
+
+    def built(self, *, vocabulary_size: int, generator: torch.Generator) -> Objective:
+        """The same objective, with the weights of its terms."""
+        terms = {
+            name: term.build(vocabulary_size=vocabulary_size, generator=generator)
+            if isinstance(term, TermToBuild)
+            else term
+            for name, term in self.terms.items()
+        }
+        return replace(self, terms=terms)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All terms, token terms first."""
+        return (*self.terms, *self.pair_terms)
 
     def needs_teacher(self, batch: Batch) -> bool:
         """Whether a term taken on this batch reads the teacher."""
-        return any(self.terms[name].needs_teacher for name in batch.terms if name in self.terms)
+        return any(
+            name in self.pair_terms or (name in self.terms and self.terms[name].needs_teacher) for name in batch.terms
+        )
 
     def count(self, batches: Sequence[Batch], *, total: SumOverRanks) -> Counts:
-        """N and R of each term over the batches of all ranks; `total` adds a tensor over the ranks."""
-        names = sorted(self.terms)
+        """N and R of each term over the batches of all ranks; `total` adds a tensor over the ranks.
+
+        For a span term M and R′: spans with a pair, and rows with such a span.
+        """
+        names = sorted(self.names)
         numbers = torch.zeros(len(names), 2, dtype=torch.float64)
         for batch in batches:
             per_row = batch.sequences.scored.sum(dim=1)
             for i, name in enumerate(names):
-                if name in batch.terms:
+                if name in self.pair_terms and name in batch.terms and batch.pairs is not None:
+                    numbers[i, 0] += batch.pairs.num_spans
+                    numbers[i, 1] += batch.pairs.num_rows
+                elif name in self.terms and name in batch.terms:
                     numbers[i, 0] += float(per_row.sum())
                     numbers[i, 1] += float((per_row > 0).sum())
         numbers = total(numbers)
@@ -76,16 +115,23 @@ class Objective:
 
     def weights(
         self, batches: Sequence[Batch], *, total: SumOverRanks
-    ) -> tuple[list[dict[str, Float[Tensor, " N"]]], Counts]:
-        """The weight of every scored token of every batch, term by term, and the counts behind them.
+    ) -> tuple[list[dict[str, Float[Tensor, " _"]]], Counts]:
+        """The weight of every scored token (or pair) of every batch, term by term, and the counts behind them.
 
             token:     1 / N            N = scored tokens of the step, over all micro-batches and ranks
             sequence:  1 / (R · L_row)  R = rows with a scored token, L_row = scored tokens of this row
 
-        The weights of a term over the whole step add up to 1. Raises `NothingToLearn` if no term has a token.
+        and of every pair of a span with n_si tokens (Eq. 10)
+
+            token:     1 / (M · n_si)        M = spans of the step
+            sequence:  1 / (R′ · n_s · n_si)  R′ = rows with a span, n_s = spans of this row
+
+        The weights of a token term over the whole step add up to 1. A span term without spans has none: it is 0.
+        `sequence` is MGSR's Eq. 1, 8 and 10 as printed (arXiv 2407.10068), averaged over rows; `token` weighs all
+        tokens alike. Raises `NothingToLearn` if no token term has a token.
         """
         counts = self.count(batches, total=total)
-        if not any(counts.tokens.values()):
+        if not any(counts.tokens[name] for name in self.terms):
             rows = sum(len(batch.sequences) for batch in batches)
             raise NothingToLearn(
                 f"none of the {rows} rows of this step has a response token to learn from.\n"
@@ -94,7 +140,7 @@ class Objective:
             )
         return [self._of_batch(batch, counts) for batch in batches], counts
 
-    def _of_batch(self, batch: Batch, counts: Counts) -> dict[str, Float[Tensor, " N"]]:
+    def _of_batch(self, batch: Batch, counts: Counts) -> dict[str, Float[Tensor, " _"]]:
         per_row = batch.sequences.scored.sum(dim=1)
         row_of_N = torch.repeat_interleave(torch.arange(len(per_row), device=per_row.device), per_row)
         weights: dict[str, Tensor] = {}
@@ -105,6 +151,12 @@ class Objective:
                 weights[name] = torch.full((len(row_of_N),), 1.0 / counts.tokens[name], device=per_row.device)
             else:
                 weights[name] = 1.0 / (counts.rows[name] * per_row[row_of_N].float())
+        pairs = batch.pairs
+        for name in self.pair_terms:
+            if name not in batch.terms or pairs is None:
+                continue
+            each = counts.tokens[name] if self.reduction == "token" else counts.rows[name] * pairs.row_spans
+            weights[name] = 1.0 / (each * pairs.span_tokens.float())
         return weights
 
 

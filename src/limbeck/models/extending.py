@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from limbeck.losses.fused import HiddenView
 from limbeck.models.sampling import NgramBan, Sampling, draw
-from limbeck.models.scoring import Scorer, causal
+from limbeck.models.scoring import Scored, Scorer, causal
 from limbeck.seeds import RowNoise
 from limbeck.types import Sequences
 
@@ -66,6 +67,10 @@ class CausalDecoder:
     def keep(self, cache: Any, rows: Int[Tensor, " kept"]) -> None:
         """Only these rows go on."""
         cache.batch_select_indices(rows)
+
+    def view(self, sequences: Sequences, where: Scored) -> HiddenView:
+        """This model's distributions at the scored tokens of whole rows."""
+        return self._scorer.view(sequences, where)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +223,11 @@ def _assemble(sequences: Sequences, drawn: _Drawn, *, start: Tensor) -> Extensio
         stopped[row] = drawn.stopped[i]
         origin[row] = "student"
     extended = Sequences(
-        tokens=tokens, attended=attended, is_response=is_response, origin=tuple(origin), keys=sequences.keys
+        tokens=tokens,
+        attended=attended,
+        is_response=is_response,
+        origin=tuple(origin),
+        keys=sequences.keys,
+        limits=sequences.limits,
     )
     return Extension(sequences=extended, behaviour_logp=logp, stopped=stopped)

@@ -35,15 +35,6 @@ class Vocabulary:
         """Columns of the logits that are looked at: `logits[..., :width]`."""
         return self.size if self.shared is None else len(self.shared)
 
-    def restrict(self, logits: Float[Tensor, "n V"]) -> Float[Tensor, "n W"]:
-        """Logits over the shared ids: a view where they are a prefix, else −inf at ids that are not shared.
-
-        >>> Vocabulary(size=1, shared=torch.tensor([False, True]), dropped_student=(0, 2)).restrict(torch.ones(1, 3))
-        tensor([[-inf, 1.]])
-        """
-        view = logits[:, : self.width]
-        return view if self.shared is None else view.masked_fill(~self.shared.to(view.device), float("-inf"))
-
     def lines(self) -> str:
         """What was left out, for people; empty where only padding was."""
         if not self.dropped:

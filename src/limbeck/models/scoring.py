@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from limbeck.losses.fused import HiddenView
 from limbeck.losses.heads import Head
 from limbeck.models.pair import Vocabulary
-from limbeck.types import Sequences
+from limbeck.types import Pairs, Sequences
 
 _AGREEMENT = 2e-3
 
@@ -187,6 +188,41 @@ def _scale(config: Any) -> float:
     if getattr(config, "logits_scaling", None):
         return 1.0 / float(config.logits_scaling)
     return float(getattr(config, "logit_scale", None) or 1.0)
+
+
+def span_pairs(sequences: Sequences, spans: Sequence[Sequence[tuple[int, int]]]) -> Pairs:
+    """The neighbours inside spans, where both tokens are scored; spans are `[first, end)` in tokens of their row.
+
+    A span that keeps no pair counts for nothing. Spans of a row must not overlap.
+
+    >>> from limbeck.types import pack_rows
+    >>> flags = [[False, True, True, True], [False, True, True]]
+    >>> batch = pack_rows([[5, 6, 7, 8], [5, 6, 7]], flags, origin=["student"] * 2, keys=[(0,), (1,)], pad_id=0)
+    >>> pairs = span_pairs(batch, [[(1, 4)], [(1, 3)]])
+    >>> pairs.first.tolist(), pairs.span_tokens.tolist(), pairs.num_spans
+    ([0, 1, 3], [3, 3, 2], 2)
+    """
+    scored = sequences.scored.cpu()
+    place = scored.flatten().cumsum(0).view_as(scored) - 1
+    first: list[int] = []
+    tokens: list[int] = []
+    in_row: list[int] = []
+    num_spans = num_rows = 0
+    for row, own in enumerate(spans):
+        kept = [(a, b) for a, b in sorted(own) if b - a > 1 and bool(scored[row, a:b].all())]
+        for a, b in kept:
+            first += place[row, a : b - 1].tolist()
+            tokens += [b - a] * (b - a - 1)
+            in_row += [len(kept)] * (b - a - 1)
+        num_spans += len(kept)
+        num_rows += bool(kept)
+    return Pairs(
+        first=torch.tensor(first, dtype=torch.long),
+        span_tokens=torch.tensor(tokens, dtype=torch.long),
+        row_spans=torch.tensor(in_row, dtype=torch.long),
+        num_spans=num_spans,
+        num_rows=num_rows,
+    )
 
 
 def per_row(

@@ -26,7 +26,7 @@ from limbeck.errors import ConfigError
 from limbeck.records import Example
 
 _TEACHER = "smollm2-135m-instruct"
-_LAYERS = 20
+_LAYERS = 15
 _STUDENT = f"students/{_TEACHER}-{_LAYERS}-layers"
 _SMALL_STUDENT = f"make it with: limbeck shrink {_TEACHER} --layers {_LAYERS} --out {_STUDENT}"
 _MEASURED_ROWS = 2_000

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from limbeck.seeds import Seeds
 from limbeck.sequences.source import Item, Rollouts
 from limbeck.types import Sequences
 
@@ -16,7 +17,7 @@ from limbeck.types import Sequences
 class Fixed:
     """`y ~ D`: every row with the response that the corpus has (SFT, KD)."""
 
-    def prompts(self, step: int, *, batch_rows: int) -> int:
+    def prompts(self, step: int, *, batch_rows: int, seeds: Seeds) -> int:
         """All rows of the step are new."""
         return batch_rows
 
@@ -24,7 +25,7 @@ class Fixed:
         """The rows as the corpus has them."""
         return rollouts.reference(items)
 
-    def keep(self, drawn: Sequences) -> None:
+    def keep(self, drawn: Sequences, *, step: int, seeds: Seeds) -> None:
         """Nothing is remembered."""
 
     def observe(self, validation_loss: float) -> None:

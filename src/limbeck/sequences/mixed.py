@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from limbeck.seeds import Seeds
 from limbeck.sequences.fixed import Fixed
 from limbeck.sequences.source import Item, Rollouts, Source
 from limbeck.sequences.written import Student
@@ -16,7 +17,8 @@ from limbeck.types import Sequences
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
 class Mixture:
-    """With probability `share` the step's rows come from `first`, else from `second` (GKD, Algorithm 1: λ).
+    """With probability `share` the step's rows come from `first`, else from `second` (GKD, arXiv 2306.13649,
+    Algorithm 1: λ).
 
         u(step) < share  →  first
 
@@ -27,22 +29,21 @@ class Mixture:
     second: Source = Field(default_factory=Fixed)
     share: float = Field(default=0.5, ge=0.0, le=1.0)
 
-    def chosen(self, step: int, *, rollouts: Rollouts) -> Source:
+    def chosen(self, step: int, *, seeds: Seeds) -> Source:
         """The source of this step."""
-        return self.first if rollouts.seeds.child("coin", step).uniform() < self.share else self.second
+        return self.first if seeds.child("coin", step).uniform() < self.share else self.second
 
-    def prompts(self, step: int, *, batch_rows: int) -> int:
-        """All rows of the step are new."""
-        return batch_rows
+    def prompts(self, step: int, *, batch_rows: int, seeds: Seeds) -> int:
+        """As many as the source of this step takes."""
+        return self.chosen(step, seeds=seeds).prompts(step, batch_rows=batch_rows, seeds=seeds)
 
     def draw(self, items: Sequence[Item], *, rollouts: Rollouts, step: int) -> Sequences:
         """The rows from the source of this step."""
-        return self.chosen(step, rollouts=rollouts).draw(items, rollouts=rollouts, step=step)
+        return self.chosen(step, seeds=rollouts.seeds).draw(items, rollouts=rollouts, step=step)
 
-    def keep(self, drawn: Sequences) -> None:
-        """Both sources may remember."""
-        for source in (self.first, self.second):
-            source.keep(drawn)
+    def keep(self, drawn: Sequences, *, step: int, seeds: Seeds) -> None:
+        """The source that drew the rows may remember them."""
+        self.chosen(step, seeds=seeds).keep(drawn, step=step, seeds=seeds)
 
     def observe(self, validation_loss: float) -> None:
         """Both sources may adapt."""

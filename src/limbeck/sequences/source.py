@@ -47,6 +47,7 @@ class Rollouts:
         """
         rows = prompts(items, pad_id=self.pad_id)
         most = self.max_new_tokens if horizon is None else min(horizon, self.max_new_tokens)
+        limit_B = (rows.lengths + most).clamp(max=self.max_length)
         tokens: list[list[int]] = [[] for _ in items]
         flags: list[list[bool]] = [[] for _ in items]
         for group in split_rows(rows, self.group_rows):
@@ -55,7 +56,7 @@ class Rollouts:
                 self.decoder,
                 part,
                 start=part.lengths,
-                limit=(part.lengths + most).clamp(max=self.max_length),
+                limit=limit_B[group].to(self.device),
                 rows=torch.ones(len(group), dtype=torch.bool),
                 sampling=self.sampling,
                 noise=RowNoise([self.seeds.child(purpose, *key) for key in part.keys]),
@@ -65,14 +66,15 @@ class Rollouts:
                 tokens[row] = extended.tokens[place, :length].tolist()
                 flags[row] = extended.is_response[place, :length].tolist()
         origin = ["student"] * len(items)
-        return pack_rows(tokens, flags, origin=origin, keys=rows.keys, pad_id=self.pad_id)
+        limits = limit_B.tolist()
+        return pack_rows(tokens, flags, origin=origin, keys=rows.keys, pad_id=self.pad_id, limits=limits)
 
 
 @runtime_checkable
 class Source(Protocol):
     """Where the rows of a step come from. `state` and `restore` are what a checkpoint holds of it."""
 
-    def prompts(self, step: int, *, batch_rows: int) -> int:
+    def prompts(self, step: int, *, batch_rows: int, seeds: Seeds) -> int:
         """How many new rows this step takes from the loader."""
         ...
 
@@ -80,8 +82,8 @@ class Source(Protocol):
         """The sequences of this step on this rank."""
         ...
 
-    def keep(self, drawn: Sequences) -> None:
-        """After revision: remember the rows, if this source does."""
+    def keep(self, drawn: Sequences, *, step: int, seeds: Seeds) -> None:
+        """After revision: remember the rows of this step, if this source does."""
         ...
 
     def observe(self, validation_loss: float) -> None:

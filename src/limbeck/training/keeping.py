@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from limbeck.models.loading import has_lora
 from limbeck.models.saving import save_student
 from limbeck.training import checkpoint
-from limbeck.training.rundir import RunDirectory
+from limbeck.training.rundir import CLIP_NETWORK, RunDirectory
 from limbeck.training.session import Session
 from limbeck.training.world import whole
 from limbeck.types import Sequences
@@ -45,7 +46,7 @@ def save_checkpoint(session: Session, directory: RunDirectory, *, position: Mapp
 
 
 def save_best(session: Session, directory: RunDirectory) -> None:
-    """Write the student as it is now as the run's student; every rank must call it."""
+    """Write the student as it is now as the run's student, a clip network beside it; every rank must call it."""
     student = session.pair.student
     gathered = None
     if session.world.strategy == "fsdp":
@@ -65,6 +66,11 @@ def save_best(session: Session, directory: RunDirectory) -> None:
                 "max_length": session.encoder.max_length,
             },
         )
+    terms = {name: whole(tensor) for name, tensor in session.distiller.terms.named_parameters()}
+    if terms and session.world.is_main:
+        draft = directory.path / f".{CLIP_NETWORK}.draft"
+        save_file({name: tensor.contiguous() for name, tensor in terms.items()}, draft)
+        os.replace(draft, directory.path / CLIP_NETWORK)
     session.world.barrier()
 
 

@@ -14,6 +14,7 @@ from limbeck.config import Recipe, resumable_difference
 from limbeck.errors import CheckpointError, NonFiniteLoss, Stopped
 from limbeck.training import checkpoint
 from limbeck.training.keeping import save_batch, save_best, save_checkpoint
+from limbeck.training.looking import token_rows
 from limbeck.training.memory import MemoryGuard
 from limbeck.training.position import Clock, Position
 from limbeck.training.progress import Progress
@@ -21,6 +22,7 @@ from limbeck.training.rundir import (
     METRICS,
     RECIPE,
     SAMPLES,
+    TOKENS,
     Run,
     RunDirectory,
     check_free,
@@ -50,8 +52,11 @@ def train(
     settings = Recipe.load(recipe, list(overrides))
     path = Path(settings.run)
     recorded: dict[str, Any] = {}
+    found: checkpoint.Checkpoint | None = None
     if resume:
         recorded = _resumable(path, settings)
+        # Before the models: a corrupt checkpoint should not cost the minutes that they take.
+        found = checkpoint.latest(path / "checkpoints")
     else:
         check_free(path)
     world = World.start(device=settings.models.device, strategy=settings.train.strategy)
@@ -60,7 +65,7 @@ def train(
         if not resume and world.is_main:
             RunDirectory.create(path, recipe=settings.dump(), environment=_environment(world))
         world.barrier()
-        return _Loop(session, RunDirectory.existing(path)).run(resume=resume)
+        return _Loop(session, RunDirectory.existing(path)).run(resume=resume, found=found)
 
 
 def _resumable(path: Path, settings: Recipe) -> dict[str, Any]:
@@ -95,11 +100,11 @@ class _Loop:
         self.saved_step: int | None = None
         self.memory = MemoryGuard(session, directory, note=self.progress.note)
 
-    def run(self, *, resume: bool) -> Run:
+    def run(self, *, resume: bool, found: checkpoint.Checkpoint | None) -> Run:
         for note in self.session.notes:
             self.progress.note(note)
         if resume:
-            self._restore()
+            self._restore(found)
         elif self.session.world.is_main:
             self.memory.record()
         with self.stop.watching():
@@ -152,11 +157,12 @@ class _Loop:
     def _validate(self) -> None:
         session, position = self.session, self.position
 
-        def measured() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        def measured() -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
             assert session.validator is not None
-            return session.validator.run(session.distiller, session.world)
+            numbers, answers = session.validator.run(session.distiller, session.world)
+            return numbers, answers, token_rows(session, step=position.step)
 
-        numbers, answers = self.memory.take(position.step, "validation", measured)
+        numbers, answers, tokens = self.memory.take(position.step, "validation", measured)
         session.method.sequences.observe(numbers["cross_entropy"])
         metric = session.recipe.validate.metric
         score = numbers["rouge_l"] if metric == "rouge-l" else -numbers["loss"]
@@ -173,6 +179,8 @@ class _Loop:
                 name = f"validation/step-{position.step:06d}.jsonl"
                 self.directory.write_text(name, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in answers))
             self.directory.append(METRICS, row)
+            for each in tokens:
+                self.directory.append(TOKENS, each)
         self.progress.validation(row)
 
     def _save(self) -> None:
@@ -181,17 +189,19 @@ class _Loop:
         self.clock.wrote(save_checkpoint(self.session, self.directory, position=self.position.to_json()))
         self.saved_step = self.position.step
 
-    def _restore(self) -> None:
-        """Go back to the last checkpoint. What does not fit is an error before any file is changed."""
+    def _restore(self, found: checkpoint.Checkpoint | None) -> None:
+        """Go back to a checkpoint, or to the start. What does not fit is an error before any file is changed."""
         session, directory = self.session, self.directory
         folder = directory.path / "checkpoints"
-        found = checkpoint.latest(folder)
         if found is None:
             logs = dict.fromkeys(directory.sizes(), 0)
             self.progress.note("no checkpoint yet; the run starts at its first step")
         else:
             _check_same(Recipe.recorded(found.path), session.recipe, what=f"checkpoint {found.path}")
             checkpoint.install(session.distiller, session.optimizer, found)
+            # Its tensors would otherwise stay in memory as long as the run.
+            found.weights.clear()
+            found.optimizer.clear()
             self.position = Position(**found.state["position"])
             self.saved_step = self.position.step
             session.method.sequences.restore(found.state["source"])
@@ -229,4 +239,16 @@ class _Loop:
             "prompt": encoder.decode(tokens[: int(drawn.prompt_lengths[0])].tolist()),
             "response": encoder.decode(tokens[response].tolist()),
         }
+        corrections = [
+            {
+                "place": each.response_place,
+                "drawn": encoder.decode([each.drawn_token]),
+                "teacher": encoder.decode([each.teacher_token]),
+                "kl": each.kl,
+                "round": each.round,
+            }
+            for each in result.corrections
+            if each.row == 0
+        ]
+        row |= {"corrections": corrections} if corrections else {}
         self.directory.append(SAMPLES, row)

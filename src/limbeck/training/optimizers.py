@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -22,7 +22,7 @@ def learning_rate(
         afterwards, with x = (step − 1 − warmup) / (steps − warmup):
             constant  peak
             linear    final + (peak − final)·(1 − x)
-            cosine    final + (peak − final)·(1 + cos πx) / 2
+            cosine    final + (peak − final)·(1 + cos πx) / 2    (Loshchilov and Hutter, arXiv 1608.03983, Eq. 5)
 
     >>> [round(learning_rate(s, steps=4, peak=1.0, schedule="linear"), 2) for s in (1, 2, 3, 4)]
     [1.0, 0.75, 0.5, 0.25]
@@ -36,12 +36,28 @@ def learning_rate(
     return final + (peak - final) * factor
 
 
-def adamw(module: nn.Module, *, weight_decay: float, betas: tuple[float, float], sharded: bool) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; matrices decay, vectors (biases, norm weights) do not."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+def adamw(
+    module: nn.Module,
+    *,
+    weight_decay: float,
+    betas: tuple[float, float],
+    sharded: bool,
+    own_rates: Mapping[nn.Module, float] | None = None,
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter, arXiv 1711.05101, Algorithm 2) over the trainable parameters.
+
+    Matrices decay, vectors (biases, norm weights) do not. The parts of `own_rates` (clip networks) have groups of
+    their own, without decay, whose rate is `rate` times the run's. The run's rate is set before every step.
+    """
+    own_rates = own_rates or {}
+    apart = {parameter for part in own_rates for parameter in part.parameters()}
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter not in apart]
     groups = [
-        {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in trainable if p.dim() >= 2], "weight_decay": weight_decay, "rate": 1.0},
+        {"params": [p for p in trainable if p.dim() < 2], "weight_decay": 0.0, "rate": 1.0},
+    ]
+    groups += [
+        {"params": list(part.parameters()), "weight_decay": 0.0, "rate": rate} for part, rate in own_rates.items()
     ]
     # The fused kernel reads each parameter once; it does not take sharded tensors on a CPU.
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, fused=not sharded)

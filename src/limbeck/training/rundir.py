@@ -18,10 +18,12 @@ from limbeck.errors import CheckpointError, ConfigError
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
+TOKENS = "tokens.jsonl"
 AUTO = "auto.json"
+CLIP_NETWORK = "clip_network.safetensors"
 STUDENT = "student"
 _ENVIRONMENT = "environment.json"
-_LOGS = (METRICS, SAMPLES)
+_LOGS = (METRICS, SAMPLES, TOKENS)
 _PACKAGES = ("limbeck", "torch", "transformers", "accelerate", "datasets", "peft", "numpy", "rouge-score")
 
 

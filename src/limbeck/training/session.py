@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,18 +16,23 @@ from limbeck.data.tokenizing import Encoder
 from limbeck.errors import CheckpointError, ConfigError
 from limbeck.evaluation.answers import Answerer, Decoding
 from limbeck.losses.heads import auto_chunk
+from limbeck.losses.match import TermToBuild
 from limbeck.methods import Method
-from limbeck.models.loading import LoraSettings, checkpoint_activations
+from limbeck.models.loading import Attention, LoraSettings, checkpoint_activations
 from limbeck.models.pair import Pair
+from limbeck.models.pieces import token_pieces
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
 from limbeck.seeds import Seeds
 from limbeck.sequences.source import Rollouts
+from limbeck.spans.packing import SpanFinder
 from limbeck.training.distiller import Distiller
 from limbeck.training.optimizers import adamw
 from limbeck.training.rows import Rows, build_encoder, encode_rows
+from limbeck.training.spanning import pairs_of
 from limbeck.training.validation import Validator
 from limbeck.training.world import World
+from limbeck.types import Pairs, Sequences
 
 # Tokens that a micro-batch of `micro_rows: auto` may hold at the longest rows a recipe allows.
 _CPU_TOKENS = 4096
@@ -54,6 +59,11 @@ class Session:
     validator: Validator | None
     auto: dict[str, Any]
     notes: tuple[str, ...]
+    finder: SpanFinder | None = None
+
+    def pairs(self, sequences: Sequences) -> Pairs | None:
+        """The pairs of a span term in these rows; None for a method without one."""
+        return None if self.finder is None else pairs_of(sequences, self.finder)
 
     @property
     def steps(self) -> int:
@@ -67,7 +77,8 @@ def open_session(
     """Load and build everything. `recorded` is what `auto` became at the first start; it is used again on resume."""
     method = recipe.built_method()
     precision = str(recorded.get("precision", _precision(recipe, world)))
-    pair, student_dtype_note = _load_pair(recipe, world, precision=precision)
+    attention = cast(Attention, recorded.get("attention", recipe.models.attention))
+    pair, student_dtype_note = _load_pair(recipe, world, precision=precision, attention=attention)
     seeds = Seeds(recipe.train.seed)
     encoder = build_encoder(recipe, pair)
     encoded = encode_rows(recipe, encoder, seeds=seeds, rows=rows, pair=pair)
@@ -80,16 +91,25 @@ def open_session(
     if recipe.models.gradient_checkpointing:
         checkpoint_activations(pair.student)
     pair.student.train()
-    distiller = Distiller(student, method.objective(), chunk=int(auto["chunk"]))
+    objective = method.objective().built(
+        vocabulary_size=pair.vocabulary.width,
+        generator=torch.Generator().manual_seed(seeds.child("terms").integer()),
+    )
+    distiller = Distiller(student, objective, chunk=int(auto["chunk"]))
+    distiller.terms.to(world.device)
     wrapped = world.wrap(distiller)
     optimizer = adamw(
         distiller,
         weight_decay=recipe.train.weight_decay,
         betas=recipe.train.betas,
         sharded=world.strategy == "fsdp",
+        own_rates=_own_rates(method, distiller, peak=recipe.train.learning_rate),
     )
+    finders = [SpanFinder(span.extractor, token_pieces(pair.tokenizer)) for span in objective.pair_terms.values()]
+    finder = finders[0] if finders else None
     rollouts = _rollouts(recipe, pair=pair, world=world, distiller=distiller, seeds=seeds, auto=auto)
     validator = _validator(recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=teacher, auto=auto)
+    validator = None if validator is None else replace(validator, finder=finder)
     dense = [role for role, scorer in (("student", student), ("teacher", teacher)) if scorer and not scorer.split]
     notes = [*encoded.lines, *student_dtype_note, *filter(None, [pair.vocabulary.lines()])]
     notes += [
@@ -112,10 +132,21 @@ def open_session(
         validator=validator,
         auto=auto,
         notes=tuple(notes),
+        finder=finder,
     )
 
 
-def _load_pair(recipe: Recipe, world: World, *, precision: str) -> tuple[Pair, list[str]]:
+def _own_rates(method: Method, distiller: Distiller, *, peak: float) -> dict[nn.Module, float]:
+    """The parts that own weights, with their peak learning rate as a multiple of the run's."""
+    components = {name: term for name, term in method.objective().terms.items() if isinstance(term, TermToBuild)}
+    return {
+        module: components[name].learning_rate / peak
+        for name, module in distiller.terms.items()
+        if any(True for _ in module.parameters())
+    }
+
+
+def _load_pair(recipe: Recipe, world: World, *, precision: str, attention: Attention) -> tuple[Pair, list[str]]:
     models = recipe.models
     lora = None if models.lora is None else LoraSettings(**dataclasses.asdict(models.lora))
     pair = Pair.load(
@@ -127,7 +158,7 @@ def _load_pair(recipe: Recipe, world: World, *, precision: str) -> tuple[Pair, l
         teacher_device=str(world.device) if models.teacher_device == "auto" else models.teacher_device,
         lora=lora,
         dropout=models.dropout,
-        attention=models.attention,
+        attention=attention,
         allow_bin=models.allow_bin,
         chat_template_kwargs=dict(models.chat_template_kwargs),
         seed=recipe.train.seed,

@@ -11,9 +11,12 @@ from typing import Any
 import torch
 
 from limbeck.errors import NonFiniteLoss
+from limbeck.losses.match import MeasuringTerm
 from limbeck.losses.objective import Batch, Counts
 from limbeck.models.extending import evaluating
 from limbeck.models.scoring import split_rows
+from limbeck.revision.correcting import Correction, Measures, Revision
+from limbeck.revision.gathering import Viewer
 from limbeck.sequences.source import Item
 from limbeck.training.optimizers import clipped_norm, learning_rate
 from limbeck.training.session import Session
@@ -28,6 +31,7 @@ class StepResult:
 
     row: dict[str, Any]
     drawn: Sequences
+    corrections: tuple[Correction, ...] = ()
 
 
 class Diverged(NonFiniteLoss):
@@ -40,7 +44,7 @@ class Diverged(NonFiniteLoss):
 
 def take_items(session: Session, step: int, consumed: int) -> tuple[tuple[Item, ...], int]:
     """This rank's rows of a step, and how many rows all ranks take together."""
-    wanted = session.method.sequences.prompts(step, batch_rows=session.recipe.train.batch_rows)
+    wanted = session.method.sequences.prompts(step, batch_rows=session.recipe.train.batch_rows, seeds=session.seeds)
     items = session.loader.take(consumed, wanted)
     return items[session.world.rank :: session.world.size], wanted
 
@@ -53,16 +57,22 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
     started = time.perf_counter()
     with evaluating(session.distiller.student), session.world.decoding(session.rollouts.decoder):
         drawn = session.method.sequences.draw(items, rollouts=session.rollouts, step=step)
-    drawn_at = time.perf_counter()
+        drawn_at = time.perf_counter()
+        revision = revise(session, drawn)
+        drawn = drawn if revision is None else revision.sequences
+    revised_at = time.perf_counter()
     batches = micro_batches(session, items=items, drawn=drawn)
     objective = session.distiller.objective
     weights, counts = objective.weights(batches, total=session.world.sum)
     session.optimizer.zero_grad(set_to_none=True)
     sums, norms = _backward(session, step, batches=batches, weights=weights)
-    terms = {name: sums[f"total/{name}"] for name in objective.terms}
+    terms = {name: sums[f"total/{name}"] for name in objective.names}
     loss = sum(objective.scales[name] * value for name, value in terms.items())
-    norm = clipped_norm(session.distiller.parameters(), clip_norm=session.recipe.train.clip_norm)
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+    limit = session.recipe.train.clip_norm
+    norm = clipped_norm(session.distiller.student.parameters(), clip_norm=limit)
+    # Apart, so that a clip network cannot shorten the student's step.
+    own_norm = clipped_norm(session.distiller.terms.parameters(), clip_norm=limit)
+    if not (math.isfinite(loss) and math.isfinite(norm) and math.isfinite(own_norm)):
         raise Diverged(f"step {step}: the loss is {loss}, the norm of its gradient {norm}", drawn=drawn)
     seconds = time.perf_counter() - started
     row: dict[str, Any] = {
@@ -70,7 +80,7 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
         "step": step,
         "loss": loss,
         "terms": terms,
-        "tokens": counts.tokens,
+        "tokens": {name: counts.tokens[name] for name in objective.terms},
         "learning_rate": _rate(session, step),
         "gradient_norm": norm,
         "origin": _origins(session, drawn),
@@ -78,13 +88,38 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
         "time": {
             "seconds": seconds,
             "draw": drawn_at - started,
-            "learn": seconds - (drawn_at - started),
+            "revise": revised_at - drawn_at,
+            "learn": seconds - (revised_at - started),
             "tokens_per_second": _most_tokens(counts) / seconds,
         },
     }
+    if objective.pair_terms:
+        row["spans"] = sum(counts.tokens[name] for name in objective.pair_terms)
+    measures = {name.removeprefix("measure/"): value for name, value in sums.items() if name.startswith("measure/")}
+    row |= {"measures": measures, "terms_gradient_norm": own_norm} if measures else {}
+    row |= _revision_row(session, revision)
     if norms:
         row["gradient_shares"] = gradient_shares(norms)
-    return StepResult(row=row, drawn=drawn)
+    return StepResult(row=row, drawn=drawn, corrections=() if revision is None else revision.corrections)
+
+
+def revise(session: Session, drawn: Sequences) -> Revision | None:
+    """The drawn rows after the method's revision; None where it has none. Inside `decoding`, on every rank."""
+    reviser, teacher = session.method.revision, session.teacher
+    if reviser is None or teacher is None:
+        return None
+    student, chunk = session.rollouts.decoder, int(session.auto["chunk"])
+    assert isinstance(student, Viewer), "the decoder of a run reads whole rows too"
+    return reviser.revise(drawn, rollouts=session.rollouts, student=student, teacher=teacher, chunk=chunk)
+
+
+def _revision_row(session: Session, revision: Revision | None) -> dict[str, Any]:
+    """What was revised, over all ranks; nothing where no row was drawn."""
+    if revision is None:
+        return {}
+    numbers = torch.tensor(revision.measures.numbers(), dtype=torch.float64)
+    row = Measures.of(session.world.sum(numbers).tolist()).row()
+    return {"revision": row} if row else {}
 
 
 def move_weights(session: Session, result: StepResult) -> StepResult:
@@ -94,9 +129,9 @@ def move_weights(session: Session, result: StepResult) -> StepResult:
     """
     started = time.perf_counter()
     for group in session.optimizer.param_groups:
-        group["lr"] = result.row["learning_rate"]
+        group["lr"] = result.row["learning_rate"] * group["rate"]
     session.optimizer.step()
-    session.method.sequences.keep(result.drawn)
+    session.method.sequences.keep(result.drawn, step=result.row["step"], seeds=session.seeds)
     spent = time.perf_counter() - started
     before = result.row["time"]
     seconds = before["seconds"] + spent
@@ -116,10 +151,11 @@ def micro_batches(session: Session, *, items: tuple[Item, ...], drawn: Sequences
     items' references make micro-batches of their own.
     """
     size = int(session.auto["micro_rows"])
-    active = frozenset(session.distiller.objective.terms)
+    active = frozenset(session.distiller.objective.names)
     is_reference = all(origin == "reference" for origin in drawn.origin)
     own_terms = active if is_reference else active - {"supervised"}
-    batches = [Batch(sequences=drawn.rows(group), terms=own_terms) for group in split_rows(drawn, size)]
+    parts = [drawn.rows(group) for group in split_rows(drawn, size)]
+    batches = [Batch(sequences=part, terms=own_terms, pairs=session.pairs(part)) for part in parts]
     if "supervised" in active and not is_reference:
         references = session.rollouts.reference(items)
         only = frozenset({"supervised"})
@@ -132,16 +168,20 @@ def _backward(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Sums of each term over all micro-batches and ranks, and the norms of their own gradients where watched."""
     world, distiller = session.world, session.distiller
-    separate = is_watched(step, every=session.recipe.watch.every) and len(distiller.objective.terms) > 0
-    sums = {f"total/{name}": 0.0 for name in distiller.objective.terms}
-    squares = {f"norm/{name}": 0.0 for name in distiller.objective.terms}
+    objective = distiller.objective
+    separate = is_watched(step, every=session.recipe.watch.every)
+    sums = {f"total/{name}": 0.0 for name in objective.names}
+    for name, term in objective.terms.items():
+        sums |= {f"measure/{name}/{key}": 0.0 for key in (term.measures if isinstance(term, MeasuringTerm) else ())}
+    squares = {f"norm/{name}": 0.0 for name in objective.names}
     for place, (part, weight) in enumerate(zip(batches, weights, strict=True)):
         seed_dropout(session, step, micro=place)
         sequences = part.sequences.to(world.device)
         views = teacher_views(distiller, part, session.teacher)
         moved = {name: value.to(world.device) for name, value in weight.items()}
         with world.accumulate(session.wrapped, is_last=place == len(batches) - 1):
-            out = session.wrapped(sequences, views, moved, separate_gradients=separate)
+            pairs = None if part.pairs is None else part.pairs.to(world.device)
+            out = session.wrapped(sequences, views, moved, pairs, separate_gradients=separate)
             # Wrappers average gradients over ranks; the weights were made for their sum.
             (out["loss"] * world.size).backward()
         for name in sums:

@@ -15,7 +15,9 @@ from limbeck.losses.objective import Batch
 from limbeck.models.extending import evaluating
 from limbeck.models.scoring import Scorer, scored_tokens, split_rows
 from limbeck.records import EncodedRow, Example
+from limbeck.spans.packing import SpanFinder
 from limbeck.training.distiller import CROSS_ENTROPY, Distiller
+from limbeck.training.spanning import pairs_of
 from limbeck.training.world import World, idle_rows
 from limbeck.types import Sequences
 
@@ -37,6 +39,7 @@ class Validator:
     teacher: Scorer | None
     micro_rows: int
     first_micro_rows: int
+    finder: SpanFinder | None = None
 
     def run(self, distiller: Distiller, world: World) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The numbers of this validation, and the answers behind ROUGE-L as rows. Every rank must call it."""
@@ -54,10 +57,13 @@ class Validator:
         whole = batch(items, pad_id=0)
         groups = split_rows(whole, self.micro_rows)
         own = [whole.rows(group) if group else idle_rows() for group in _share(groups, world)]
-        terms = frozenset(distiller.objective.terms)
-        batches = [Batch(sequences=part, terms=terms) for part in own]
+        terms = frozenset(distiller.objective.names)
+        finder = self.finder
+        batches = [
+            Batch(sequences=part, terms=terms, pairs=None if finder is None else pairs_of(part, finder)) for part in own
+        ]
         weights, _ = distiller.objective.weights(batches, total=world.sum)
-        totals = {f"total/{name}": 0.0 for name in distiller.objective.terms}
+        totals = {f"total/{name}": 0.0 for name in distiller.objective.names}
         entropy, tokens = 0.0, 0
         for part, weight in zip(batches, weights, strict=True):
             sums = _one_batch(distiller, part, weight, self.teacher, world.device)
@@ -66,7 +72,7 @@ class Validator:
             entropy += sums[f"total/{CROSS_ENTROPY}"]
             tokens += part.sequences.num_scored
         added = world.sum(torch.tensor([*totals.values(), entropy, tokens], dtype=torch.float64)).tolist()
-        named = dict(zip(distiller.objective.terms, added[:-2], strict=True))
+        named = dict(zip(distiller.objective.names, added[:-2], strict=True))
         scales = distiller.objective.scales
         return {
             "loss": sum(scales[name] * value for name, value in named.items()),
@@ -103,7 +109,8 @@ def _one_batch(
     sequences = part.sequences.to(device)
     moved = {name: value.to(device) for name, value in weight.items()}
     moved[CROSS_ENTROPY] = torch.ones(sequences.num_scored, device=device)
-    out = distiller(sequences, teacher_views(distiller, part, teacher), moved)
+    pairs = None if part.pairs is None else part.pairs.to(device)
+    out = distiller(sequences, teacher_views(distiller, part, teacher), moved, pairs)
     return {name: float(value) for name, value in out.items()}
 
 

@@ -19,8 +19,10 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from limbeck.errors import ConfigError, LimbeckError, Stopped
+from limbeck.losses.fused import HiddenView
 from limbeck.models.extending import CausalDecoder, Decoder
 from limbeck.models.loading import resolve_device
+from limbeck.models.scoring import Scored
 from limbeck.training.distiller import Distiller
 from limbeck.training.stopping import how_to_resume
 from limbeck.types import Sequences, pack_rows
@@ -127,7 +129,8 @@ class World:
         # By default the outermost part would stay gathered after a forward without backward, and the optimizer and
         # the checkpoints would then not know its parameters.
         fully_shard(distiller, mesh=mesh, reshard_after_forward=True)
-        register_fsdp_forward_method(distiller, "next_logp")
+        for forward in ("next_logp", "view", "look"):
+            register_fsdp_forward_method(distiller, forward)
         return distiller
 
     def accumulate(self, module: nn.Module, *, is_last: bool) -> AbstractContextManager[Any]:
@@ -189,8 +192,17 @@ class RankedDecoder:
         """Only these rows go on."""
         self._own.keep(cache, rows)
 
+    def view(self, sequences: Sequences, where: Scored) -> HiddenView:
+        """The student's distributions at the scored tokens of whole rows; it gathers what a step of decoding does."""
+        self._world.any(True)
+        return self._distiller.view(sequences, where)
+
+    def announce(self) -> None:
+        """Say that this rank takes a forward now which is none of this decoder's own."""
+        self._world.any(True)
+
     def help_others(self) -> None:
-        """Forwards of one token for the other ranks' sake, until none draws any more."""
+        """Forwards of one token for the other ranks' sake, until none draws or is read any more."""
         one = torch.zeros((1, 1), dtype=torch.long, device=self._world.device)
         while self._world.any(False):
             self._distiller.next_logp(one, attended=one == 0, positions=one, cache=self.start())

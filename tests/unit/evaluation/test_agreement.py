@@ -28,7 +28,6 @@ def packed() -> Sequences:
 def rows_of(pair: Pair, *, teacher: bool = True, chunk: int = 5, group_rows: int = 2) -> dict[str, dict]:
     groups = agreement_rows(
         packed(),
-        ids=IDS,
         student=Scorer.of(pair.student, vocabulary=pair.vocabulary),
         teacher=Scorer.of(pair.teacher, vocabulary=pair.vocabulary) if teacher else None,
         chunk=chunk,
@@ -95,7 +94,7 @@ def test_chunks_and_groups_change_nothing(chunk: int, group_rows: int) -> None:
 def test_a_teacher_that_is_the_student_agrees_everywhere() -> None:
     pair = tiny_pair()
     scorer = Scorer.of(pair.student, vocabulary=pair.vocabulary)
-    (rows,) = agreement_rows(packed(), ids=IDS, student=scorer, teacher=scorer, chunk=7, group_rows=4)
+    (rows,) = agreement_rows(packed(), student=scorer, teacher=scorer, chunk=7, group_rows=4)
     for row in rows:
         if row["num_tokens"]:
             assert row["scores"]["top1_agreement"] == 1.0

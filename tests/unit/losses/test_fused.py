@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from limbeck.losses import DIVERGENCES, fused
+from limbeck.losses import DIVERGENCES, walking
 from limbeck.losses.fused import HiddenView, fused_loss, token_scores
 from limbeck.losses.heads import Head
 from limbeck.losses.match import Likelihood, Match, TokenScores
@@ -81,7 +81,7 @@ def test_value_and_gradient_equal_the_dense_path(name: str, chunk: int) -> None:
 
 
 def _walked(*, tile_rows: int, monkeypatch: pytest.MonkeyPatch, **options):
-    monkeypatch.setattr(fused, "_TILE_NUMBERS", tile_rows * V)
+    monkeypatch.setattr(walking, "_TILE_NUMBERS", tile_rows * V)
     s, scaled = _setting(), _Scaled()
     s["tokens"] = torch.where(s["tokens"] == 3, 0, s["tokens"])
     student, view = _heads(s, **options)

@@ -43,9 +43,9 @@ def rollouts() -> Rollouts:
 
 def test_all_rows_of_a_step_come_from_one_source_by_the_steps_coin(rollouts: Rollouts) -> None:
     mixture = Mixture(Student(), Fixed(), 0.25)
-    chosen = [mixture.chosen(step, rollouts=rollouts) for step in range(1, 2001)]
+    chosen = [mixture.chosen(step, seeds=rollouts.seeds) for step in range(1, 2001)]
     assert abs(sum(isinstance(source, Student) for source in chosen) / 2000 - 0.25) < 0.04
-    assert chosen == [mixture.chosen(step, rollouts=rollouts) for step in range(1, 2001)]
+    assert chosen == [mixture.chosen(step, seeds=rollouts.seeds) for step in range(1, 2001)]
     for step in (chosen.index(Student()) + 1, chosen.index(Fixed()) + 1):
         origins = {mixture.draw(items, rollouts=rollouts, step=step).origin for items in (ITEMS, ITEMS[1:3])}
         assert origins in ({("student",) * 5, ("student",) * 2}, {("reference",) * 5, ("reference",) * 2})
@@ -54,7 +54,7 @@ def test_all_rows_of_a_step_come_from_one_source_by_the_steps_coin(rollouts: Rol
 @pytest.mark.parametrize(("share", "source"), [(0.0, Fixed()), (1.0, Student())])
 def test_a_share_of_nothing_or_all_leaves_one_source(rollouts: Rollouts, share: float, source: object) -> None:
     mixture = Mixture(Student(), Fixed(), share)
-    assert all(mixture.chosen(step, rollouts=rollouts) == source for step in range(500))
+    assert all(mixture.chosen(step, seeds=rollouts.seeds) == source for step in range(500))
 
 
 def test_a_students_rows_are_its_own_continuations_of_the_prompts(rollouts: Rollouts) -> None:

@@ -18,6 +18,7 @@ METHODS = {
     "kd": {"models": {"gradient_checkpointing": True}},
     "imitkd": {},
     "gkd": {"method": {"weights": {"supervised": 1}}},
+    "mgsr": {},
     "lora": {"models": {"lora": {"rank": 2}}},
 }
 

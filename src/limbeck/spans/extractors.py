@@ -1,0 +1,136 @@
+"""Extractors: from a text to the character intervals of its spans."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from limbeck.spans.pieces import Interval
+
+# textblob's tokenizer splits "doesn't" into "does" and "n't", which its lexicon has, and then the apostrophe off too,
+# which makes "n" and "t" nouns. Not so "'s": whole, it is in no phrase, and "the dog's ball" would lose a pair.
+_CONTRACTION = re.compile(r"(?<= )(?:n ' t|' (?:d|m|ll|re|ve))(?= |$)")
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """A text -> the spans that have a meaning of their own, as disjoint character intervals [start, end) in order."""
+
+    def __call__(self, text: str) -> tuple[Interval, ...]:
+        """Disjoint intervals, none empty, in order."""
+        ...
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class Phrases:
+    """Noun, verb and prepositional phrases of English text: the spans s_i of MGSR, arXiv 2407.10068, Eq. 9.
+
+    Chunks of textblob's offline parser (a tagger with a lexicon, and patterns over the tags). A prepositional phrase
+    has its noun phrase with it if `attach_prepositions`, else it is the preposition alone. Each line is parsed on its
+    own; punctuation, list marks and symbols are in no phrase. A phrase of more than `max_words` words is split
+    into pieces as even as they can be, so that no word of it is lost. In text of another language or in code
+    the phrases mean little, but they are still disjoint and in order.
+
+    >>> text = "The old house stands in the quiet valley."
+    >>> [text[start:end] for start, end in Phrases()(text)]
+    ['The old house', 'stands', 'in the quiet valley']
+    >>> [text[start:end] for start, end in Phrases(attach_prepositions=False, max_words=2)(text)]
+    ['The', 'old house', 'stands', 'in', 'the', 'quiet valley']
+    """
+
+    attach_prepositions: bool = True
+    max_words: int = Field(default=12, ge=1)
+
+    def __call__(self, text: str) -> tuple[Interval, ...]:
+        """The phrases' intervals in the text."""
+        return tuple(
+            (phrase[first].start, phrase[end - 1].end)
+            for run in _runs(text)
+            for phrase in self._phrases(run)
+            for first, end in _even_pieces(len(phrase), most=self.max_words)
+        )
+
+    def _phrases(self, run: list[_Word]) -> Iterator[list[_Word]]:
+        """The words of each phrase: the maximal stretches of one kind, cut where the parser says that one begins."""
+        phrase: list[_Word] = []
+        last = ""
+        for word in run:
+            begins, _, kind = self._label(word).partition("-")
+            if phrase and (kind != last or begins == "B"):
+                yield phrase
+                phrase = []
+            if kind:
+                phrase.append(word)
+            last = kind
+        if phrase:
+            yield phrase
+
+    def _label(self, word: _Word) -> str:
+        """`B-NP` for the first word of a noun phrase, `I-NP` for another, and so on; empty outside of phrases."""
+        # What the tagger does not know is a noun to it: bullets, bars of tables, emoji.
+        if word.tag.startswith("NN") and not any(map(str.isalnum, word.written)):
+            return ""
+        if self.attach_prepositions and word.preposition != "O":
+            return word.preposition
+        return word.chunk if word.chunk.endswith(("-NP", "-VP", "-PP")) else ""
+
+
+class _Word(NamedTuple):
+    """A word with the parser's labels: part of speech, chunk, and prepositional phrase with its noun phrase."""
+
+    start: int
+    end: int
+    written: str
+    tag: str
+    chunk: str
+    preposition: str
+
+
+def _runs(text: str) -> Iterator[list[_Word]]:
+    """Words of the text that follow one another: a run ends with its sentence, or where a word cannot be located."""
+    parser = _parser()
+    # A line is a sentence to the parser if an empty line follows. Its lexicon has straight apostrophes.
+    sentences = parser.find_tokens(text.replace("\n", "\n\n").replace("’", "'"))
+    whole = [_CONTRACTION.sub(lambda found: found[0].replace(" ", ""), sentence) for sentence in sentences]
+    # The parser moves white space and leaves out a few characters ("....." becomes "..."), but keeps their order:
+    # the first place where a word is found never lies behind its own.
+    solid = "".join(text.split()).replace("’", "'")
+    place_of = [place for place, character in enumerate(text) if not character.isspace()]
+    at = 0
+    for sentence in parser.parse(whole, tokenize=False, collapse=False):
+        run: list[_Word] = []
+        for written, *labels in sentence:
+            found = solid.find(written, at)
+            if found != at and run:
+                yield run
+                run = []
+            if found >= 0:
+                at = found + len(written)
+                run.append(_Word(place_of[found], place_of[at - 1] + 1, written, *labels))
+        if run:
+            yield run
+
+
+@cache
+def _parser() -> Any:
+    """textblob's parser with its lexicon read: half a second, once in a process."""
+    with warnings.catch_warnings():
+        # textblob leaves the lexicon's file to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        from textblob.en import parser
+
+        parser.parse("a")
+    return parser
+
+
+def _even_pieces(size: int, *, most: int) -> Iterator[tuple[int, int]]:
+    """0 … size cut into as few stretches [first, end) of at most `most` as there can be, of nearly equal length."""
+    count = -(-size // most)
+    for piece in range(count):
+        yield size * piece // count, size * (piece + 1) // count

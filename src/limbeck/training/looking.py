@@ -1,0 +1,121 @@
+"""Token by token: what the student writes to a few fixed rows, what the teacher says to it, what is revised and kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from limbeck.losses.looks import ClassLook
+from limbeck.models.extending import evaluating
+from limbeck.models.scoring import Scorer, scored_tokens
+from limbeck.revision.correcting import Revision
+from limbeck.revision.gathering import Viewer, gather_evidence
+from limbeck.training.session import Session
+from limbeck.training.step import revise
+from limbeck.training.validation import CORPUS
+from limbeck.training.world import RankedDecoder
+from limbeck.types import Evidence, Sequences
+
+_ROWS, _DISTRIBUTIONS, _CLASSES, _NAMED = 8, 12, 2000, 24
+_DIGITS = 5
+
+
+def token_rows(session: Session, *, step: int) -> list[dict[str, Any]]:
+    """Rows for tokens.jsonl: the first validation rows, answered by the student as it is now; every rank must call it.
+
+    Noise belongs to the row and not to the step, so that one row can be followed through a run. Empty without a
+    teacher or without validation rows. Fields: docs/run-directory.md.
+    """
+    teacher, validator = session.teacher, session.validator
+    if teacher is None or validator is None:
+        return []
+    items = tuple(((CORPUS, row.id), row) for row in validator.rows[:_ROWS])
+    with evaluating(session.distiller.student), session.world.decoding(session.rollouts.decoder):
+        if not session.world.is_main:
+            return []
+        drawn = session.rollouts.student(items, purpose="tokens")
+        revision = revise(session, drawn)
+        evidence = _evidence(session, drawn, teacher) if revision is None else revision.evidence
+        if evidence is None:
+            return []
+        looked = _looked(session, drawn, teacher=teacher, evidence=evidence)
+    return [
+        {"step": step, "id": row.id, **_row(session, drawn, place, evidence=evidence, looked=looked, revision=revision)}
+        for place, (_, row) in enumerate(items)
+    ]
+
+
+def _evidence(session: Session, drawn: Sequences, teacher: Scorer) -> Evidence:
+    """For a method that revises nothing, beside the teacher's most probable token."""
+    student, rollouts = session.rollouts.decoder, session.rollouts
+    assert isinstance(student, Viewer), "the decoder of a run reads whole rows too"
+    return gather_evidence(
+        drawn,
+        student=student,
+        teacher=teacher,
+        noise=None,
+        stop_ids=rollouts.sampling.stop_ids,
+        chunk=int(session.auto["chunk"]),
+        group_rows=rollouts.group_rows,
+        device=rollouts.device,
+    )
+
+
+def _looked(session: Session, drawn: Sequences, *, teacher: Scorer, evidence: Evidence) -> list[dict[str, Any]]:
+    """What the token term keeps at each scored token; at those of the largest KL, of the likeliest classes."""
+    decoder, device = session.rollouts.decoder, session.world.device
+    if isinstance(decoder, RankedDecoder):
+        decoder.announce()
+    chosen = set(torch.topk(evidence.kl_student_teacher, min(_DISTRIBUTIONS, len(evidence.row))).indices.tolist())
+    home = next(teacher.model.parameters()).device
+    view = teacher.view(drawn.to(home), scored_tokens(drawn.to(home)))
+    looks = session.distiller.look(drawn.to(device), [view], chosen=chosen, num_classes=_CLASSES)
+    return [
+        {name: _rounded(value) for name, value in look.measured.items()}
+        | ({} if look.classes is None else {"distribution": _distribution(session, look.classes)})
+        for look in looks
+    ]
+
+
+def _distribution(session: Session, classes: ClassLook) -> dict[str, Any]:
+    columns = {"teacher_logp": classes.teacher_logp, "student_logp": classes.student_logp, "gates": classes.gates}
+    numbers = {
+        name: [_rounded(value) for value in column.tolist()] for name, column in columns.items() if column is not None
+    }
+    return {"classes": [session.encoder.decode([id]) for id in classes.ids[:_NAMED].tolist()], **numbers}
+
+
+def _row(
+    session: Session,
+    drawn: Sequences,
+    place: int,
+    *,
+    evidence: Evidence,
+    looked: list[dict[str, Any]],
+    revision: Revision | None,
+) -> dict[str, Any]:
+    decode = session.encoder.decode
+    begins = int(drawn.prompt_lengths[place])
+    tokens = [
+        {
+            "token": decode([int(evidence.drawn_token[n])]),
+            "teacher": decode([int(evidence.teacher_token[n])]),
+            "kl_student_teacher": _rounded(float(evidence.kl_student_teacher[n])),
+            "kl_teacher_student": _rounded(float(evidence.kl_teacher_student[n])),
+            "rank": int(evidence.rank[n]),
+            **looked[n],
+        }
+        for n in (evidence.row == place).nonzero().squeeze(1).tolist()
+    ]
+    row: dict[str, Any] = {"prompt": decode(drawn.tokens[place, :begins].tolist()), "tokens": tokens}
+    corrections = () if revision is None else [each for each in revision.corrections if each.row == place]
+    if revision is not None and corrections:
+        after = revision.sequences
+        row["corrected"] = [each.response_place for each in corrections]
+        row["revised"] = [decode([id]) for id in after.tokens[place, begins : int(after.lengths[place])].tolist()]
+    return row
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), _DIGITS)
