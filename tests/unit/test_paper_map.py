@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from limbeck.config import Recipe
+from limbeck.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = ["what", "formula", "cited as", "function", "tests", "recipe field"]
-BASE = {"method": {"base": "gkd"}, "models": {"teacher": "big", "student": "small"}}
+BASES = [{"method": {"base": base}, "models": {"teacher": "big", "student": "small"}} for base in ("gkd", "mgsr")]
 
 
 def _table() -> list[dict[str, str]]:
@@ -69,7 +70,23 @@ def test_the_recipe_field_is_taken_and_changes_the_recipe(row: dict[str, str]) -
     if row["recipe field"] == "–":
         return
     (override,) = _quoted(row["recipe field"])
-    before, after = Recipe.load(BASE), Recipe.load(BASE, [override])
-    key = override.partition("=")[0]
-    default = {"validate.metric=rouge-l"}
-    assert override in default or any(each.key.startswith(key.rpartition(".")[0]) for each in before.difference(after))
+    loaded = [(Recipe.load(base), _changed(base, override)) for base in BASES]
+    differences = [before.difference(after) for before, after in loaded if after is not None]
+    assert differences, f"neither gkd nor mgsr takes {override}"
+    parent, default = override.partition("=")[0].rpartition(".")[0], {"validate.metric=rouge-l"}
+    assert override in default or any(each.key.startswith(parent) for found in differences for each in found)
+
+
+def _changed(base: dict[str, Any], override: str) -> Recipe | None:
+    """The base with the override; None where the base has no such part."""
+    try:
+        return Recipe.load(base, [override])
+    except ConfigError:
+        return None
+
+
+def test_every_equation_of_mgsr_has_its_row() -> None:
+    cited = " ".join(row["cited as"] for row in ROWS if row["cited as"].startswith(("MGSR", "Eq.")))
+    ranges = re.findall(r"Eq\. (\d+)(?:-(\d+))?", cited)
+    numbers = {number for first, last in ranges for number in range(int(first), int(last or first) + 1)}
+    assert set(range(1, 12)) <= numbers

@@ -8,14 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic.fields import FieldInfo
 
-from limbeck.losses import DIVERGENCES, TARGETS, TOKEN_TERMS, TOKEN_WEIGHTS
-from limbeck.methods import METHODS, PRESETS, Method, to_config
+from limbeck.losses import CLIP_NETWORKS, DIVERGENCES, SPAN_TERMS, TARGETS, TOKEN_TERMS, TOKEN_WEIGHTS
+from limbeck.losses.dac import ClippedKL
+from limbeck.methods import METHODS, PRESETS, SLOTS, Method, to_config
+from limbeck.revision import DETECTORS, REVISERS, Measures
 from limbeck.sequences import SOURCES
+from limbeck.spans import EXTRACTORS
 
 ROOT = Path(__file__).parents[2]
-PARTS = {"Sequences": SOURCES, "Token terms": TOKEN_TERMS, "Divergences": DIVERGENCES}
+PARTS = {
+    "Sequences": SOURCES,
+    "Revision": REVISERS,
+    "Detectors": DETECTORS,
+    "Token terms": TOKEN_TERMS,
+    "Divergences": DIVERGENCES,
+    "Clip networks": CLIP_NETWORKS,
+    "Span terms": SPAN_TERMS,
+    "Extractors": EXTRACTORS,
+}
 
 
 def _rows(text: str) -> dict[str, list[str]]:
@@ -36,7 +49,9 @@ def _section(page: str, heading: str) -> str:
 
 
 def _short(part: Any) -> str:
-    """A part in few words: match(jsd 0.5), mixture(student 0.5, fixed)."""
+    """A part in few words: match(jsd 0.5), mixture(student 0.5, fixed), dac-kl(mlp, features full)."""
+    if part is None:
+        return "–"
     plain = dict(part)
     kind = plain.pop("kind")
     if kind == "mixture":
@@ -44,13 +59,25 @@ def _short(part: Any) -> str:
     if kind == "match":
         assert (plain["target"], plain["weight"]) == ({"kind": "teacher"}, {"kind": "uniform"})
         return f"match({_short(plain['divergence'])})"
+    if kind in ("scrg", "dac-kl", "correlation"):
+        registry = next(each for each in SLOTS.values() if kind in each)
+        usual = to_config(registry[kind]())
+        changed = [f"{key} {_yaml(value)}" for key, value in plain.items() if value != usual[key]]
+        inside = [value["kind"] for value in plain.values() if isinstance(value, dict)]
+        return f"{kind}({', '.join(inside + changed)})"
     return " ".join([kind, *(f"{value:g}" for value in plain.values() if value is not None)])
 
 
+def _yaml(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _cells(method: Method) -> list[str]:
-    supervised = method.weights.supervised
-    plain = to_config(method)
-    return [_short(plain["sequences"]), _short(plain["token"]), f"{supervised:g}" if supervised else "–"]
+    plain, supervised = to_config(method), method.weights.supervised
+    parts = [_short(plain[slot]) for slot in ("sequences", "revision", "token", "span")]
+    return [*parts, f"{supervised:g}" if supervised else "–"]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/methods.md"])
@@ -59,6 +86,7 @@ def test_the_table_of_methods_is_the_registry(page: str) -> None:
     methods = {name: make() for name, make in PRESETS.items()}
     assert _rows(_section(page, "Methods")) == {name: _cells(method) for name, method in methods.items()}
     assert all((method.weights.token, method.reduction) == (1.0, "token") for method in methods.values())
+    assert all(method.weights.span == 1.0 for method in methods.values())
 
 
 @pytest.mark.parametrize("heading", PARTS)
@@ -77,7 +105,7 @@ def _field(field: Any) -> str:
         made = to_config(factory())["kind"]
     if made is dataclasses.MISSING:
         return f"`{field.name}`"
-    return f"`{field.name}` = {'null' if made is None else made}"
+    return f"`{field.name}` = {_yaml(made)}"
 
 
 def test_the_page_names_every_target_weight_and_field() -> None:
@@ -90,3 +118,25 @@ def test_the_page_names_every_target_weight_and_field() -> None:
 def test_the_readme_names_every_divergence() -> None:
     section = _section("README.md", "Methods")
     assert [name for name in DIVERGENCES if f"`{name}`" not in section] == []
+
+
+def _keys(part: Any) -> set[str]:
+    """All keys of a plain record and of those inside it."""
+    if not isinstance(part, dict):
+        return set()
+    return set(part).union(*(_keys(value) for value in part.values()))
+
+
+def test_recipes_of_the_page_show_every_field_of_mgsr() -> None:
+    page = (ROOT / "docs" / "methods.md").read_text()
+    shown = [yaml.safe_load(block)["method"] for block in re.findall(r"^```yaml\n(.*?)^```$", page, re.M | re.S)]
+    of_mgsr = [method for method in shown if method["base"] == "mgsr"]
+    fields = _keys({**to_config(METHODS["mgsr"]()), "sequences": None}) | _keys(to_config(CLIP_NETWORKS["fixed"]()))
+    assert fields - set().union(*(_keys(method) for method in of_mgsr)) == {"sequences"}
+
+
+def test_the_page_names_all_that_is_measured() -> None:
+    section = _section("docs/methods.md", "What a run of MGSR logs")
+    revised = Measures(rows=1, revised=1, corrections=1, positions=1, mismatches=1, kl=1.0, place=1.0, kl_corrected=1.0)
+    measured = [*(f"token/{name}" for name in ClippedKL.measures), *revised.row()]
+    assert [name for name in measured if f"`{name}`" not in section] == []

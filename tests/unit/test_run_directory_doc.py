@@ -17,6 +17,7 @@ from limbeck.studies.budget import Plan
 from limbeck.studies.scoring_arms import ScoredArm
 from limbeck.testing import save_tiny, save_toy
 
+_PARTS = ("time", "terms", "tokens", "origin", "measures", "revision")
 PAGE = Path(__file__).parents[2] / "docs" / "run-directory.md"
 
 
@@ -26,7 +27,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = str(save_toy(folder / "toy.jsonl", 40))
     teacher = str(save_tiny(folder / "teacher", seed=1, layers=3))
     recipe = {
-        "method": {"base": "gkd", "weights": {"supervised": 1}},
+        # The method that writes the most; rows that the student draws in every step are revised in every step.
+        "method": {"base": "mgsr", "sequences": {"kind": "student"}},
         "models": {"teacher": teacher, "student": str(save_tiny(folder / "student", seed=2))},
         "data": {"corpus": rows, "max_prompt": 48, "max_length": 64},
         "sampling": {"max_new_tokens": 6},
@@ -92,7 +94,7 @@ def test_every_field_of_the_metrics_is_described_and_no_other(run: Path) -> None
     step, validation = _tables(section)
     assert step == _keys(row for row in rows if row["kind"] == "step")
     assert validation == _keys(row for row in rows if row["kind"] == "validation")
-    inside = {key for row in rows for part in ("time", "terms", "tokens", "origin") for key in row.get(part, ())}
+    inside = {key for row in rows for part in _PARTS for key in row.get(part, ())}
     assert {key for key in inside if f"`{key}`" not in section} == set()
 
 
@@ -125,7 +127,18 @@ def test_every_field_of_a_row_is_described_and_no_other(run: Path) -> None:
         rows = _rows(run / "answers" / "plain" / f"starter-{measure}.jsonl")
         assert _tables(section) == [_keys(rows)]
         assert {key for row in rows for key in row["scores"] if f"`{key}`" not in section} == set()
-    assert _tables(_section("samples.jsonl")) == [_keys(_rows(run / "samples.jsonl"))]
+    samples = _rows(run / "samples.jsonl")
+    section = _section("samples.jsonl")
+    assert _tables(section) == [_keys(samples)]
+    corrections = [each for row in samples for each in row.get("corrections", ())]
+    assert {key for key in _keys(corrections) if f"`{key}`" not in section} == set()
+
+
+def test_every_field_of_a_token_is_described_and_no_other(run: Path) -> None:
+    rows = _rows(run / "tokens.jsonl")
+    tokens = [token for row in rows for token in row["tokens"]]
+    distributions = [token["distribution"] for token in tokens if "distribution" in token]
+    assert _tables(_section("tokens.jsonl")) == [_keys(rows), _keys(tokens), _keys(distributions)]
 
 
 def test_the_quickstarts_own_files_are_described() -> None:

@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from limbeck.cli.evaluate import evaluate
+from limbeck.cli.explain import explain
 from limbeck.cli.fetch import fetch
 from limbeck.cli.init import init
 from limbeck.cli.quickstart import quickstart
@@ -40,7 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _verb in (quickstart, init, train, evaluate, report, shrink, fetch):
+for _verb in (quickstart, init, explain, train, evaluate, report, shrink, fetch):
     app.command()(_verb)
 
 

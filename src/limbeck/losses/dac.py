@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -21,6 +21,7 @@ from limbeck.losses.match import Measured, TokenScores
 
 _CLOSEST_TO_END = 1e-6
 _SUMMARY_FEATURES = 4
+_TOP = 512
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
@@ -43,12 +44,18 @@ class DACKL:
 
     clip: ClipNetwork = field(default_factory=MLP)
     features: Literal["topk", "full"] = "topk"
-    top: int = Field(default=512, ge=1)
+    top: int = Field(default=_TOP, ge=1)
     coordinate: Literal["mass", "value"] = "mass"
     normalise: Literal["teacher", "none"] = "teacher"
     softness: float = Field(default=0.5, gt=0.0)
 
     needs_teacher: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _check_top(self) -> DACKL:
+        if self.features == "full" and self.top != _TOP:
+            raise ValueError(f"top is {self.top}, which features 'full' never reads; delete it, or take 'topk'")
+        return self
 
     @property
     def learning_rate(self) -> float:

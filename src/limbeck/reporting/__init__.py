@@ -7,25 +7,43 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from limbeck.reporting.cases import Answer, Case, cases_html, word_difference
+    from limbeck.reporting.clipping import Distribution
+    from limbeck.reporting.looks import look_sections
     from limbeck.reporting.page import (
         CasesSection,
+        ClippingSection,
         CurvesSection,
         Page,
         TableSection,
         TextSection,
+        TokensSection,
         render_page,
         write_page,
     )
     from limbeck.reporting.plots import Chart, Series, chart_html, series_from
     from limbeck.reporting.reduce import Interval, Summary, by_example, mean_interval, paired_bootstrap, summarise
     from limbeck.reporting.tables import Column, Number, Row, Table
+    from limbeck.reporting.tokens import Response, Token
 
 _HOMES = {
     "cases": ["Answer", "Case", "cases_html", "word_difference"],
-    "page": ["CasesSection", "CurvesSection", "Page", "TableSection", "TextSection", "render_page", "write_page"],
+    "clipping": ["Distribution"],
+    "looks": ["look_sections"],
+    "page": [
+        "CasesSection",
+        "ClippingSection",
+        "CurvesSection",
+        "Page",
+        "TableSection",
+        "TextSection",
+        "TokensSection",
+        "render_page",
+        "write_page",
+    ],
     "plots": ["Chart", "Series", "chart_html", "series_from"],
     "reduce": ["Interval", "Summary", "by_example", "mean_interval", "paired_bootstrap", "summarise"],
     "tables": ["Column", "Number", "Row", "Table"],
+    "tokens": ["Response", "Token"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -34,20 +52,26 @@ __all__ = [
     "Case",
     "CasesSection",
     "Chart",
+    "ClippingSection",
     "Column",
     "CurvesSection",
+    "Distribution",
     "Interval",
     "Number",
     "Page",
+    "Response",
     "Row",
     "Series",
     "Summary",
     "Table",
     "TableSection",
     "TextSection",
+    "Token",
+    "TokensSection",
     "by_example",
     "cases_html",
     "chart_html",
+    "look_sections",
     "mean_interval",
     "paired_bootstrap",
     "render_page",

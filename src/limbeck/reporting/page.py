@@ -10,9 +10,11 @@ from pathlib import Path
 from markupsafe import Markup
 
 from limbeck.reporting.cases import Case, cases_html
+from limbeck.reporting.clipping import Distribution, clipping_html
 from limbeck.reporting.plots import Chart, chart_html
 from limbeck.reporting.tables import Table
 from limbeck.reporting.templating import render
+from limbeck.reporting.tokens import Response, tokens_html
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +37,12 @@ class TableSection:
 
 @dataclass(frozen=True, kw_only=True)
 class CurvesSection:
-    """A sentence and charts, beside each other where the window is wide."""
+    """A sentence and charts, beside each other where the window is wide; more of them where they are `small`."""
 
     title: str
     charts: tuple[Chart, ...]
     intro: str = ""
+    small: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,25 @@ class CasesSection:
     open_first: int = 3
 
 
-Section = TextSection | TableSection | CurvesSection | CasesSection
+@dataclass(frozen=True, kw_only=True)
+class TokensSection:
+    """A sentence and responses token by token, one row at a time."""
+
+    title: str
+    responses: tuple[Response, ...]
+    intro: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClippingSection:
+    """A sentence and what a clip keeps at single tokens, one at a time."""
+
+    title: str
+    distributions: tuple[Distribution, ...]
+    intro: str = ""
+
+
+Section = TextSection | TableSection | CurvesSection | CasesSection | TokensSection | ClippingSection
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +119,13 @@ def _body(section: Section, *, ident: str) -> str:
             body, kind = section.table.html(), "scroll"
         case CurvesSection():
             body = "".join(chart_html(chart, ident=f"{ident}-{n}") for n, chart in enumerate(section.charts))
-            kind = "charts"
+            kind = "charts small" if section.small else "charts"
         case CasesSection():
             body, kind = cases_html(section.cases, open_first=section.open_first), "cases"
+        case TokensSection():
+            body, kind = tokens_html(section.responses, ident=ident), "by-token"
+        case ClippingSection():
+            body, kind = clipping_html(section.distributions, ident=ident), "cases"
     return render("block.html.j2", {"intro": section.intro, "body": Markup(body), "kind": kind, "ident": ident})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 from limbeck.reporting.tables import Column, Number, Row, Table
@@ -18,6 +18,7 @@ _MOST_POINTS = 300
 _NUM_COLOURS = 8
 _NOISY = 60
 _LARGEST, _SMALLEST = 1e300, 1e-100
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MARKERS = ("M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", "M-3.5-3.5h7v7h-7z", "M0-5L5 0 0 5-5 0z", "M0-5L4.5 3.5h-9z")
 
 
@@ -31,12 +32,20 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Curves that share axes. A series keeps its colour by its place: give every chart the same arms in one order."""
+    """Curves that share axes. A series keeps its colour by its place: give every chart the same arms in one order.
+
+    On a logarithmic axis values that are not positive leave a gap. `y_holds` are values that the axis shows whatever
+    the curves are. `first_colour` is the place of the first series.
+    """
 
     title: str
     series: tuple[Series, ...]
     x_label: str = "step"
     y_label: str = ""
+    log_x: bool = False
+    log_y: bool = False
+    y_holds: tuple[int | float, ...] = ()
+    first_colour: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +105,18 @@ def ticks(low: int | float, high: int | float, *, about: int = 5) -> list[float]
     return [float(f"{place * apart:.12g}") for place in range(first, last + 1)]
 
 
+def log_ticks(low: int | float, high: int | float) -> list[tuple[float, str]]:
+    """Places and labels between two decimal logarithms: whole powers of ten, or round numbers where they are close.
+
+    >>> log_ticks(-5.0, 1.0), log_ticks(0.0, 0.5)[:2]
+    ([(-4.0, '10⁻⁴'), (-2.0, '0.01'), (0.0, '1')], [(0.0, '1'), (0.17609125905568124, '1.5')])
+    """
+    if high - low < 1.5:
+        return [(math.log10(value), f"{value:g}") for value in ticks(10.0**low, 10.0**high) if value > 0]
+    powers = [power for power in ticks(low, high) if power == round(power)]
+    return [(power, f"{10.0**power:g}" if abs(power) < 4 else f"10{_raised(power)}") for power in powers]
+
+
 def running_mean(points: Sequence[Point], *, window: int) -> list[Point]:
     """Each value averaged with its finite neighbours, `window` of them at most, centred; fewer at the ends."""
     half = window // 2
@@ -104,6 +125,25 @@ def running_mean(points: Sequence[Point], *, window: int) -> list[Point]:
         near = [v for _, v in points[max(0, place - half) : place + half + 1] if math.isfinite(v)]
         means.append((step, math.fsum(near) / len(near) if near and math.isfinite(value) else math.nan))
     return means
+
+
+def _raised(power: float) -> str:
+    return f"{power:.0f}".translate(_RAISED)
+
+
+def _as_drawn(chart: Chart) -> Chart:
+    """The chart with decimal logarithms along its logarithmic axes."""
+
+    def of(point: Point) -> Point:
+        x, y = point
+        return (_log(x) if chart.log_x else x, _log(y) if chart.log_y else y)
+
+    series = (replace(one, points=tuple(map(of, one.points))) for one in chart.series)
+    return replace(chart, series=tuple(series))
+
+
+def _log(value: int | float) -> float:
+    return math.log10(value) if value > 0 else math.nan
 
 
 def _finite(series: Series) -> list[Point]:
@@ -119,7 +159,7 @@ def _frame(chart: Chart) -> _Frame | None:
     points = [point for one in chart.series for point in _finite(one)]
     if not points:
         return None
-    xs, ys = [x for x, _ in points], [y for _, y in points]
+    xs, ys = [x for x, _ in points], [*(y for _, y in points), *chart.y_holds]
     return _Frame(x=_widened(min(xs), max(xs), share=0.0), y=_widened(min(ys), max(ys), share=0.06))
 
 
@@ -132,7 +172,8 @@ def _widened(low: int | float, high: int | float, *, share: float) -> Point:
 
 
 def _drawing(chart: Chart, *, ident: str) -> str:
-    frame = _frame(chart)
+    drawn = _as_drawn(chart)
+    frame = _frame(drawn)
     opening = (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labelledby="{ident}-t {ident}-d">'
         f'<title id="{ident}-t">{escape(chart.title)}</title>'
@@ -141,21 +182,29 @@ def _drawing(chart: Chart, *, ident: str) -> str:
     if frame is None:
         middle = f'x="{_WIDTH / 2}" y="{_HEIGHT / 2}" text-anchor="middle"'
         return f'{opening}<text class="axis" {middle}>no values</text></svg>'
-    curves = "".join(_curve(one, place=place, frame=frame) for place, one in enumerate(chart.series))
+    curves = "".join(_curve(one, place=place, frame=frame) for place, one in _placed(drawn))
     return opening + _axes(chart, frame=frame) + curves + "</svg>"
+
+
+def _placed(chart: Chart) -> list[tuple[int, Series]]:
+    return list(enumerate(chart.series, start=chart.first_colour))
+
+
+def _marks(bounds: Point, *, is_log: bool) -> list[tuple[float, str]]:
+    return log_ticks(*bounds) if is_log else [(value, f"{value:g}") for value in ticks(*bounds)]
 
 
 def _axes(chart: Chart, *, frame: _Frame) -> str:
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     grid, labels, base = [], [], [f"M{_LEFT} {bottom}H{right}"]
-    for value in ticks(*frame.y):
+    for value, name in _marks(frame.y, is_log=chart.log_y):
         y = frame.down(value)
         grid.append(f"M{_LEFT} {y}H{right}")
-        labels.append(f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{value:g}</text>')
-    for step in ticks(*frame.x):
+        labels.append(f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{name}</text>')
+    for step, name in _marks(frame.x, is_log=chart.log_x):
         x = frame.across(step)
         base.append(f"M{x} {bottom}v4")
-        labels.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{step:g}</text>')
+        labels.append(f'<text x="{x}" y="{bottom + 16}" text-anchor="middle">{name}</text>')
     middle = (_LEFT + right) / 2
     labels.append(f'<text x="{middle}" y="{_HEIGHT - 3}" text-anchor="middle">{escape(chart.x_label)}</text>')
     if chart.y_label:
@@ -209,7 +258,7 @@ def _legend(chart: Chart) -> str:
         f'<li class="series-{place % _NUM_COLOURS}"><svg viewBox="0 0 22 10" aria-hidden="true">'
         f'<path class="line" d="M0 5H22"/><path class="marker" d="{_marker(place)}" transform="translate(11 5)"/></svg>'
         f"{escape(one.name)}</li>"
-        for place, one in enumerate(chart.series)
+        for place, one in _placed(chart)
     )
     return f'<ul class="legend">{items}</ul>'
 

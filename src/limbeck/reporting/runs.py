@@ -12,10 +12,12 @@ import yaml
 
 from limbeck.errors import DataError
 from limbeck.reporting.cases import Answer, Case
+from limbeck.reporting.curves import revision_charts, training_charts, validation_charts
+from limbeck.reporting.looks import look_sections
 from limbeck.reporting.page import CasesSection, CurvesSection, Page, Section, TableSection, TextSection, write_page
-from limbeck.reporting.plots import Chart, Series, series_from
 from limbeck.reporting.reduce import by_example, mean_interval, summarise
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
+from limbeck.reporting.tokens import named
 
 _MOST_CASES = 40
 
@@ -30,9 +32,9 @@ class _Logs:
     name: str
     recipe: str
     settings: Mapping[str, Any]
-    steps: tuple[dict[str, Any], ...]
-    validations: tuple[dict[str, Any], ...]
+    metrics: tuple[dict[str, Any], ...]
     samples: tuple[dict[str, Any], ...]
+    looks: tuple[dict[str, Any], ...]
     best: Mapping[str, Any]
     validation_answers: tuple[dict[str, Any], ...]
     answers: Mapping[str, tuple[dict[str, Any], ...]]
@@ -41,12 +43,16 @@ class _Logs:
     def method(self) -> str:
         return str(self.settings.get("method", {}).get("base", "?"))
 
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        return [row for row in self.metrics if row["kind"] == "step"]
+
 
 def report(runs: Sequence[Path], out: Path) -> Path:
     """Write one HTML page that compares runs: results, curves, answers side by side, recipes; returns `out`.
 
-    Reads recipe.yaml, metrics.jsonl, samples.jsonl, validation/ and answers/ of each folder, and changes none of them;
-    a run that is still going shows what it has so far. Raises `DataError` for a folder that is no run.
+    Reads recipe.yaml, metrics.jsonl, samples.jsonl, tokens.jsonl, validation/ and answers/ of each folder, and changes
+    none of them; a run that is still going shows what it has so far. Raises `DataError` for a folder that is no run.
     """
     if not runs:
         raise DataError("a report needs the folder of at least one run")
@@ -56,6 +62,7 @@ def report(runs: Sequence[Path], out: Path) -> Path:
         intro = "ROUGE-L in %, with 95 % bootstrap intervals over examples; the mean with its standard error."
         sections.append(TableSection(title=f"Evaluation: {kind}", table=_evaluation(logs, kind), intro=intro))
     sections += _curves(logs)
+    sections += _looks(logs)
     sections += _answers(logs)
     commands = "\n\n".join(f"# limbeck train {log.name}.yaml\n{log.recipe}" for log in logs)
     sections.append(TextSection(title="How to repeat", paragraphs=("The complete recipe of each run:",), code=commands))
@@ -73,17 +80,16 @@ def _read(run: Path, name: str) -> _Logs:
     if not (run / "recipe.yaml").is_file() or not (run / "metrics.jsonl").is_file():
         raise DataError(f"'{run}' is not the folder of a run: it needs recipe.yaml and metrics.jsonl")
     recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
-    metrics = list(_rows(run / "metrics.jsonl"))
-    validations = tuple(row for row in metrics if row.get("kind") == "validation")
-    best: dict[str, Any] = next((row for row in reversed(validations) if row.get("is_best")), {})
+    metrics = tuple(_rows(run / "metrics.jsonl"))
+    best: dict[str, Any] = next((row for row in reversed(metrics) if row.get("is_best")), {})
     drawn = run / "validation" / f"step-{int(best.get('step', 0)):06d}.jsonl"
     return _Logs(
         name=name,
         recipe=recipe,
         settings=yaml.safe_load(recipe) or {},
-        steps=tuple(row for row in metrics if row.get("kind") == "step"),
-        validations=validations,
+        metrics=metrics,
         samples=tuple(_rows(run / "samples.jsonl")),
+        looks=tuple(_rows(run / "tokens.jsonl")),
         best=best,
         validation_answers=tuple(_rows(drawn)),
         answers=_evaluated(run / "answers"),
@@ -178,28 +184,17 @@ def _evaluation(logs: Sequence[_Logs], kind: str) -> Table:
 
 
 def _curves(logs: Sequence[_Logs]) -> list[Section]:
-    terms = dict.fromkeys(name for log in logs for row in log.steps for name in row["terms"])
-    training = [_chart(logs, f"Training: {name} term", "nats", part="terms", key=name) for name in terms]
-    training.append(_chart(logs, "Gradient norm", "", key="gradient_norm"))
-    training.append(_chart(logs, "Drawn from the student", "share of rows", part="origin", key="student"))
-    validation = [
-        _chart(logs, "Validation: cross-entropy on references", "nats", key="cross_entropy", of_steps=False),
-        _chart(logs, "Validation: ROUGE-L", "", key="rouge_l", of_steps=False),
-    ]
-    sections = [("Validation", validation), ("Training", training)]
-    found = [(title, tuple(chart for chart in charts if chart.series)) for title, charts in sections]
-    return [CurvesSection(title=title, charts=charts) for title, charts in found if charts]
+    metrics = {log.name: log.metrics for log in logs}
+    sections = (
+        CurvesSection(title="Validation", charts=validation_charts(metrics)),
+        CurvesSection(title="Training", charts=training_charts(metrics)),
+        CurvesSection(title="Revision, clip and spans", charts=revision_charts(metrics), small=True),
+    )
+    return [section for section in sections if section.charts]
 
 
-def _chart(logs: Sequence[_Logs], title: str, unit: str, *, key: str, part: str = "", of_steps: bool = True) -> Chart:
-    series = []
-    for log in logs:
-        rows = log.steps if of_steps else log.validations
-        shown = [{"step": row["step"], **row[part]} if part else row for row in rows]
-        series.append(series_from(shown, key=key, name=log.name))
-    # A run without values stays in its place, so that a run has one colour on the whole page.
-    kept: list[Series] = series if any(one.points for one in series) else []
-    return Chart(title=title, series=tuple(kept), y_label=unit)
+def _looks(logs: Sequence[_Logs]) -> list[Section]:
+    return [section for log in logs for section in look_sections(log.looks, run=log.name if len(logs) > 1 else "")]
 
 
 def _answers(logs: Sequence[_Logs]) -> list[Section]:
@@ -212,7 +207,7 @@ def _answers(logs: Sequence[_Logs]) -> list[Section]:
         Case(
             title=f"step {row['step']}" + (f", {log.name}" if len(logs) > 1 else ""),
             instruction=str(row["prompt"]),
-            answers=(Answer(arm=f"response ({row['origin']})", text=str(row["response"])),),
+            answers=(Answer(arm=f"response ({row['origin']})", text=str(row["response"]), scores=_corrections(row)),),
         )
         for log in logs
         for row in log.samples[-max(1, _MOST_CASES // len(logs)) :]
@@ -221,6 +216,13 @@ def _answers(logs: Sequence[_Logs]) -> list[Section]:
         intro = "Rows that the student learned from: its own response, or the corpus's."
         sections.append(CasesSection(title="What was learned from", cases=samples, intro=intro, open_first=0))
     return sections
+
+
+def _corrections(sample: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (f"corrected at {each['place'] + 1}", f"{named(each['drawn'])} → {named(each['teacher'])}, KL {each['kl']:.3g}")
+        for each in sample.get("corrections", ())
+    )
 
 
 def _validation_cases(logs: Sequence[_Logs]) -> tuple[Case, ...]:

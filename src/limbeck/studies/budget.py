@@ -6,10 +6,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 # Parts of the whole, by stage. What a stage saves goes to nobody: the sum is a promise, not a quota.
-_WARM_SHARE, _ARMS_SHARE, _SCORE_SHARE = 0.17, 0.47, 0.26
+_WARM_SHARE, _ARMS_SHARE, _SCORE_SHARE = 0.13, 0.52, 0.25
 # Steps are planned as if they cost this much more than the two that were measured.
 _CAUTION = 1.15
 _MOST_EPOCHS = 4
+# What the arms' steps cost together, in steps of learning from a teacher and in draws of a whole batch. sft costs less
+# than one, kd one. gkd draws every other step. mgsr learns from references beside, and on every other step reads what
+# was drawn with both models and draws half of it again.
+_ARMS_LEARN, _ARMS_DRAW = 1 + 1 + 1 + 1.9, 0.5 + 0.75
+# Answering: six students, and the teacher at twice their depth. Comparing: seven models on two texts, both bodies and
+# heads forward only.
+_ANSWERING_DRAWS, _COMPARING_LEARNS = 6 + 2, 6 * 2 * 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +48,8 @@ class Plan:
         return (
             f"  prepare      {self.prepare_seconds:5.0f} s   get the teacher, shrink it, measure this machine",
             f"  warm start   {self.warm_seconds:5.0f} s   {self.warm_steps} steps of fine-tuning of the shrunk student",
-            f"  three arms   {self.arms_seconds:5.0f} s   sft, kd, gkd: {self.arm_steps} steps each from that start",
-            f"  score        {self.score_seconds:5.0f} s   six models on {self.scored_rows} held-out rows",
+            f"  four arms    {self.arms_seconds:5.0f} s   sft, kd, gkd, mgsr: {self.arm_steps} steps each from that start",
+            f"  score        {self.score_seconds:5.0f} s   seven models on {self.scored_rows} held-out rows",
         )
 
 
@@ -50,22 +57,21 @@ def make_plan(*, minutes: float, pace: Pace, batch_rows: int, train_rows: int, h
     """Numbers of steps that fit.
 
         warm start:  steps = share · T / learn
-        arms:        steps = share · T / (learn + learn + (learn + draw / 2))     sft ≤ kd, gkd draws every other step
+        arms:        steps = share · T / (4.9 · learn + 1.25 · draw)
         scoring:     rows  = all held-out rows, fewer only where they would not fit their share
 
     At least 2 steps each, at most four epochs of rows.
 
     >>> plan = make_plan(minutes=12.0, pace=Pace(learn=4.0, draw=6.0), batch_rows=16, train_rows=256, held_out_rows=64)
     >>> plan.warm_steps, plan.arm_steps, plan.scored_rows
-    (26, 19, 64)
+    (20, 12, 42)
     """
     seconds = 60.0 * minutes
     most = max(2, _MOST_EPOCHS * train_rows // batch_rows)
     warm, arms, score = (share * seconds for share in (_WARM_SHARE, _ARMS_SHARE, _SCORE_SHARE))
     warm_steps = int(warm / (_CAUTION * pace.learn))
-    arm_steps = int(arms / (_CAUTION * (3 * pace.learn + pace.draw / 2)))
-    # Six models answer each row once, and five are compared with the teacher on two texts a row without a backward.
-    row_seconds = 6 * pace.draw / batch_rows + 10 * 0.25 * pace.learn / batch_rows
+    arm_steps = int(arms / (_CAUTION * (_ARMS_LEARN * pace.learn + _ARMS_DRAW * pace.draw)))
+    row_seconds = (_ANSWERING_DRAWS * pace.draw + _COMPARING_LEARNS * pace.learn) / batch_rows
     fitting = int(score / row_seconds)
     return Plan(
         warm_steps=min(most, max(2, warm_steps)),

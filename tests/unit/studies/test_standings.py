@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from limbeck.evaluation.results import Results
 from limbeck.records import Example, Message
 from limbeck.studies.budget import Pace, make_plan
 from limbeck.studies.scoring_arms import ScoredArm
-from limbeck.studies.standings import Outcome, standings_table, verdicts
+from limbeck.studies.standings import Outcome, build_page, standings_table, verdicts
 
 IDS = [f"row-{index:02d}" for index in range(40)]
 
@@ -79,3 +82,57 @@ def test_the_table_fits_its_width_and_names_every_arm(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
     assert "teacher" in text
     assert "sft" in text
+
+
+ARMS = ("sft", "kd", "gkd", "mgsr", "one more")
+
+
+def _many(arms: Sequence[str] = ARMS) -> Outcome:
+    scored = {name: _arm(name, kl=lambda i, n=n: 1.0 - n / 10, rouge=lambda i: 0.2) for n, name in enumerate(arms)}
+    return _outcome(teacher=_arm("teacher", kl=lambda i: 0.0, rouge=lambda i: 0.3, teacher=False), **scored)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5])
+def test_every_arm_but_the_baseline_has_a_verdict_however_many_there_are(count: int) -> None:
+    outcome = _many(ARMS[:count])
+    assert [line.split(" beats")[0] for line in verdicts(outcome)] == list(ARMS[1:count])
+    text = standings_table(outcome).text(width=100)
+    assert all(name in text for name in ARMS[:count])
+
+
+def _written(folder: Path, *, revises: bool) -> Path:
+    """The folder of a run that drew one token, and corrected it or not."""
+    folder.mkdir()
+    step: dict[str, Any] = {"kind": "step", "step": 1, "loss": 1.0, "time": {"seconds": 1.0}}
+    token: dict[str, Any] = {"token": "a", "teacher": "b", "kl_student_teacher": 1.0, "kl_teacher_student": 1.0}
+    row: dict[str, Any] = {"step": 1, "id": "row", "prompt": "Say.", "tokens": [token | {"rank": 1}]}
+    if revises:
+        step |= {"revision": {"revised_rows": 1.0}}
+        row |= {"corrected": [0], "revised": ["b"]}
+        held = {"classes": ["b"], "teacher_logp": [-0.1], "student_logp": [-2.0], "gates": [1.0]}
+        row["tokens"][0] |= {"kept_mass": 0.9, "distribution": held}
+    validation = {"kind": "validation", "step": 1, "cross_entropy": 1.0}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (step, validation)))
+    (folder / "tokens.jsonl").write_text(json.dumps(row) + "\n")
+    return folder
+
+
+def test_the_page_shows_single_tokens_of_the_arm_that_revises_and_of_no_other(tmp_path: Path) -> None:
+    outcome = _many(ARMS[:4])
+    runs = {name: _written(tmp_path / name, revises=name == "mgsr") for name in outcome.runs}
+    page = build_page(dataclasses.replace(outcome, runs=runs), tmp_path / "page.html", what="rows", command="again")
+    html = page.read_text(encoding="utf-8")
+    assert re.findall(r"<h2[^>]*>([^<]*)</h2>", html) == [
+        "Scores", "Training", "Revision, clip and spans", "Token by token (mgsr)", "What the clip keeps (mgsr)",
+        "Answers side by side", "Repeat it",
+    ]  # fmt: skip
+    assert "Closest to the teacher on the references: mgsr" in html
+
+
+def test_the_page_of_arms_that_revise_nothing_has_no_such_sections(tmp_path: Path) -> None:
+    outcome = _many(ARMS[:2])
+    runs = {name: _written(tmp_path / name, revises=False) for name in outcome.runs}
+    (runs["sft"] / "tokens.jsonl").unlink()
+    page = build_page(dataclasses.replace(outcome, runs=runs), tmp_path / "page.html", what="rows", command="again")
+    titles = re.findall(r"<h2[^>]*>([^<]*)</h2>", page.read_text(encoding="utf-8"))
+    assert titles == ["Scores", "Training", "Answers side by side", "Repeat it"]

@@ -1,0 +1,25 @@
+"""`limbeck explain`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import Annotated
+
+import typer
+
+
+def explain(
+    method: Annotated[
+        str, typer.Argument(help="A method or preset, a recipe file, or the folder of a run.", metavar="METHOD")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a method is made of, with its formulas, and how each field stands to its paper."""
+    from limbeck.inspection import explain as explain_method
+
+    explanation = explain_method(method)
+    if as_json:
+        typer.echo(json.dumps(explanation.values(), ensure_ascii=False, indent=2))
+    else:
+        typer.echo(explanation.text(shutil.get_terminal_size((80, 24)).columns), nl=False)

@@ -1,0 +1,288 @@
+"""MGSR, arXiv 2407.10068: field by field, what the paper prints and what is read where it prints nothing or two things.
+
+The reasons at length are in docs/methods.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from limbeck.inspection.readings import OTHERWISE, PRINTED, Fields, Paper, Reading, Readings
+from limbeck.losses.clip_networks import MLP
+from limbeck.losses.correlation import Correlation
+from limbeck.losses.dac import DACKL
+from limbeck.methods import Method, Weights
+from limbeck.revision import SCRG, KLDArgmax
+from limbeck.sequences import Fixed, Mixture, Student
+from limbeck.spans import Phrases
+
+_ALL_ONE = {1.0: PRINTED, OTHERWISE: Reading("differs", "Eq. 11 adds the three losses, each with weight 1")}
+
+_SEQUENCES: Fields = {
+    (Method, "sequences"): {
+        Mixture: Reading(
+            "open",
+            "SCRG goes with on-policy sampling (a mixture of drawn and fixed data, as GKD) and with off-policy "
+            "sampling (an adaptive scheduler, as DistiLLM)",
+            "the on-policy rows of Table 3a carry the headline numbers",
+        ),
+    },
+    (Mixture, "first"): {Student: PRINTED},
+    (Mixture, "second"): {Fixed: PRINTED},
+    (Mixture, "share"): Reading("open", "GKD's mixture, without its share", "0.5 is the mixture that GKD studies"),
+    (Student, "horizon"): {None: PRINTED, OTHERWISE: Reading("differs", "whole responses are drawn")},
+}
+
+_REVISION: Fields = {
+    (Method, "revision"): {
+        SCRG: PRINTED,
+        None: Reading("differs", "drawn responses are corrected (Eq. 3 and 4)"),
+    },
+    (SCRG, "detector"): {KLDArgmax: PRINTED, OTHERWISE: Reading("differs", "the largest KL decides (Eq. 3)")},
+    (SCRG, "rounds"): {
+        1: Reading(
+            "open",
+            "one correction is described; that there is no second one is not said",
+            "one is what Eq. 4 writes; each further round costs a pass of both models and a decoding",
+        ),
+        OTHERWISE: Reading("differs", "one correction is described (Eq. 4)"),
+    },
+    (SCRG, "greedy"): {
+        False: Reading(
+            "open",
+            "y^t_i ~ p(·|y_<i, x): the teacher's token is drawn; whether the token that is compared (Eq. 3) and "
+            "the one that is put in (Eq. 4) are one draw is not said",
+            "one seeded draw a position at T = 1, nothing cut off, for both: what was found wrong is what is replaced",
+        ),
+        True: Reading("differs", "y^t_i ~ p(·|y_<i, x): the teacher's token is drawn", "nothing depends on a draw"),
+    },
+    (KLDArgmax, "direction"): {
+        "student-teacher": Reading(
+            "printed",
+            "Eq. 3 has KL(student‖teacher), Eq. 1 the other direction",
+            "it is large where the student is sure and the teacher disagrees: an error, not a missed possibility",
+        ),
+        "teacher-student": Reading("differs", "Eq. 3 has KL(student‖teacher)"),
+    },
+}
+
+_TOKEN: Fields = {
+    (Method, "token"): {DACKL: PRINTED, OTHERWISE: Reading("differs", "DAC-KL; others are compared in Table 3c")},
+    (DACKL, "clip"): {MLP: PRINTED, OTHERWISE: Reading("differs", "f_sub is a learnable MLP (Eq. 6)")},
+    (DACKL, "features"): {
+        "topk": Reading(
+            "differs",
+            "f_sub sees all of p, sorted p and q: 3·V numbers a token (Eq. 6)",
+            "one size at every vocabulary: 3·V inputs are 6 to 30 million weights and a full sort; `full` is the "
+            "paper's",
+        ),
+        "full": PRINTED,
+    },
+    (DACKL, "top"): Reading(
+        "differs",
+        "every class of the vocabulary has its own place",
+        "f_sub sees these; by mass, all others keep their p and q and share one gate, at half of their mass. `full` "
+        "does not read it",
+    ),
+    (DACKL, "coordinate"): {
+        "mass": Reading(
+            "open",
+            "the text calls u and l quantiles of the teacher's distribution, Eq. 7 compares them with probabilities",
+            "a quantile is a share of mass: l = 0.05 cuts off a tail of 5 % at any V. Probabilities crowd at 0, so "
+            "that a σ near one half keeps the likeliest class alone; `value` is Eq. 7 to the letter",
+        ),
+        "value": Reading(
+            "open",
+            "Eq. 7 keeps l ≤ v ≤ u; the text calls u and l quantiles",
+            "thresholds on the probabilities themselves, gated by their logarithms",
+        ),
+    },
+    (DACKL, "normalise"): {
+        "teacher": Reading(
+            "open",
+            "the kept classes make “a new probability vector”; whether it sums to 1 is not said",
+            "p̃ sums to 1, q stays the student's whole softmax: the loss is at least 0, and one class alone is no "
+            "minimum. Without it the loss may be negative, with both renormalised the clip falls to one class",
+        ),
+        "none": Reading(
+            "open",
+            "Eq. 8 sums over the kept classes as they are",
+            "to the letter; the sum may be negative, and the clip gains by dropping mass",
+        ),
+    },
+    (DACKL, "softness"): Reading(
+        "differs",
+        "a class is kept or not (Eq. 7)",
+        "a hard choice gives f_sub no gradient; gates of width τ in the logit of the coordinate do",
+    ),
+    (MLP, "hidden"): Reading(
+        "open", "neither depth nor width is given", "two layers; with `topk`, 64 units are 66,000 weights"
+    ),
+    (MLP, "learning_rate"): Reading(
+        "open",
+        "5e-4 for all experiments; f_sub's is not mentioned",
+        "a group of its own, without decay and clipped apart from the student's gradient",
+    ),
+}
+
+_SPAN: Fields = {
+    (Method, "span"): {
+        Correlation: PRINTED,
+        None: Reading("differs", "the span loss of Eq. 10 is a third of Eq. 11"),
+    },
+    (Correlation, "extractor"): {
+        Phrases: Reading(
+            "differs",
+            "“the pre-defined chunker” cites Kiss and Strunk 2006, which is Punkt: it finds sentences, no phrases",
+            "the text wants noun, verb and prepositional phrases; textblob's chunker gives them offline",
+        ),
+        OTHERWISE: Reading("differs", "noun, verb and prepositional phrases from a chunker"),
+    },
+    (Phrases, "attach_prepositions"): {
+        True: Reading(
+            "open",
+            "prepositional phrases are named, not what is in them",
+            "a chunker's PP is the preposition alone: one word, no pair; joined with its noun phrase it has pairs",
+        ),
+        False: Reading("open", "prepositional phrases are named, not what is in them", "the preposition alone"),
+    },
+    (Phrases, "max_words"): Reading(
+        "open",
+        "no limit is given",
+        "one mistake of the parser may swallow a paragraph; longer phrases are split evenly",
+    ),
+}
+
+_SUM: Fields = {
+    (Method, "weights"): PRINTED,
+    (Weights, "token"): _ALL_ONE,
+    (Weights, "supervised"): _ALL_ONE,
+    (Weights, "span"): _ALL_ONE,
+    (Method, "reduction"): {
+        "token": Reading(
+            "differs",
+            "Eq. 1, 8 and 10 average over a sequence first, then over sequences",
+            "every token of a step weighs alike, as in the code of the baselines; `sequence` is as printed",
+        ),
+        "sequence": PRINTED,
+    },
+}
+
+_BESIDE: Mapping[type, tuple[Reading, ...]] = {
+    Mixture: (
+        Reading(
+            "open",
+            "what is learned on fixed rows is not said",
+            "all three terms; there is nothing to correct",
+            "fixed rows",
+        ),
+    ),
+    SCRG: (
+        Reading(
+            "open",
+            "1 ≤ i ≤ n; “the error token within y^t”; prefixes written with ≤ i",
+            "generated tokens up to and with the first stop token, in the student's y; prefixes are < i",
+            "positions",
+        ),
+        Reading(
+            "open",
+            "no mismatch, a stop token as correction, the length limit: not mentioned",
+            "no mismatch: nothing is redrawn; a stop token ends the row, but is not put first; the limit stays",
+            "edges",
+        ),
+    ),
+    DACKL: (
+        Reading(
+            "open",
+            "“the target class with the most probability value” joins the kept classes, even if it is one of them",
+            "the teacher's likeliest class, not the token that stands there; counted once, its gate 1",
+            "target class",
+        ),
+        Reading(
+            "open",
+            "ŷ^s* takes the student's probabilities at the kept classes",
+            "they are not renormalised, so that mass outside of them costs something",
+            "student",
+        ),
+        Reading(
+            "open", "raw probabilities, gradients not mentioned", "log-scaled, without gradient to the models", "inputs"
+        ),
+    ),
+    MLP: (
+        Reading(
+            "open",
+            "σ of two outputs, then l is clipped to [0, u] (Eq. 6)",
+            "l ≤ u by construction, since a clipped l has no gradient; it starts open: l = 0.0025, u = 0.9975",
+            "bounds",
+        ),
+    ),
+    Correlation: (
+        Reading(
+            "open",
+            "ŷ stands for ŷ* “for simplicity” (§4.3): clipped or whole vectors?",
+            "whole softmax distributions: clipped vectors of two tokens hold different classes",
+            "distributions",
+        ),
+        Reading(
+            "printed",
+            "1/n_si, though a span of n_si tokens has n_si − 1 pairs",
+            "as printed; a long span weighs a little more than a short one",
+            "weight of a pair",
+        ),
+        Reading("open", "‖·‖₂, “the L2 distance”", "the norm, not its square; 1e-12 under the root", "norm"),
+        Reading(
+            "open",
+            "n_s counts all spans",
+            "spans of one token have no pair and are left out of n_s; a row without a span is left out of the mean",
+            "short spans",
+        ),
+        Reading(
+            "open",
+            "spans of “the input sequences”, and of the sequence that SCRG gives",
+            "the response alone, aligned by the ids that were generated",
+            "where",
+        ),
+    ),
+    Weights: (
+        Reading(
+            "open",
+            "L_SFT is over (x, y) ~ (X, Y) (Eq. 2); on which rows of a drawn batch is not said",
+            "always on the reference response of the step's rows, never on what the student drew",
+            "supervised rows",
+        ),
+    ),
+}
+
+_SETTINGS: Mapping[str, Readings] = {
+    "train.learning_rate": {5e-4: PRINTED, OTHERWISE: Reading("differs", "5e-4 in all experiments")},
+    "train.schedule": Reading(
+        "open",
+        "“a fixed learning rate of 5e-4”: constant, or the same in all experiments?",
+        "cosine is what the code of the baselines has",
+    ),
+    "train.epochs": Reading("differs", "20 for GPT-2, 10 for the larger models", "the default of every method is 1"),
+    "train.batch_rows": Reading("open", "not given", "the default of every method"),
+    "models.lora": Reading(
+        "printed",
+        "all weights for GPT-2; LoRA of rank 16 on query and value weights for LLaMA-2, OpenLLaMA-2 and OPT",
+        "for the latter: models.lora={rank: 16, targets: [q_proj, v_proj]}",
+    ),
+    "models.student": Reading(
+        "open",
+        "the student's start is not given, the teacher is fine-tuned first",
+        "a fine-tuned student answers well enough for one correction to help",
+    ),
+    "sampling.temperature": Reading("open", "not given", "1, as GKD and DistiLLM draw"),
+    "validate.metric": {
+        "rouge-l": Reading("open", "“the best-performing model” on validation", "by ROUGE-L, which the tables report"),
+        OTHERWISE: Reading("open", "“the best-performing model” on validation"),
+    },
+}
+
+MGSR = Paper(
+    name="MGSR",
+    source="arXiv 2407.10068",
+    fields={**_SEQUENCES, **_REVISION, **_TOKEN, **_SPAN, **_SUM},
+    beside=_BESIDE,
+    settings=_SETTINGS,
+)

@@ -1,0 +1,109 @@
+"""Recipes of MGSR: what they may say, and what is refused before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from limbeck.config import Recipe
+from limbeck.errors import ConfigError, UnknownName
+from limbeck.losses import DACKL, MLP, Correlation, FixedBounds
+from limbeck.methods import METHODS, PRESETS, Method, Weights, from_config, to_config
+from limbeck.revision import SCRG, KLDArgmax
+from limbeck.sequences import Fixed, Mixture, Student
+
+
+def loaded(method: dict[str, Any], *overrides: str, teacher: str | None = "big") -> Method:
+    models = {"student": "small", **({"teacher": teacher} if teacher else {})}
+    recipe = {"method": method, "models": models, "data": {"corpus": "starter"}, "run": "runs/x"}
+    return Recipe.load(recipe, list(overrides)).built_method()
+
+
+def test_mgsr_is_the_record_of_the_paper() -> None:
+    assert METHODS["mgsr"]() == Method(
+        sequences=Mixture(Student(), Fixed(), 0.5),
+        revision=SCRG(detector=KLDArgmax(direction="student-teacher"), rounds=1, greedy=False),
+        token=DACKL(clip=MLP(), features="topk", coordinate="mass", normalise="teacher"),
+        span=Correlation(),
+        weights=Weights(token=1.0, supervised=1.0, span=1.0),
+        reduction="token",
+    )
+    assert PRESETS["mgsr:full"]().token == DACKL(features="full")
+    assert PRESETS["mgsr:literal"]().token == DACKL(features="full", coordinate="value", normalise="none")
+
+
+@pytest.mark.parametrize("name", ["mgsr", "mgsr:full", "mgsr:literal"])
+def test_a_recorded_method_is_read_back(name: str) -> None:
+    plain = to_config(PRESETS[name]())
+    assert from_config({"base": name, **plain}, allow_import=False) == PRESETS[name]()
+    assert from_config({"base": "custom", **plain}, allow_import=False) == PRESETS[name]()
+
+
+def test_parts_change_one_field_at_a_time() -> None:
+    method = loaded(
+        {"base": "mgsr", "revision": {"rounds": 3, "detector": {"direction": "teacher-student"}}},
+        "method.token.clip=fixed",
+        "method.token.top=64",
+        "method.span.extractor.max_words=6",
+        "method.weights.span=2",
+    )
+    assert method.revision == SCRG(detector=KLDArgmax(direction="teacher-student"), rounds=3)
+    assert method.token == DACKL(clip=FixedBounds(), top=64)
+    assert method.weights.span == 2.0
+    assert method.span is not None
+    assert method.span.extractor.max_words == 6
+
+
+def test_parts_of_mgsr_go_onto_another_base() -> None:
+    method = loaded({"base": "gkd", "revision": "scrg", "span": "correlation"})
+    assert (method.revision, method.span) == (SCRG(), Correlation())
+
+
+def test_parts_are_taken_away() -> None:
+    method = loaded({"base": "mgsr", "revision": None, "span": None})
+    assert (method.revision, method.span) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ({"base": "kd", "revision": "scrg"}, r"corrects what the student draws, but kd learns from the corpus's"),
+        ({"base": "mgsr", "sequences": "fixed"}, r"method\.revision corrects what the student draws"),
+        ({"base": "gkd", "weights": {"span": 2}}, r"method\.weights\.span is 2, which nothing reads: gkd has no span"),
+        ({"base": "mgsr", "weights": {"span": 0}}, r"method\.span is set, but method\.weights\.span is 0"),
+        ({"base": "mgsr", "token": {"features": "full", "top": 64}}, r"top is 64, which features 'full' never reads"),
+        ({"base": "mgsr", "token": {"clip": {"kind": "fixed", "lower": 0.9, "upper": 0.1}}}, r"lower may not be above"),
+        ({"base": "mgsr", "revision": {"rounds": 0}}, r"rounds"),
+        ({"base": "mgsr", "token": {"softness": 0}}, r"softness"),
+        ({"base": "custom", "token": "likelihood"}, r"method\.sequences is missing; a method of base 'custom'"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(method: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as refused:
+        loaded(method)
+    assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ({"base": "mgrs"}, "mgsr"),
+        ({"base": "mgsr", "revision": {"detector": "kld-argmx"}}, "kld-argmax"),
+        ({"base": "mgsr", "revision": {"round": 2}}, "rounds"),
+        ({"base": "mgsr", "token": {"clip": "mpl"}}, "mlp"),
+        ({"base": "mgsr", "token": {"divergence": "jsd"}}, "divergence"),
+        ({"base": "mgsr", "token": {"clip": {"kind": "fixed", "learning_rate": 1}}}, "learning_rate"),
+        ({"base": "mgsr", "span": {"extractor": "phrase"}}, "phrases"),
+        ({"base": "mgsr", "weights": {"spans": 1}}, "span"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_right_one(method: dict[str, Any], says: str) -> None:
+    with pytest.raises(UnknownName, match=says):
+        loaded(method)
+
+
+def test_a_revision_needs_a_teacher() -> None:
+    method = {"base": "imitkd", "token": "likelihood", "revision": "scrg"}
+    with pytest.raises(ConfigError, match=r"models\.teacher is missing"):
+        loaded(method, teacher=None)

@@ -1,0 +1,117 @@
+"""`limbeck report` on folders written by hand: the sections a run gets from the files that it has."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from limbeck.reporting.curves import revision_charts, training_charts
+from limbeck.reporting.runs import report
+
+_MEASURES = {"lower": 0.1, "upper": 0.9, "kept_mass": 0.99, "kept_classes": 240.0, "only_target": 0.25}
+
+
+def _step(step: int, *, revises: bool = True, drawn: bool = True) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "kind": "step",
+        "step": step,
+        "loss": 1.0,
+        "terms": {"token": 1.0},
+        "tokens": {"token": 10},
+        "gradient_norm": 1.0,
+        "origin": {"revised": 0.75, "student": 0.25} if drawn else {"reference": 1.0},
+        "time": {"seconds": 1.0, "draw": 0.25, "revise": 0.125, "learn": 0.625},
+    }
+    if revises:
+        row |= {"spans": 30 + step, "terms_gradient_norm": 0.5 * step}
+        row["measures"] = {f"token/{name}": value * step for name, value in _MEASURES.items()}
+    if revises and drawn:
+        shares = {"revised_rows": 0.75, "mismatches": 0.5, "place": 0.25, "kl": 1.5, "kl_corrected": 3.0}
+        row["revision"] = shares
+    return row
+
+
+def _run(folder: Path, *, metrics: Sequence[Mapping[str, Any]], tokens: Sequence[Mapping[str, Any]] = ()) -> Path:
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text("method:\n  base: mgsr\n")
+    sample = {
+        "step": 1,
+        "origin": "revised",
+        "key": [0, 0],
+        "prompt": "Say.",
+        "response": "Said.",
+        "corrections": [{"place": 3, "drawn": " is", "teacher": " has", "kl": 2.375, "round": 1}],
+    }
+    files = {"metrics": metrics, "samples": [sample], "tokens": tokens}
+    for name, rows in files.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def _titles(page: Path) -> list[str]:
+    return re.findall(r"<h2[^>]*>([^<]*)</h2>", page.read_text(encoding="utf-8"))
+
+
+def test_a_run_that_revises_and_clips_shows_it_token_by_token(
+    tmp_path: Path, revised_rows: list[dict[str, Any]]
+) -> None:
+    run = _run(tmp_path / "mine", metrics=[_step(1), _step(2)], tokens=revised_rows)
+    page = report([run], tmp_path / "report.html")
+    assert _titles(page) == [
+        "Results", "Training", "Revision, clip and spans", "Token by token", "What the clip keeps",
+        "What was learned from", "How to repeat",
+    ]  # fmt: skip
+    html = page.read_text(encoding="utf-8")
+    assert "corrected at 4" in html
+    assert "␣is → ␣has, KL 2.38" in html
+
+
+def test_a_run_without_tokens_has_no_such_section_and_several_runs_are_named(
+    tmp_path: Path, plain_rows: list[dict[str, Any]]
+) -> None:
+    old = _run(tmp_path / "old", metrics=[_step(1, revises=False)])
+    (old / "tokens.jsonl").unlink()
+    assert "Token by token" not in _titles(report([old], tmp_path / "one.html"))
+    assert "Revision, clip and spans" not in _titles(tmp_path / "one.html")
+    new = _run(tmp_path / "new", metrics=[_step(1, revises=False)], tokens=plain_rows)
+    titles = _titles(report([old, new], tmp_path / "two.html"))
+    assert [title for title in titles if "oken" in title or "clip" in title] == ["Token by token (new)"]
+
+
+def test_a_line_that_is_being_written_is_left_out(tmp_path: Path, revised_rows: list[dict[str, Any]]) -> None:
+    run = _run(tmp_path / "mine", metrics=[_step(1)], tokens=revised_rows[:1])
+    with (run / "tokens.jsonl").open("a") as file:
+        file.write('{"step": 6, "id": "sec')
+    assert "fieldset" not in report([run], tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_every_measure_has_its_curve_and_a_run_without_any_keeps_its_colour() -> None:
+    metrics = {"plain": [_step(1, revises=False)], "mine": [_step(1), _step(2, drawn=False), _step(3)]}
+    charts = {chart.title: chart for chart in revision_charts(metrics)}
+    assert len(charts) == 5 + 5 + 1 + 1 + 3
+    assert [one.name for one in charts["Clip: lower bound l"].series] == ["plain", "mine"]
+    plain, mine = charts["Clip: lower bound l"].series
+    assert plain.points == ()
+    assert mine.points == ((1.0, 0.1), (2.0, 2 * 0.1), (3.0, 3 * 0.1))
+    assert charts["Revision: rows corrected"].series[1].points == ((1.0, 0.75), (3.0, 0.75))
+    assert charts["Clip network: gradient norm"].series[1].points[1] == (2.0, 1.0)
+    assert charts["Spans"].series[1].points[0] == (1.0, 31.0)
+    assert charts["Time: revising"].series[1].points[0] == (1.0, 0.125)
+
+
+def test_measures_of_other_names_are_drawn_too() -> None:
+    rows = [_step(1, revises=False) | {"measures": {"other/lower": 0.5, "token/heat": 2.0}}]
+    assert [chart.title for chart in revision_charts({"mine": rows})] == ["Clip: lower bound l (other)", "Measure heat"]
+
+
+def test_without_revision_and_clip_there_are_no_such_curves() -> None:
+    assert revision_charts({"plain": [_step(1, revises=False), {"kind": "validation", "step": 1}]}) == ()
+
+
+def test_corrected_rows_are_drawn_ones_and_a_step_without_any_counts_as_none() -> None:
+    metrics = {"mine": [_step(1), _step(2, drawn=False)], "fixed": [_step(1, drawn=False)]}
+    (drawn,) = [chart for chart in training_charts(metrics) if chart.title == "Drawn from the student"]
+    assert [one.points for one in drawn.series] == [((1.0, 1.0), (2.0, 0.0)), ()]
