@@ -48,7 +48,7 @@ class Plan:
         return (
             f"  prepare      {self.prepare_seconds:5.0f} s   get the teacher, shrink it, measure this machine",
             f"  warm start   {self.warm_seconds:5.0f} s   {self.warm_steps} steps of fine-tuning of the shrunk student",
-            f"  four arms    {self.arms_seconds:5.0f} s   sft, kd, gkd, mgsr: {self.arm_steps} steps each from that start",
+            f"  four arms    {self.arms_seconds:5.0f} s   sft, kd, gkd, mgsr: {self.arm_steps} steps each from there",
             f"  score        {self.score_seconds:5.0f} s   seven models on {self.scored_rows} held-out rows",
         )
 

@@ -1,4 +1,4 @@
-"""Token by token: what the student writes to a few fixed rows, what the teacher says to it, what is revised and kept."""
+"""Token by token: what the student writes to fixed rows, what the teacher says to it, what is revised and kept."""
 
 from __future__ import annotations
 
