@@ -94,6 +94,32 @@ def _byte_level() -> Callable[[str], bytes]:
     return of_token
 
 
+class TokenTexts:
+    """Single tokens as text, with their spaces and line breaks; special ones by name.
+
+    `tokenizer.decode([id])` would leave out what stands at the edge of a text. Bytes that are no character by
+    themselves become U+FFFD.
+
+    >>> from limbeck.testing import byte_tokenizer
+    >>> texts = TokenTexts(byte_tokenizer())
+    >>> texts(32), texts(10), texts(260)
+    (' ', '\\n', '<end>')
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        try:
+            self._pieces: TokenPieces | None = token_pieces(tokenizer)
+        except ConfigError:
+            self._pieces = None
+
+    def __call__(self, id: int) -> str:
+        """The text of one token."""
+        if self._pieces is None or self._pieces.is_special(id):
+            return str(self._tokenizer.convert_ids_to_tokens(id))
+        return self._pieces.pieces[id].decode(errors="replace")
+
+
 def _byte_of_letter() -> dict[str, int]:
     """The byte that each letter of byte-level BPE stands for: printable bytes are their own, the rest come after 255.
 

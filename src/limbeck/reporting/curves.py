@@ -14,7 +14,7 @@ _MEASURES = {
     "lower": ("Clip: lower bound l", ""),
     "upper": ("Clip: upper bound u", ""),
     "kept_mass": ("Clip: share of the teacher's mass kept, Σ m·p", ""),
-    "kept_classes": ("Clip: classes kept, Σ m", "classes a token"),
+    "kept_classes": ("Clip: classes kept a token, Σ m", ""),
     "only_target": ("Clip: only the likeliest class kept", "share of tokens"),
 }
 _REVISION = {

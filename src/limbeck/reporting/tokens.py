@@ -99,7 +99,7 @@ class Response:
         """
         after = [self.corrected[n + 1 :] for n in range(len(self.corrected))]
         return tuple(
-            place for place, later in zip(self.corrected, after, strict=True) if place > min(later, default=math.inf)
+            place for place, later in zip(self.corrected, after, strict=True) if place < min(later, default=math.inf)
         )
 
 

@@ -8,6 +8,7 @@ import torch
 
 from limbeck.losses.looks import ClassLook
 from limbeck.models.extending import evaluating
+from limbeck.models.pieces import TokenTexts
 from limbeck.models.scoring import Scorer, scored_tokens
 from limbeck.revision.correcting import Revision
 from limbeck.revision.gathering import Viewer, gather_evidence
@@ -21,7 +22,7 @@ _ROWS, _DISTRIBUTIONS, _CLASSES, _NAMED = 8, 12, 2000, 24
 _DIGITS = 5
 
 
-def token_rows(session: Session, *, step: int) -> list[dict[str, Any]]:
+def token_rows(session: Session, *, step: int, texts: TokenTexts) -> list[dict[str, Any]]:
     """Rows for tokens.jsonl: the first validation rows, answered by the student as it is now; every rank must call it.
 
     Noise belongs to the row and not to the step, so that one row can be followed through a run. Empty without a
@@ -39,11 +40,13 @@ def token_rows(session: Session, *, step: int) -> list[dict[str, Any]]:
         evidence = _evidence(session, drawn, teacher) if revision is None else revision.evidence
         if evidence is None:
             return []
-        looked = _looked(session, drawn, teacher=teacher, evidence=evidence)
-    return [
-        {"step": step, "id": row.id, **_row(session, drawn, place, evidence=evidence, looked=looked, revision=revision)}
-        for place, (_, row) in enumerate(items)
-    ]
+        looked = _looked(session, drawn, teacher=teacher, evidence=evidence, texts=texts)
+    rows = []
+    for place, (_, row) in enumerate(items):
+        prompt = session.encoder.decode(drawn.tokens[place, : int(drawn.prompt_lengths[place])].tolist())
+        found = _row(drawn, place, evidence=evidence, looked=looked, revision=revision, texts=texts)
+        rows.append({"step": step, "id": row.id, "prompt": prompt, **found})
+    return rows
 
 
 def _evidence(session: Session, drawn: Sequences, teacher: Scorer) -> Evidence:
@@ -62,7 +65,9 @@ def _evidence(session: Session, drawn: Sequences, teacher: Scorer) -> Evidence:
     )
 
 
-def _looked(session: Session, drawn: Sequences, *, teacher: Scorer, evidence: Evidence) -> list[dict[str, Any]]:
+def _looked(
+    session: Session, drawn: Sequences, *, teacher: Scorer, evidence: Evidence, texts: TokenTexts
+) -> list[dict[str, Any]]:
     """What the token term keeps at each scored token; at those of the largest KL, of the likeliest classes."""
     decoder, device = session.rollouts.decoder, session.world.device
     if isinstance(decoder, RankedDecoder):
@@ -73,34 +78,33 @@ def _looked(session: Session, drawn: Sequences, *, teacher: Scorer, evidence: Ev
     looks = session.distiller.look(drawn.to(device), [view], chosen=chosen, num_classes=_CLASSES)
     return [
         {name: _rounded(value) for name, value in look.measured.items()}
-        | ({} if look.classes is None else {"distribution": _distribution(session, look.classes)})
+        | ({} if look.classes is None else {"distribution": _distribution(look.classes, texts)})
         for look in looks
     ]
 
 
-def _distribution(session: Session, classes: ClassLook) -> dict[str, Any]:
+def _distribution(classes: ClassLook, texts: TokenTexts) -> dict[str, Any]:
     columns = {"teacher_logp": classes.teacher_logp, "student_logp": classes.student_logp, "gates": classes.gates}
     numbers = {
         name: [_rounded(value) for value in column.tolist()] for name, column in columns.items() if column is not None
     }
-    return {"classes": [session.encoder.decode([id]) for id in classes.ids[:_NAMED].tolist()], **numbers}
+    return {"classes": [texts(id) for id in classes.ids[:_NAMED].tolist()], **numbers}
 
 
 def _row(
-    session: Session,
     drawn: Sequences,
     place: int,
     *,
     evidence: Evidence,
     looked: list[dict[str, Any]],
     revision: Revision | None,
+    texts: TokenTexts,
 ) -> dict[str, Any]:
-    decode = session.encoder.decode
     begins = int(drawn.prompt_lengths[place])
     tokens = [
         {
-            "token": decode([int(evidence.drawn_token[n])]),
-            "teacher": decode([int(evidence.teacher_token[n])]),
+            "token": texts(int(evidence.drawn_token[n])),
+            "teacher": texts(int(evidence.teacher_token[n])),
             "kl_student_teacher": _rounded(float(evidence.kl_student_teacher[n])),
             "kl_teacher_student": _rounded(float(evidence.kl_teacher_student[n])),
             "rank": int(evidence.rank[n]),
@@ -108,12 +112,12 @@ def _row(
         }
         for n in (evidence.row == place).nonzero().squeeze(1).tolist()
     ]
-    row: dict[str, Any] = {"prompt": decode(drawn.tokens[place, :begins].tolist()), "tokens": tokens}
+    row: dict[str, Any] = {"tokens": tokens}
     corrections = () if revision is None else [each for each in revision.corrections if each.row == place]
     if revision is not None and corrections:
         after = revision.sequences
         row["corrected"] = [each.response_place for each in corrections]
-        row["revised"] = [decode([id]) for id in after.tokens[place, begins : int(after.lengths[place])].tolist()]
+        row["revised"] = [texts(id) for id in after.tokens[place, begins : int(after.lengths[place])].tolist()]
     return row
 
 

@@ -12,6 +12,7 @@ import torch
 
 from limbeck.config import Recipe, resumable_difference
 from limbeck.errors import CheckpointError, NonFiniteLoss, Stopped
+from limbeck.models.pieces import TokenTexts
 from limbeck.training import checkpoint
 from limbeck.training.keeping import save_batch, save_best, save_checkpoint
 from limbeck.training.looking import token_rows
@@ -98,6 +99,7 @@ class _Loop:
         self.clock = Clock(minutes=session.recipe.train.checkpoint_minutes)
         self.stop = StopRequest(self.progress.note)
         self.saved_step: int | None = None
+        self.texts = TokenTexts(session.pair.tokenizer)
         self.memory = MemoryGuard(session, directory, note=self.progress.note)
 
     def run(self, *, resume: bool, found: checkpoint.Checkpoint | None) -> Run:
@@ -160,7 +162,7 @@ class _Loop:
         def measured() -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
             assert session.validator is not None
             numbers, answers = session.validator.run(session.distiller, session.world)
-            return numbers, answers, token_rows(session, step=position.step)
+            return numbers, answers, token_rows(session, step=position.step, texts=self.texts)
 
         numbers, answers, tokens = self.memory.take(position.step, "validation", measured)
         session.method.sequences.observe(numbers["cross_entropy"])
@@ -242,8 +244,8 @@ class _Loop:
         corrections = [
             {
                 "place": each.response_place,
-                "drawn": encoder.decode([each.drawn_token]),
-                "teacher": encoder.decode([each.teacher_token]),
+                "drawn": self.texts(each.drawn_token),
+                "teacher": self.texts(each.teacher_token),
                 "kl": each.kl,
                 "round": each.round,
             }
