@@ -24,7 +24,7 @@ CASES: dict[str, dict[str, Any]] = {
     "gkd": {"method": "gkd"},
     "mgsr": {"method": "mgsr"},
     "tied": {"method": "gkd", "student": "tied", "models": {"gradient_checkpointing": True}, "train": {"chunk": 3}},
-    "lora": {"method": "sft", "models": {"lora": {"rank": 4, "alpha": 8}}},
+    "lora": {"method": "mgsr", "models": {"lora": {"rank": 4, "alpha": 8}}},
 }
 
 _RANKS = Path(__file__).with_name("ranks.py")
