@@ -209,6 +209,7 @@ class _Writer:
         self._encoded: list[int] = []
 
     def add(self, text: str, *, is_response: bool) -> None:
+        """Append a piece of text, all of it learned or none."""
         # Encoding in context first: apart, a SentencePiece tokenizer would put a space before every piece.
         whole = self._encode(self._text + text)
         done = len(self._encoded)

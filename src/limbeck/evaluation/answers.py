@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
-from torch import nn
 
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import CheckpointError
@@ -25,7 +23,6 @@ from limbeck.seeds import RowNoise, Seeds
 from limbeck.types import RowKey, pack_rows
 
 _PURPOSE = "answer"
-_SAMPLED = 64
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -178,27 +175,6 @@ class AnswerFile:
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows))
             file.flush()
-
-
-def fingerprint(examples: Sequence[Example]) -> str:
-    """A hash of the examples' ids, messages and references, in order."""
-    body = json.dumps([[example.id, example.content_hash()] for example in examples])
-    return hashlib.blake2b(body.encode(), digest_size=8).hexdigest()
-
-
-def ids_fingerprint(ids: Iterable[int]) -> str:
-    """A hash of a set of token ids."""
-    return hashlib.blake2b(json.dumps(sorted(ids)).encode(), digest_size=8).hexdigest()
-
-
-def weights_fingerprint(model: nn.Module) -> str:
-    """A hash of some sixty numbers of every parameter: what tells a student from itself trained further."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, parameter in model.named_parameters():
-        numbers = parameter.detach().flatten()
-        sampled = numbers[:: max(1, len(numbers) // _SAMPLED)].float().cpu().numpy()
-        digest.update(name.encode() + sampled.tobytes())
-    return digest.hexdigest()
 
 
 def _loads(line: bytes) -> Any:

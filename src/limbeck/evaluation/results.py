@@ -16,15 +16,8 @@ from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import ConfigError, DataError
 from limbeck.evaluation.agreement import agreement_rows, own_and_references
-from limbeck.evaluation.answers import (
-    DECODINGS,
-    Answerer,
-    AnswerFile,
-    Decoding,
-    fingerprint,
-    ids_fingerprint,
-    weights_fingerprint,
-)
+from limbeck.evaluation.answers import DECODINGS, Answerer, AnswerFile, Decoding
+from limbeck.evaluation.identity import fingerprint, ids_fingerprint, weights_fingerprint
 from limbeck.evaluation.rouge import RougeL
 from limbeck.losses.heads import auto_chunk
 from limbeck.models.extending import CausalDecoder, evaluating

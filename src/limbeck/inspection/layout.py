@@ -38,6 +38,7 @@ class _Lines:
         self.width, self.paper, self.base = width, paper, base
 
     def whole(self, explanation: Explanation) -> Iterator[str]:
+        """The lines of an explanation, from its title to its notes."""
         yield from self._wrapped(explanation.title, "")
         if self.base and self.base not in explanation.title:
             yield from self._wrapped(f"base: {self.base}", "")

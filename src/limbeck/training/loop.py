@@ -103,6 +103,7 @@ class _Loop:
         self.memory = MemoryGuard(session, directory, note=self.progress.note)
 
     def run(self, *, resume: bool, found: checkpoint.Checkpoint | None) -> Run:
+        """All steps that are left, from the start or from `found`."""
         for note in self.session.notes:
             self.progress.note(note)
         if resume:
