@@ -39,9 +39,9 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-# With the tests that `make test` leaves out for their length.
+# With the tests that `make test` leaves out for their length, and ten times as many examples of each property.
 test-all: setup
-	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadgroup -m "not gpu"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadgroup --hypothesis-profile=thorough -m "not gpu"
 
 # Each program compares with a rival or a naive version in the same run and prints ratios.
 bench: setup

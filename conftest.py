@@ -5,8 +5,9 @@ from __future__ import annotations
 import hypothesis
 import pytest
 
-# A busy machine is no finding; examples are bounded by their number.
-hypothesis.settings.register_profile("limbeck", deadline=None)
+# A busy machine is no finding; examples are bounded by their number. `make test-all` takes the other profile.
+hypothesis.settings.register_profile("limbeck", deadline=None, max_examples=30)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=300)
 hypothesis.settings.load_profile("limbeck")
 
 

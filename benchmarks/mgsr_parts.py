@@ -5,7 +5,7 @@
     python benchmarks/mgsr_parts.py --data DOLLY_FOLDER --quick        # tiny sizes in a temporary folder
 
 Teacher SmolLM2-135M-Instruct as published, student 15 of its layers after a warm start of 24 steps of SFT; then every
-arm from that start, with the same rows (prompts of at most 128 tokens, rows of 192), 24 steps of 16 rows, 48 new tokens,
+arm from that start, with the same rows: prompts of at most 128 tokens, rows of 192, 24 steps of 16 rows, 48 new tokens,
 training seeds 0, 1 and 2. Every model
 answers the same 96 validation rows at temperature 1 with one decoding seed. An arm that was measured is not run again;
 a stopped one goes on. What is kept of an arm, without text, is one file in `docs/results/mgsr/`.
@@ -102,7 +102,7 @@ class Study:
             name,
             folder,
             examples,
-            teacher=None if name == "teacher" else fetch(NAME),
+            teacher=None if name == "teacher" else str(fetch(NAME)),
             max_prompt=128,
             new_tokens=self.tokens,
             out=self.work / "scored" / name,

@@ -15,7 +15,7 @@ from typing import Any
 from limbeck.records import Example
 from limbeck.studies.budget import Pace, Plan, make_plan
 from limbeck.studies.first_rows import Rows, gather_rows
-from limbeck.studies.scoring_arms import ScoredArm, score_arm
+from limbeck.studies.scoring_arms import ScoredArm, is_scored, score_arm
 from limbeck.studies.standings import Outcome, build_page, standings_table, verdicts
 from limbeck.training.progress import duration
 
@@ -59,7 +59,7 @@ def quickstart(
     Returns the page. Raises `ConfigError` if `out` holds another quickstart.
     """
     started = time.monotonic()
-    total = minutes if minutes is not None else 2.5 if fast else 12.0
+    total = minutes if minutes is not None else 1.5 if fast else 12.0
     sizes = _FAST if fast else Sizes()
     settings = {"minutes": total, "fast": fast, "tune_teacher": tune_teacher}
     rows = gather_rows(data, out=out, most=sizes.held_out_rows, settings=settings)
@@ -255,17 +255,22 @@ def _score(
     runs: dict[str, Path],
     say: Callable[[str], None],
 ) -> dict[str, ScoredArm]:
+    from limbeck.models.loading import load_model
+
     scored: dict[str, ScoredArm] = {}
+    places = {name: out / "answers" / name.replace(" ", "-") for name in models}
+    is_done = all(is_scored(place) for place in places.values())
+    loaded = None if is_done else load_model(str(teacher), frozen=True)
     for name, folder in models.items():
         started = time.monotonic()
         scored[name] = score_arm(
             name,
             folder,
             examples,
-            teacher=None if name == "teacher" else teacher,
+            teacher=None if name == "teacher" else loaded,
             max_prompt=sizes.max_prompt,
             new_tokens=sizes.new_tokens,
-            out=out / "answers" / name.replace(" ", "-"),
+            out=places[name],
             run=runs.get(name),
         )
         say(f"scored {name}: {len(examples)} rows in {duration(time.monotonic() - started)}")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from limbeck.evaluation.answers import Decoding
 from limbeck.evaluation.results import Results, answer_path, answer_rows, evaluate_examples, load_subject
 from limbeck.models.extending import evaluating
@@ -16,6 +18,7 @@ from limbeck.records import Example
 
 CORPUS = "held-out"
 SEED = 10
+_DONE = "scored.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,26 +41,32 @@ class ScoredArm:
         return {str(row["id"]): row for row in self.results.rows if row["measure"] == "answers"}
 
 
+def is_scored(out: Path) -> bool:
+    """Whether an arm was scored into this folder."""
+    return (out / _DONE).is_file()
+
+
 def score_arm(
     name: str,
     folder: Path,
     examples: Sequence[Example],
     *,
-    teacher: Path | None,
+    teacher: PreTrainedModel | str | None,
     max_prompt: int,
     new_tokens: int,
     out: Path,
     run: Path | None,
 ) -> ScoredArm:
-    """Answer the examples, score the answers, compare with the teacher; a scored model is not scored again."""
-    done, decoding = out / "scored.json", Decoding(max_new_tokens=new_tokens)
+    """Answer the examples, score the answers, compare with the teacher; a scored model is not scored again.
+
+    Several arms may be given the same loaded teacher.
+    """
+    done, decoding = out / _DONE, Decoding(max_new_tokens=new_tokens)
     if done.is_file():
         kept = json.loads(done.read_text())
         return ScoredArm(name=name, results=Results(rows=_read(out), folder=out), **kept)
     out.mkdir(parents=True, exist_ok=True)
-    subject = load_subject(
-        folder, teacher=None if teacher is None else str(teacher), max_prompt=max_prompt, new_tokens=new_tokens
-    )
+    subject = load_subject(folder, teacher=teacher, max_prompt=max_prompt, new_tokens=new_tokens)
     path = answer_path(out, corpus=CORPUS, seed=SEED)
     with evaluating(subject.student.model):
         started = time.perf_counter()
