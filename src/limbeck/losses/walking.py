@@ -150,9 +150,15 @@ def _take_chunk(hidden_ND: Tensor, chunk: slice, *, walk: Walk, head: Head, grad
                 sums.carried[number] = slope_nV[-1].clone()
             slope_cV[tile] = slope_nV[: tile.stop - tile.start]
     for group, slope_cV in zip(groups, slopes, strict=True):
-        square = _accumulate(slope_cV[:own], hidden_ND[chunk], chunk, head=head, gradients=gradients)
+        square = _reach_hidden(slope_cV[:own], chunk, head=head, gradients=gradients)
         if walk.separate:
             sums.squares[group[0]] += square
+    if slopes:
+        # What the terms give the head is needed of all together only.
+        whole_cV = slopes[0][:own]
+        for slope_cV in slopes[1:]:
+            whole_cV += slope_cV[:own]
+        _reach_head(whole_cV, hidden_ND[chunk], head=head, gradients=gradients)
 
 
 def _parts(
@@ -196,14 +202,17 @@ def _slope(whole: Tensor, leaf_nV: Tensor, gradients: Gradients, *, again: bool)
     return torch.zeros_like(leaf_nV) if found[0] is None else found[0]
 
 
-def _accumulate(
-    raw_gradient_cV: Tensor, hidden_cD: Tensor, chunk: slice, *, head: Head, gradients: Gradients
-) -> Float[Tensor, ""]:
-    """Adds a chunk's gradients; returns the square of the hidden states' own."""
+def _reach_hidden(raw_gradient_cV: Tensor, chunk: slice, *, head: Head, gradients: Gradients) -> Float[Tensor, ""]:
+    """Adds a chunk's gradient of the hidden states; returns its square."""
     weight = head.weight
     hidden_gradient_cD = raw_gradient_cV if weight is None else raw_gradient_cV @ weight[: head.size]
     if gradients.hidden is not None:
         gradients.hidden[chunk, : head.size if weight is None else None] += hidden_gradient_cD
+    return hidden_gradient_cD.to(torch.promote_types(hidden_gradient_cD.dtype, torch.float32)).square().sum()
+
+
+def _reach_head(raw_gradient_cV: Tensor, hidden_cD: Tensor, *, head: Head, gradients: Gradients) -> None:
+    """Adds a chunk's gradients of the head's weight and bias."""
     if gradients.weight is not None:
         rows = gradients.weight[: head.size]
         if raw_gradient_cV.dtype == rows.dtype:
@@ -212,4 +221,3 @@ def _accumulate(
             rows += raw_gradient_cV.T @ hidden_cD
     if gradients.bias is not None:
         gradients.bias[: head.size] += raw_gradient_cV.sum(dim=0)
-    return hidden_gradient_cD.to(torch.promote_types(hidden_gradient_cD.dtype, torch.float32)).square().sum()

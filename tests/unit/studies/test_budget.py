@@ -17,8 +17,8 @@ def _plan(minutes: float = 12.0, learn: float = 4.0, draw: float = 6.0, rows: in
 @pytest.mark.parametrize(("learn", "draw"), [(2.0, 2.0), (4.0, 6.0), (9.0, 20.0)])
 def test_the_planned_steps_fit_their_stage(minutes: float, learn: float, draw: float) -> None:
     plan = _plan(minutes, learn, draw, rows=100_000)
-    assert plan.warm_steps == 2 or plan.warm_steps * learn <= plan.warm_seconds
-    assert plan.arm_steps == 2 or plan.arm_steps * (4.9 * learn + 1.25 * draw) <= plan.arms_seconds
+    assert plan.warm_steps == 2 or plan.warm_steps * 0.5 * learn <= plan.warm_seconds
+    assert plan.arm_steps == 2 or plan.arm_steps * (4.7 * learn + 1.25 * draw) <= plan.arms_seconds
     stages = plan.prepare_seconds + plan.warm_seconds + plan.arms_seconds + plan.score_seconds
     assert stages == pytest.approx(60 * minutes)
 
@@ -37,3 +37,20 @@ def test_a_plan_survives_json() -> None:
     plan = _plan()
     assert Plan(**plan.to_json()) == plan
     assert len(plan.lines()) == 4
+
+
+def test_what_runs_take_beside_their_steps_is_taken_from_the_steps() -> None:
+    free, laden = (
+        make_plan(
+            minutes=12.0,
+            pace=Pace(learn=4.0, draw=6.0, fixed=fixed),
+            batch_rows=16,
+            train_rows=10_000,
+            held_out_rows=200,
+        )
+        for fixed in (0.0, 25.0)
+    )
+    assert laden.warm_steps * 0.5 * 4.0 + 25.0 <= laden.warm_seconds
+    assert laden.arm_steps * (4.7 * 4.0 + 1.25 * 6.0) + 4 * 25.0 <= laden.arms_seconds
+    assert laden.scored_rows < free.scored_rows
+    assert laden.scored_rows % 16 == 0
