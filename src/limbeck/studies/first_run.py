@@ -34,7 +34,7 @@ class Sizes:
     max_prompt: int = 128
     max_length: int = 192
     new_tokens: int = 48
-    valid_rows: int = 16
+    valid_rows: int = 8
     validations: int = 1
     held_out_rows: int = 64
 
@@ -219,14 +219,14 @@ def _plan(out: Path, *, rows: Rows, sizes: Sizes, teacher: Path, student: Path, 
 
 
 def _measure(out: Path, *, rows: Rows, sizes: Sizes, teacher: Path, student: Path) -> Pace:
-    """A whole run of two steps of on-policy distillation; the second step counts, and what is no step."""
+    """A whole run of one step of on-policy distillation: the step, and what is none."""
     from limbeck.training.loop import train
 
     folder = out / "measuring"
     shutil.rmtree(folder, ignore_errors=True)
     recipes = _Recipes(rows=rows, sizes=sizes, teacher=teacher, out=out)
     started = time.monotonic()
-    run = train(recipes.recipe("imitkd", folder, student=student, steps=2, rate=1e-6))
+    run = train(recipes.recipe("imitkd", folder, student=student, steps=1, rate=1e-6))
     whole = time.monotonic() - started
     timings = [row["time"] for row in run.metrics() if row["kind"] == "step"]
     shutil.rmtree(folder, ignore_errors=True)
