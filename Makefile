@@ -3,8 +3,8 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-# glibc hands big blocks back to the kernel at every free, and taking them again costs page faults; keeping them is
-# worth a quarter to a half of a training step on a CPU.
+# glibc hands big blocks back to the kernel at every free, and taking them again costs page faults. What keeping them is
+# worth: benchmarks/README.md and docs/results/quickstart.md.
 ALLOCATOR := GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
