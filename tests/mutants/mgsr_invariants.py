@@ -14,8 +14,8 @@ from limbeck.models.scoring import scored_tokens, span_pairs
 from limbeck.revision import SCRG, Revision
 from limbeck.spans import SpanFinder, TokenPieces
 from limbeck.testing import ScriptedModel, peaked, scripted_rollouts
-from limbeck.types import pack_rows
-from mutants.rig import exact_pair, one_step, toy_items
+from limbeck.types import Sequences, pack_rows
+from mutants.rig import Item, exact_pair, one_step, toy_items
 from reference import mgsr
 
 V = 5
@@ -137,16 +137,21 @@ def no_pair_leaves_its_span_or_its_row() -> None:
     assert found == [(0, 1), (0, 3), (0, 4), (1, 2), (2, 1)]
 
 
+def _packed(items: tuple[Item, ...], *, origin: str, pad_id: int) -> Sequences:
+    """The items' own rows, under any origin."""
+    return pack_rows(
+        [row.tokens for _, row in items],
+        [row.is_response for _, row in items],
+        origin=[origin] * len(items),
+        keys=[key for key, _ in items],
+        pad_id=pad_id,
+    )
+
+
 def revised_rows_are_not_learned_as_references() -> None:
     """Eq. 2 inside Eq. 11: the supervised term reads the corpus's responses, whatever the student has drawn."""
     pair, items = exact_pair(), toy_items()
-    references = pack_rows(
-        [row.tokens for _, row in items],
-        [row.is_response for _, row in items],
-        origin=["reference"] * len(items),
-        keys=[key for key, _ in items],
-        pad_id=pair.pad_id,
-    )
+    references = _packed(items, origin="reference", pad_id=pair.pad_id)
     own = pack_rows(
         [[*row.prompt, 65, 66, 67] for _, row in items],
         [[*[False] * len(row.prompt), True, True, True] for _, row in items],
@@ -163,13 +168,7 @@ def revised_rows_are_not_learned_as_references() -> None:
 def a_span_term_reads_the_spans_of_what_is_learned() -> None:
     """A step's span term is Eq. 10 over the drawn rows, in any micro-batches."""
     pair, items = exact_pair(), toy_items()
-    rows = pack_rows(
-        [row.tokens for _, row in items],
-        [row.is_response for _, row in items],
-        origin=["student"] * len(items),
-        keys=[key for key, _ in items],
-        pad_id=pair.pad_id,
-    )
+    rows = _packed(items, origin="student", pad_id=pair.pad_id)
     letters = TokenPieces(
         pieces=tuple(bytes([byte]) if byte < 256 else b"" for byte in range(261)), special=frozenset(range(256, 261))
     )

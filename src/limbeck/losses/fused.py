@@ -130,4 +130,5 @@ def token_scores(
     for part in chunks(hidden_ND.shape[0], chunk):
         with torch.no_grad():
             student_logp = fixed(hidden_ND[part])
-        yield TokenScores(student_logp=student_logp, target_logp=target_of(views, part), tokens=tokens_N[part])
+        target_logp = target_of(views, part, device=hidden_ND.device)
+        yield TokenScores(student_logp=student_logp, target_logp=target_logp, tokens=tokens_N[part])

@@ -46,6 +46,6 @@ def chunks(num_tokens: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, num_tokens))
 
 
-def target_of(views: Sequence[TeacherView], chunk: slice) -> Float[Tensor, "n V"] | None:
-    """The teacher's log-probabilities of a chunk; None without a teacher."""
-    return views[0].log_probabilities(chunk) if views else None
+def target_of(views: Sequence[TeacherView], chunk: slice, *, device: torch.device) -> Float[Tensor, "n V"] | None:
+    """The teacher's log-probabilities of a chunk, brought to this device from its own; None without a teacher."""
+    return views[0].log_probabilities(chunk).to(device) if views else None

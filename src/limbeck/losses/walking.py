@@ -124,11 +124,9 @@ def take_walk(hidden_ND: Float[Tensor, "N D"], walk: Walk, gradients: Gradients)
 def _take_chunk(hidden_ND: Tensor, chunk: slice, *, walk: Walk, head: Head, gradients: Gradients, sums: _Sums) -> None:
     own = chunk.stop - chunk.start
     wide = slice(chunk.start, chunk.stop + walk.crosses(chunk.stop))
-    target_cV = target_of(walk.views, wide) if walk.needs_teacher else None
+    target_cV = target_of(walk.views, wide, device=hidden_ND.device) if walk.needs_teacher else None
     with torch.no_grad():
         raw_cV = head.raw(hidden_ND[wide])
-    # A teacher may live on a device of its own.
-    target_cV = None if target_cV is None else target_cV.to(raw_cV.device)
     # The terms whose gradients are taken together, and the blocks that hold them: the first in place of the logits.
     groups = [[name] for name in walk.names] if walk.separate else [walk.names]
     groups = groups if gradients.any and walk.names else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import cached_property
 
 from transformers import PreTrainedTokenizerBase
 
@@ -108,10 +109,13 @@ class TokenTexts:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
+
+    @cached_property
+    def _pieces(self) -> TokenPieces | None:
         try:
-            self._pieces: TokenPieces | None = token_pieces(tokenizer)
+            return token_pieces(self._tokenizer)
         except ConfigError:
-            self._pieces = None
+            return None
 
     def __call__(self, id: int) -> str:
         """The text of one token."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -16,7 +15,7 @@ from limbeck.losses.divergences import ForwardKL, ReverseKL
 from limbeck.losses.fused import token_scores
 from limbeck.losses.heads import tiles
 from limbeck.losses.match import TokenScores
-from limbeck.losses.views import HiddenView, TeacherView, chunks
+from limbeck.losses.views import HiddenView, chunks
 from limbeck.models.sampling import Sampling, draw
 from limbeck.models.scoring import Scored, Scorer, scored_tokens, split_rows
 from limbeck.seeds import RowNoise
@@ -142,17 +141,6 @@ def _uniforms(noise: RowNoise, where: Scored, *, rows: Sequence[int]) -> Float[T
     return torch.from_numpy(noise.at([rows[b] for b in where.rows.tolist()], where.positions.tolist()))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _MovedView:
-    """Another device's distributions, a chunk at a time."""
-
-    view: TeacherView
-    device: torch.device
-
-    def log_probabilities(self, chunk: slice) -> Float[Tensor, "n V"]:
-        return self.view.log_probabilities(chunk).to(self.device)
-
-
 def _view(viewer: Viewer, sequences: Sequences) -> HiddenView:
     if isinstance(viewer, Scorer):
         sequences = sequences.to(next(viewer.model.parameters()).device)
@@ -165,7 +153,7 @@ def _measured(
     """Slices of the scored tokens of these rows, with every column at them."""
     device = sequences.tokens.device
     own = _view(student, sequences)
-    views = [_MovedView(view=_view(teacher, sequences), device=own.hidden.device)]
+    views = [_view(teacher, sequences)]
     where = scored_tokens(sequences)
     tokens_N = where.tokens.to(own.hidden.device)
     walk = token_scores(own.hidden, head=own.head, tokens_N=tokens_N, views=views, chunk=chunk)

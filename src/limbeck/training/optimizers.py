@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from limbeck.losses.match import TermToBuild
+
 Schedule = Literal["cosine", "constant", "linear"]
 
 
@@ -34,6 +36,16 @@ def learning_rate(
     share = min(1.0, (step - 1 - warmup) / max(1, steps - warmup))
     factor = 1 - share if schedule == "linear" else (1 + math.cos(math.pi * share)) / 2
     return final + (peak - final) * factor
+
+
+def own_rates(components: Mapping[str, object], modules: nn.ModuleDict, *, peak: float) -> dict[nn.Module, float]:
+    """The terms that own weights, with their components' peak learning rate as a multiple of the run's."""
+    built = {name: part for name, part in components.items() if isinstance(part, TermToBuild)}
+    return {
+        module: built[name].learning_rate / peak
+        for name, module in modules.items()
+        if any(True for _ in module.parameters())
+    }
 
 
 def adamw(

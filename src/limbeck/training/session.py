@@ -16,7 +16,6 @@ from limbeck.data.tokenizing import Encoder
 from limbeck.errors import CheckpointError, ConfigError
 from limbeck.evaluation.answers import Answerer, Decoding
 from limbeck.losses.heads import auto_chunk
-from limbeck.losses.match import TermToBuild
 from limbeck.methods import Method
 from limbeck.models.loading import Attention, LoraSettings, checkpoint_activations
 from limbeck.models.pair import Pair
@@ -27,7 +26,7 @@ from limbeck.seeds import Seeds
 from limbeck.sequences.source import Rollouts
 from limbeck.spans.packing import SpanFinder
 from limbeck.training.distiller import Distiller
-from limbeck.training.optimizers import adamw
+from limbeck.training.optimizers import adamw, own_rates
 from limbeck.training.rows import Rows, build_encoder, encode_rows
 from limbeck.training.spanning import pairs_of
 from limbeck.training.validation import Validator
@@ -103,13 +102,14 @@ def open_session(
         weight_decay=recipe.train.weight_decay,
         betas=recipe.train.betas,
         sharded=world.strategy == "fsdp",
-        own_rates=_own_rates(method, distiller, peak=recipe.train.learning_rate),
+        own_rates=own_rates(method.objective().terms, distiller.terms, peak=recipe.train.learning_rate),
     )
     finders = [SpanFinder(span.extractor, token_pieces(pair.tokenizer)) for span in objective.pair_terms.values()]
     finder = finders[0] if finders else None
     rollouts = _rollouts(recipe, pair=pair, world=world, distiller=distiller, seeds=seeds, auto=auto)
-    validator = _validator(recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=teacher, auto=auto)
-    validator = None if validator is None else replace(validator, finder=finder)
+    validator = _validator(
+        recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=teacher, finder=finder, auto=auto
+    )
     dense = [role for role, scorer in (("student", student), ("teacher", teacher)) if scorer and not scorer.split]
     notes = [*encoded.lines, *student_dtype_note, *filter(None, [pair.vocabulary.lines()])]
     notes += [
@@ -134,16 +134,6 @@ def open_session(
         notes=tuple(notes),
         finder=finder,
     )
-
-
-def _own_rates(method: Method, distiller: Distiller, *, peak: float) -> dict[nn.Module, float]:
-    """The parts that own weights, with their peak learning rate as a multiple of the run's."""
-    components = {name: term for name, term in method.objective().terms.items() if isinstance(term, TermToBuild)}
-    return {
-        module: components[name].learning_rate / peak
-        for name, module in distiller.terms.items()
-        if any(True for _ in module.parameters())
-    }
 
 
 def _load_pair(recipe: Recipe, world: World, *, precision: str, attention: Attention) -> tuple[Pair, list[str]]:
@@ -260,6 +250,7 @@ def _validator(
     encoder: Encoder,
     rollouts: Rollouts,
     teacher: Scorer | None,
+    finder: SpanFinder | None,
     auto: Mapping[str, Any],
 ) -> Validator | None:
     if not encoded.valid:
@@ -288,6 +279,7 @@ def _validator(
         teacher=teacher,
         micro_rows=int(auto["micro_rows"]),
         first_micro_rows=int(auto["micro_rows"]),
+        finder=finder,
     )
 
 
