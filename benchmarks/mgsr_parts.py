@@ -6,9 +6,10 @@
 
 Teacher SmolLM2-135M-Instruct as published, student 15 of its layers after a warm start of 24 steps of SFT; then every
 arm from that start, with the same rows: prompts of at most 128 tokens, rows of 192, 24 steps of 16 rows, 48 new tokens,
-training seeds 0, 1 and 2. Every model
-answers the same 96 validation rows at temperature 1 with one decoding seed. An arm that was measured is not run again;
-a stopped one goes on. What is kept of an arm, without text, is one file in `docs/results/mgsr/`.
+training seeds 0, 1 and 2; matrix products and the teacher's weights in bfloat16, all else in float32. Every model
+answers the same 96 validation rows at temperature 1 with one decoding seed, in float32. The last step is what is
+scored. An arm that was measured is not run again; a stopped one goes on. Two processes may share a folder, each with
+its own --seeds. What is kept of an arm, without text, is one file in `docs/results/mgsr/`.
 
 Differences are paired by row, the mean over the training seeds first; intervals are 95 % bootstrap over rows.
 """
@@ -73,7 +74,10 @@ class Study:
         draws = method["base"] not in ("sft", "kd")
         return {
             "method": dict(method),
-            "models": {"student": str(student), **({"teacher": str(fetch(NAME))} if has_teacher else {})},
+            "models": {
+                "student": str(student),
+                **({"teacher": str(fetch(NAME)), "teacher_dtype": "bf16"} if has_teacher else {}),
+            },
             "data": {
                 "corpus": str(self.data / "train.jsonl"),
                 "valid": str(self.data / "valid.jsonl"),
@@ -82,8 +86,14 @@ class Study:
                 "long_prompt": "cut",
             },
             **({"sampling": {"max_new_tokens": self.tokens}} if draws else {}),
-            "train": {"steps": self.steps, "batch_rows": self.rows, "learning_rate": rate, "seed": seed},
-            "validate": {"every": self.steps, "rows": 16, "metric": "loss"},
+            "train": {
+                "steps": self.steps,
+                "batch_rows": self.rows,
+                "learning_rate": rate,
+                "seed": seed,
+                "precision": "bf16-mixed",
+            },
+            "validate": {"every": None},
             "run": str(run),
         }
 
@@ -161,8 +171,8 @@ class Study:
 def table(study: Study) -> str:
     """Markdown: every arm's means, and the difference from its rival with interval and verdict."""
     lines = [
-        "| arm | seeds | " + " | ".join(SCORES) + " | s a step |",
-        "| --- | ---: |" + " ---: |" * (len(SCORES) + 1),
+        "| arm | seeds | " + " | ".join(SCORES) + " |",
+        "| --- | ---: |" + " ---: |" * len(SCORES),
     ]
     arms = [arm for arm in ("teacher", "warm-start", *ARMS) if study.values(arm, "ROUGE-L")]
     for arm in arms:
@@ -171,8 +181,6 @@ def table(study: Study) -> str:
         for title, (_, _, scale, digits, _) in SCORES.items():
             values = study.values(arm, title)
             cells.append(_shown(mean_interval(values, seed=0), scale, digits) if values else "–")
-        times = [row["time"]["seconds"] for name in names for row in study.found(name)["steps"]]
-        cells.append(f"{sum(times) / len(times):.1f}" if times else "–")
         lines.append(f"| {arm} | {len(names)} | " + " | ".join(cells) + " |")
     lines += ["", "| part | against | " + " | ".join(SCORES) + " |", "| --- | --- |" + " --- |" * len(SCORES)]
     for arm, rival in RIVALS.items():

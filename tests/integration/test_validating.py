@@ -116,3 +116,12 @@ def test_the_numbers_of_a_validation(models: Models, tmp_path: Path) -> None:
     assert sizes[1]["loss"] == pytest.approx(sizes[4]["loss"], abs=1e-5)
     assert sizes[1]["cross_entropy"] == pytest.approx(sizes[4]["cross_entropy"], abs=1e-5)
     assert [r["step"] for r in metrics(run.directory)] == [1, 2, 2]
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+def test_as_many_rows_are_followed_as_asked_for(rows: int, models: Models, tmp_path: Path) -> None:
+    settings = recipe(models, "kd", train={"steps": 2}, validate={"every": 1}, watch={"rows": rows})
+    path = start(settings, tmp_path / "run").directory / "tokens.jsonl"
+    followed = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    assert [row["step"] for row in followed] == [1] * rows + [2] * rows
+    assert len({row["id"] for row in followed}) == rows

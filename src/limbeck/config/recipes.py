@@ -87,6 +87,7 @@ class Recipe:
             sampling=recipe.sampling,
             train=recipe.train,
             validate=recipe.validate,
+            watch=recipe.watch,
             method=method,
             draft=draft,
         )

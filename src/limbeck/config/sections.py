@@ -168,6 +168,9 @@ class WatchSection:
     """What is looked at beside the loss."""
 
     every: Annotated[Count, Key("steps between looks at each term's gradient", _WHOLE)] = 50
+    rows: Annotated[
+        int, Field(ge=0), Key("validation rows that tokens.jsonl follows", "a whole number of at least 0")
+    ] = 8
 
 
 SECTIONS = {

@@ -6,7 +6,14 @@ import dataclasses
 from typing import Any
 
 from limbeck.config.reading import Draft
-from limbeck.config.sections import DataSection, ModelsSection, SamplingSection, TrainSection, ValidateSection
+from limbeck.config.sections import (
+    DataSection,
+    ModelsSection,
+    SamplingSection,
+    TrainSection,
+    ValidateSection,
+    WatchSection,
+)
 from limbeck.errors import ConfigError
 
 
@@ -17,13 +24,14 @@ def check_uses(
     sampling: SamplingSection,
     train: TrainSection,
     validate: ValidateSection,
+    watch: WatchSection,
     method: Any,
     draft: Draft,
 ) -> None:
     """Raise `ConfigError` for the first contradiction or unused setting; a key at its default counts as not set."""
     found = [
         *_parts(method, draft),
-        *_teacher(models, method, draft),
+        *_teacher(models, watch, method, draft),
         *_lengths(models, data, train),
         *_drawing(data, sampling, validate, method, draft),
         *_schedule(train, validate),
@@ -75,7 +83,7 @@ def _parts(method: Any, draft: Draft) -> _Found:
     return []
 
 
-def _teacher(models: ModelsSection, method: Any, draft: Draft) -> _Found:
+def _teacher(models: ModelsSection, watch: WatchSection, method: Any, draft: Draft) -> _Found:
     base = draft.values["method"]["base"]
     if not method.objective().names:
         return [("method.weights", f"every weight of {base} is 0, so nothing would be learned; raise one of them")]
@@ -86,11 +94,15 @@ def _teacher(models: ModelsSection, method: Any, draft: Draft) -> _Found:
     if models.teacher:
         way_out = "delete it, or pass models.teacher=null"
         return [("models.teacher", f"models.teacher is '{models.teacher}', {unread}: {base} has no teacher; {way_out}")]
-    keys = {"teacher_dtype": models.teacher_dtype, "teacher_device": models.teacher_device}
+    keys = {
+        "models.teacher_dtype": (models.teacher_dtype, "auto"),
+        "models.teacher_device": (models.teacher_device, "auto"),
+        "watch.rows": (watch.rows, WatchSection().rows),
+    }
     return [
-        (f"models.{key}", f"models.{key} is '{value}', {unread}: there is no teacher; delete it")
-        for key, value in keys.items()
-        if value != "auto"
+        (key, f"{key} is '{value}', {unread}: there is no teacher; delete it")
+        for key, (value, standard) in keys.items()
+        if value != standard
     ]
 
 

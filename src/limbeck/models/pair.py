@@ -62,14 +62,13 @@ def compare_vocabularies(
     teacher, student = _Names.of(teacher_tokenizer), _Names.of(student_tokenizer)
     width = min(teacher_width, student_width)
     shared, dropped = torch.zeros(width, dtype=torch.bool), []
-    for id in range(max(teacher.count, student.count)):
+    alike = {id for id, _ in teacher.tokens.items() & student.tokens.items() if id < width}
+    shared[sorted(alike)] = True
+    for id in sorted((teacher.tokens.keys() | student.tokens.keys()) - alike):
         t, s = teacher.tokens.get(id), student.tokens.get(id)
         if t != s and (_is_regular(teacher, id) or _is_regular(student, id)):
             raise _mismatch(teacher=teacher, student=student, id=id)
-        if t is not None and t == s and id < width:
-            shared[id] = True
-        elif t is not None or s is not None:
-            dropped.append((id, f"teacher {_show(t, id, teacher_width)}, student {_show(s, id, student_width)}"))
+        dropped.append((id, f"teacher {_show(t, id, teacher_width)}, student {_show(s, id, student_width)}"))
     size = int(shared.sum())
     ids = shared.nonzero().flatten().tolist()
     is_prefix = size > 0 and ids[-1] == size - 1

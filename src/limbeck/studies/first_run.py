@@ -35,11 +35,14 @@ class Sizes:
     max_length: int = 192
     new_tokens: int = 48
     valid_rows: int = 8
+    looked_rows: int = 8
     validations: int = 1
     held_out_rows: int = 64
 
 
-_FAST = Sizes(batch_rows=4, new_tokens=16, valid_rows=4, validations=1, held_out_rows=8)
+_FAST = Sizes(
+    batch_rows=4, max_prompt=64, max_length=112, new_tokens=16, valid_rows=4, looked_rows=2, held_out_rows=8
+)
 
 
 def quickstart(
@@ -177,13 +180,15 @@ class _Recipes:
         from limbeck.methods import METHODS
 
         built = METHODS[method]()
-        draws = not only_fixed(built.sequences)
+        has_teacher, draws = needs_teacher(built), not only_fixed(built.sequences)
         sizes = self.sizes
+        # Reading responses token by token costs as much as a step; the page shows those of a method that revises.
+        looked = sizes.looked_rows if built.revision is not None else 0
         return {
             "method": {"base": method},
             "models": {
                 "student": str(student),
-                **({"teacher": str(self.teacher)} if needs_teacher(built) else {}),
+                **({"teacher": str(self.teacher)} if has_teacher else {}),
             },
             "data": {
                 "corpus": str(self.rows.train),
@@ -195,6 +200,7 @@ class _Recipes:
             **({"sampling": {"max_new_tokens": sizes.new_tokens}} if draws else {}),
             "train": {"steps": steps, "batch_rows": sizes.batch_rows, "learning_rate": rate, "seed": seed},
             "validate": {"every": math.ceil(steps / sizes.validations), "rows": sizes.valid_rows, "metric": "loss"},
+            **({"watch": {"rows": looked}} if has_teacher else {}),
             "run": str(directory),
         }
 

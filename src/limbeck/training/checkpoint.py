@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from torch import Tensor, nn
 from limbeck.errors import CheckpointError
 from limbeck.training.world import placed_like, whole
 
-FORMAT = 1
+FORMAT = 2
+_BLOCK = 1 << 24
 _LATEST = "latest"
 _WEIGHTS, _OPTIMIZER, _STATE, _RECIPE = "trainable.safetensors", "optimizer.safetensors", "state.json", "recipe.yaml"
 
@@ -205,8 +207,12 @@ def _text_sum(body: Mapping[str, Any]) -> str:
 
 
 def _sum(path: Path) -> str:
+    """CRC-32: it tells damage, not forgery, and reads a gigabyte in a third of a second."""
+    found = 0
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+        while block := file.read(_BLOCK):
+            found = zlib.crc32(block, found)
+    return f"{found:08x}"
 
 
 def _flush(path: Path) -> None:

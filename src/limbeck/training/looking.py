@@ -18,7 +18,7 @@ from limbeck.training.validation import CORPUS
 from limbeck.training.world import RankedDecoder
 from limbeck.types import Evidence, Sequences
 
-_ROWS, _DISTRIBUTIONS, _CLASSES, _NAMED = 8, 12, 2000, 24
+_DISTRIBUTIONS, _CLASSES, _NAMED = 12, 2000, 24
 _DIGITS = 5
 
 
@@ -26,12 +26,14 @@ def token_rows(session: Session, *, step: int, texts: TokenTexts) -> list[dict[s
     """Rows for tokens.jsonl: the first validation rows, answered by the student as it is now; every rank must call it.
 
     Noise belongs to the row and not to the step, so that one row can be followed through a run. Empty without a
-    teacher or without validation rows. Fields: docs/run-directory.md.
+    teacher, without validation rows, or with `watch.rows` 0. Fields: docs/run-directory.md.
     """
     teacher, validator = session.teacher, session.validator
     if teacher is None or validator is None:
         return []
-    items = tuple(((CORPUS, row.id), row) for row in validator.rows[:_ROWS])
+    items = tuple(((CORPUS, row.id), row) for row in validator.rows[: session.recipe.watch.rows])
+    if not items:
+        return []
     with evaluating(session.distiller.student), session.world.decoding(session.rollouts.decoder):
         if not session.world.is_main:
             return []

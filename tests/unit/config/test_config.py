@@ -205,6 +205,7 @@ def test_method_errors_say_where(refused):
     [
         (_SFT, ["models.teacher=big"], "models.teacher is 'big', which nothing reads"),
         (_SFT, ["models.teacher_dtype=bf16"], "there is no teacher"),
+        (_SFT, ["watch.rows=2"], "watch.rows is '2', which nothing reads"),
         (_BASE, ["models.teacher=null"], "models.teacher is missing"),
         (_BASE, ["method.weights.token=0"], "every weight of gkd is 0"),
         (_BASE, ["data.train_on=all"], "data.train_on is 'all', but gkd draws"),

@@ -142,7 +142,7 @@ def test_a_format_of_the_future_is_refused(tmp_path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "FORMAT", 7)
         _write(tmp_path, 1)
-    with pytest.raises(CheckpointError, match="has format 7, this Limbeck reads 1"):
+    with pytest.raises(CheckpointError, match="has format 7, this Limbeck reads 2"):
         checkpoint.latest(tmp_path)
 
 
