@@ -40,9 +40,7 @@ class Sizes:
     held_out_rows: int = 64
 
 
-_FAST = Sizes(
-    batch_rows=4, max_prompt=64, max_length=112, new_tokens=16, valid_rows=4, looked_rows=2, held_out_rows=8
-)
+_FAST = Sizes(batch_rows=4, max_prompt=64, max_length=112, new_tokens=16, valid_rows=4, looked_rows=2, held_out_rows=8)
 
 
 def quickstart(
