@@ -25,7 +25,8 @@ from transformers import GenerationConfig, PreTrainedModel
 from limbeck.data.corpora import load_corpus
 from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
-from limbeck.models.extending import CausalDecoder, extend
+from limbeck.models.decoders import CausalDecoder
+from limbeck.models.extending import extend
 from limbeck.models.loading import load_model, load_tokenizer
 from limbeck.models.packaged import fetch
 from limbeck.models.pair import Pair

@@ -21,7 +21,8 @@ from limbeck.losses.divergences import ForwardKL
 from limbeck.losses.fused import token_scores
 from limbeck.losses.match import Likelihood, Match
 from limbeck.losses.objective import Batch, Objective
-from limbeck.models.extending import CausalDecoder, extend
+from limbeck.models.decoders import CausalDecoder
+from limbeck.models.extending import extend
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer, scored_tokens
 from limbeck.records import Example, Message

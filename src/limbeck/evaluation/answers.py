@@ -15,7 +15,8 @@ from pydantic.dataclasses import dataclass as settings
 
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import CheckpointError
-from limbeck.models.extending import Decoder, extend
+from limbeck.models.decoders import Decoder
+from limbeck.models.extending import extend
 from limbeck.models.sampling import Sampling
 from limbeck.records import AnswerRow, Example
 from limbeck.registry import Registry

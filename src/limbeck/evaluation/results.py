@@ -20,7 +20,8 @@ from limbeck.evaluation.answers import DECODINGS, Answerer, AnswerFile, Decoding
 from limbeck.evaluation.identity import fingerprint, ids_fingerprint, weights_fingerprint
 from limbeck.evaluation.rouge import RougeL
 from limbeck.losses.heads import auto_chunk
-from limbeck.models.extending import CausalDecoder, evaluating
+from limbeck.models.decoders import CausalDecoder
+from limbeck.models.extending import evaluating
 from limbeck.models.pair import Pair
 from limbeck.models.saving import training_settings
 from limbeck.models.scoring import Scorer

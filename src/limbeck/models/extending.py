@@ -3,83 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import DynamicCache
 
-from limbeck.losses.fused import HiddenView
+from limbeck.models.decoders import Decoder, Sustaining
+from limbeck.models.prefixes import DrawState, Remembering, attended_after, shared_past
 from limbeck.models.sampling import NgramBan, Sampling, draw
-from limbeck.models.scoring import Scored, Scorer, causal
 from limbeck.seeds import RowNoise
-from limbeck.types import Sequences
-
-
-@runtime_checkable
-class Decoder(Protocol):
-    """What `extend` asks for the next token's distribution. The cache is the decoder's own business."""
-
-    def start(self) -> Any:
-        """An empty cache."""
-        ...
-
-    def next_logp(
-        self,
-        tokens: Int[Tensor, "b new"],
-        *,
-        attended: Bool[Tensor, "b past_and_new"],
-        positions: Int[Tensor, "b new"],
-        cache: Any,
-    ) -> Float[Tensor, "b V"]:
-        """Log-probabilities of what follows the last column; the cache grows by these columns."""
-        ...
-
-    def keep(self, cache: Any, rows: Int[Tensor, " kept"]) -> None:
-        """Only these rows go on."""
-        ...
-
-
-class CausalDecoder:
-    """One causal model, on one rank."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
-
-    def start(self) -> Any:
-        """An empty cache."""
-        return DynamicCache(config=causal(self._scorer.model).config)
-
-    def next_logp(
-        self,
-        tokens: Int[Tensor, "b new"],
-        *,
-        attended: Bool[Tensor, "b past_and_new"],
-        positions: Int[Tensor, "b new"],
-        cache: Any,
-    ) -> Float[Tensor, "b V"]:
-        """Log-probabilities of what follows the last column."""
-        return self._scorer.next_logp(tokens, attended=attended, positions=positions, cache=cache)
-
-    def keep(self, cache: Any, rows: Int[Tensor, " kept"]) -> None:
-        """Only these rows go on."""
-        cache.batch_select_indices(rows)
-
-    def view(self, sequences: Sequences, where: Scored) -> HiddenView:
-        """This model's distributions at the scored tokens of whole rows."""
-        return self._scorer.view(sequences, where)
+from limbeck.types import RowKey, Sequences
 
 
 @dataclass(frozen=True, kw_only=True)
 class Extension:
-    """The rows after the draw. `behaviour_logp` is 0 where nothing was drawn; `stopped` rows end with a stop token."""
+    """The rows after the draw. `behaviour_logp` is 0 where nothing was drawn; `stopped` rows end with a stop token.
+
+    `state` is the one that was given, with the drawn rows in it.
+    """
 
     sequences: Sequences
     behaviour_logp: Float[Tensor, "B S"]
     stopped: Bool[Tensor, " B"]
+    state: DrawState | None = None
 
 
 @contextmanager
@@ -105,6 +54,7 @@ def extend(
     rows: Bool[Tensor, " B"],
     sampling: Sampling,
     noise: RowNoise,
+    state: DrawState | None = None,
 ) -> Extension:
     """Draw on from position `start` of the chosen rows, until a stop token or until the row is `limit` tokens long.
 
@@ -114,24 +64,30 @@ def extend(
 
     Rows are packed without holes and left-padded, with positions given, so that rotary, learned and sliding-window
     models agree; finished rows leave the batch. Equal to `transformers.generate` greedy up to ties of the logits.
+
+    With a `state`, rows are kept in it by their key when they leave the batch, and what it holds of a row's prefix is
+    not computed again, where every layer is plain full attention and all rows of the call have a part of it there. The
+    weights must be those that it was made with. It changes no token but by rounding.
     """
     chosen = [int(row) for row in rows.nonzero().squeeze(1)]
     prefixes = [sequences.tokens[row, : int(start[row])].tolist() for row in chosen]
     if forced is not None:
         prefixes = [[*prefix, int(forced[row])] for prefix, row in zip(prefixes, chosen, strict=True)]
     assert all(prefixes), "a row needs at least one token to draw on from"
-    drawn = _Drawn(chosen, prefixes, [int(limit[row]) for row in chosen])
+    drawn = _Drawn(chosen, prefixes, [int(limit[row]) for row in chosen], [sequences.keys[row] for row in chosen])
     if forced is not None:
         drawn.stop_where_forced(sampling.stop_ids)
-    _draw_rows(decoder, drawn, sampling=sampling, noise=noise, device=sequences.tokens.device)
-    return _assemble(sequences, drawn, start=start)
+    with decoder.sustained() if isinstance(decoder, Sustaining) else nullcontext():
+        _draw_rows(decoder, drawn, sampling=sampling, noise=noise, device=sequences.tokens.device, state=state)
+    return replace(_assemble(sequences, drawn, start=start), state=state)
 
 
 class _Drawn:
     """The rows being drawn: their prefixes, what has been added, and which are still going."""
 
-    def __init__(self, rows: list[int], prefixes: list[list[int]], limits: list[int]) -> None:
+    def __init__(self, rows: list[int], prefixes: list[list[int]], limits: list[int], keys: list[RowKey]) -> None:
         self.rows = rows
+        self.keys = keys
         self.prefixes = prefixes
         self.limits = limits
         self.added: list[list[int]] = [[] for _ in rows]
@@ -150,11 +106,18 @@ class _Drawn:
             self.stopped[i] = prefix[-1] in stop_ids
 
 
-def _draw_rows(decoder: Decoder, drawn: _Drawn, *, sampling: Sampling, noise: RowNoise, device: torch.device) -> None:
-    going = drawn.going()
-    cache, ban = decoder.start(), None
-    tokens, attended = _left_padded([drawn.prefixes[i] for i in going], device)
-    positions = (attended.long().cumsum(dim=1) - 1).clamp(min=0)
+def _draw_rows(
+    decoder: Decoder,
+    drawn: _Drawn,
+    *,
+    sampling: Sampling,
+    noise: RowNoise,
+    device: torch.device,
+    state: DrawState | None,
+) -> None:
+    going, ban = drawn.going(), None
+    cache, tokens, attended = _begun(decoder, drawn, going, device=device, state=state)
+    positions = (attended.long().cumsum(dim=1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
     banned_ids = torch.tensor(sorted(sampling.banned_ids), dtype=torch.long, device=device)
     if sampling.no_repeat_ngram:
         ban = NgramBan(sampling.no_repeat_ngram, drawn.prefixes)
@@ -175,6 +138,8 @@ def _draw_rows(decoder: Decoder, drawn: _Drawn, *, sampling: Sampling, noise: Ro
                 ban.append(i, token)
         still = set(drawn.going())
         kept = [b for b, i in enumerate(going) if i in still]
+        if state is not None and isinstance(decoder, Remembering):
+            _remember(decoder, cache, drawn, {b: i for b, i in enumerate(going) if i not in still}, state=state)
         tokens, positions = new[:, None], positions[:, -1:] + 1
         attended = torch.cat([attended, attended.new_ones(len(going), 1)], dim=1)
         if len(kept) < len(going):
@@ -183,6 +148,30 @@ def _draw_rows(decoder: Decoder, drawn: _Drawn, *, sampling: Sampling, noise: Ro
             tokens, positions, attended = tokens[index], positions[index], attended[index]
             if going:
                 decoder.keep(cache, index)
+
+
+def _begun(
+    decoder: Decoder, drawn: _Drawn, going: list[int], *, device: torch.device, state: DrawState | None
+) -> tuple[Any, Tensor, Tensor]:
+    """The cache to start with, the tokens that are still to be read, and which columns of both hold tokens."""
+    prefixes = [drawn.prefixes[i] for i in going]
+    if state is not None and isinstance(decoder, Remembering):
+        keys = [drawn.keys[i] for i in going]
+        if past := shared_past(state, keys, prefixes):
+            cache = decoder.give([state.first(key, length) for key, length in zip(keys, past, strict=True)])
+            rest = [prefix[length:] for prefix, length in zip(prefixes, past, strict=True)]
+            tokens = torch.tensor(rest, device=device)
+            return cache, tokens, attended_after(past, new=tokens.shape[1], device=device)
+    return decoder.start(), *_left_padded(prefixes, device)
+
+
+def _remember(decoder: Remembering, cache: Any, drawn: _Drawn, leaving: dict[int, int], *, state: DrawState) -> None:
+    """Keep the rows that leave the batch (its row b holds the drawn row i); the last token was never read."""
+    for b, i in leaving.items():
+        if state.is_full():
+            return
+        read = [*drawn.prefixes[i], *drawn.added[i]][:-1]
+        state.put(drawn.keys[i], read, decoder.take(cache, b, length=len(read)))
 
 
 def _left_padded(prefixes: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,7 @@ class Scorer:
         self.vocabulary = vocabulary
         self.split = split
         self.autocast = autocast
+        self._sustained_head: Head | None = None
 
     @classmethod
     def of(cls, model: nn.Module, *, vocabulary: Vocabulary, autocast: torch.dtype | None = None) -> Scorer:
@@ -86,6 +87,21 @@ class Scorer:
             return nullcontext()
         device = next(self.model.parameters()).device
         return torch.autocast(device.type, dtype=self.autocast)
+
+    @contextmanager
+    def sustained(self) -> Iterator[None]:
+        """Around many forwards without gradient between which no weight moves: under autocast, weights are cast once.
+
+        Otherwise each token that is drawn would read every weight, cast it and read it again. It holds a second copy of
+        the weights, in the dtype of the products.
+        """
+        with self.context():
+            head = self.head.detached()
+            self._sustained_head = head if self.autocast is None else head.in_dtype(self.autocast)
+            try:
+                yield
+            finally:
+                self._sustained_head = None
 
     @property
     def _causal(self) -> Any:
@@ -157,7 +173,8 @@ class Scorer:
                 last_bD = self._causal.base_model(**inputs).last_hidden_state[:, -1]
             else:
                 last_bD = self.model(**inputs, logits_to_keep=1).logits[:, -1]
-        return self.head.detached()(last_bD if self.autocast is None else last_bD.to(self.autocast))
+        head = self._sustained_head or self.head.detached()
+        return head(last_bD if self.autocast is None else last_bD.to(self.autocast))
 
     @torch.no_grad()
     def _parts_agree(self) -> bool:

@@ -262,6 +262,7 @@ def _redrawn(sequences: Sequences, found: Sequence[Correction], *, rollouts: Rol
             rows=torch.ones(len(group), dtype=torch.bool),
             sampling=rollouts.sampling,
             noise=_noise(rollouts, part, "redraw", number),
+            state=rollouts.state,
         ).sequences.to("cpu")
         for b, place in enumerate(group):
             row, length = found[place].row, int(drawn.lengths[b])

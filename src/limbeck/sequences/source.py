@@ -9,7 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from limbeck.data.loader import batch, prompts
-from limbeck.models.extending import Decoder, extend
+from limbeck.models.decoders import Decoder
+from limbeck.models.extending import extend
+from limbeck.models.prefixes import DrawState
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import split_rows
 from limbeck.records import EncodedRow
@@ -24,7 +26,7 @@ class Rollouts:
     """What a source draws with: the decoder, how tokens are drawn, and the seeds of the run.
 
     `max_new_tokens` is the most that a response may be long, `max_length` the most that a row may be; `group_rows` rows
-    are decoded together, longest prompts first.
+    are decoded together, longest prompts first. `state`, where given, keeps what rows that are drawn on from need.
     """
 
     decoder: Decoder
@@ -35,6 +37,7 @@ class Rollouts:
     pad_id: int
     seeds: Seeds
     device: torch.device
+    state: DrawState | None = None
 
     def reference(self, items: Sequence[Item]) -> Sequences:
         """The rows with the responses that the corpus has."""
@@ -60,6 +63,7 @@ class Rollouts:
                 rows=torch.ones(len(group), dtype=torch.bool),
                 sampling=self.sampling,
                 noise=RowNoise([self.seeds.child(purpose, *key) for key in part.keys]),
+                state=self.state,
             ).sequences.to("cpu")
             for place, row in enumerate(group):
                 length = int(extended.lengths[place])

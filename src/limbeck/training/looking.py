@@ -13,7 +13,7 @@ from limbeck.models.scoring import Scorer, scored_tokens
 from limbeck.revision.correcting import Revision
 from limbeck.revision.gathering import Viewer, gather_evidence
 from limbeck.training.session import Session
-from limbeck.training.step import revise
+from limbeck.training.step import revise, with_state
 from limbeck.training.validation import CORPUS
 from limbeck.training.world import RankedDecoder
 from limbeck.types import Evidence, Sequences
@@ -37,8 +37,9 @@ def token_rows(session: Session, *, step: int, texts: TokenTexts) -> list[dict[s
     with evaluating(session.distiller.student), session.world.decoding(session.rollouts.decoder):
         if not session.world.is_main:
             return []
-        drawn = session.rollouts.student(items, purpose="tokens")
-        revision = revise(session, drawn)
+        rollouts = with_state(session)
+        drawn = rollouts.student(items, purpose="tokens")
+        revision = revise(session, drawn, rollouts=rollouts)
         evidence = _evidence(session, drawn, teacher) if revision is None else revision.evidence
         if evidence is None:
             return []

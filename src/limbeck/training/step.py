@@ -14,10 +14,11 @@ from limbeck.errors import NonFiniteLoss
 from limbeck.losses.match import MeasuringTerm
 from limbeck.losses.objective import Batch, Counts
 from limbeck.models.extending import evaluating
+from limbeck.models.prefixes import DrawState
 from limbeck.models.scoring import split_rows
 from limbeck.revision.correcting import Correction, Measures, Revision
 from limbeck.revision.gathering import Viewer
-from limbeck.sequences.source import Item
+from limbeck.sequences.source import Item, Rollouts
 from limbeck.training.optimizers import clipped_norm, learning_rate
 from limbeck.training.session import Session
 from limbeck.training.validation import teacher_views
@@ -56,9 +57,10 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
     """
     started = time.perf_counter()
     with evaluating(session.distiller.student), session.world.decoding(session.rollouts.decoder):
-        drawn = session.method.sequences.draw(items, rollouts=session.rollouts, step=step)
+        rollouts = with_state(session)
+        drawn = session.method.sequences.draw(items, rollouts=rollouts, step=step)
         drawn_at = time.perf_counter()
-        revision = revise(session, drawn)
+        revision = revise(session, drawn, rollouts=rollouts)
         drawn = drawn if revision is None else revision.sequences
     revised_at = time.perf_counter()
     batches = micro_batches(session, items=items, drawn=drawn)
@@ -103,14 +105,20 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
     return StepResult(row=row, drawn=drawn, corrections=() if revision is None else revision.corrections)
 
 
-def revise(session: Session, drawn: Sequences) -> Revision | None:
+def with_state(session: Session) -> Rollouts:
+    """What to draw with until the weights move: it keeps the drawn rows' prefixes if the method draws on from them."""
+    is_revised = session.method.revision is not None
+    return replace(session.rollouts, state=DrawState()) if is_revised else session.rollouts
+
+
+def revise(session: Session, drawn: Sequences, *, rollouts: Rollouts) -> Revision | None:
     """The drawn rows after the method's revision; None where it has none. Inside `decoding`, on every rank."""
     reviser, teacher = session.method.revision, session.teacher
     if reviser is None or teacher is None:
         return None
     student, chunk = session.rollouts.decoder, int(session.auto["chunk"])
     assert isinstance(student, Viewer), "the decoder of a run reads whole rows too"
-    return reviser.revise(drawn, rollouts=session.rollouts, student=student, teacher=teacher, chunk=chunk)
+    return reviser.revise(drawn, rollouts=rollouts, student=student, teacher=teacher, chunk=chunk)
 
 
 def _revision_row(session: Session, revision: Revision | None) -> dict[str, Any]:

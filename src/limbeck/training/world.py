@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,9 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from limbeck.errors import ConfigError, LimbeckError, Stopped
 from limbeck.losses.fused import HiddenView
-from limbeck.models.extending import CausalDecoder, Decoder
+from limbeck.models.decoders import CausalDecoder, Decoder
 from limbeck.models.loading import resolve_device
+from limbeck.models.prefixes import Layers
 from limbeck.models.scoring import Scored
 from limbeck.training.distiller import Distiller
 from limbeck.training.stopping import how_to_resume
@@ -191,6 +192,14 @@ class RankedDecoder:
     def keep(self, cache: Any, rows: Int[Tensor, " kept"]) -> None:
         """Only these rows go on."""
         self._own.keep(cache, rows)
+
+    def take(self, cache: Any, row: int, *, length: int) -> Layers | None:
+        """A row's keys and values; they are whole on each rank."""
+        return self._own.take(cache, row, length=length)
+
+    def give(self, rows: Sequence[Layers]) -> Any:
+        """A cache of these rows."""
+        return self._own.give(rows)
 
     def view(self, sequences: Sequences, where: Scored) -> HiddenView:
         """The student's distributions at the scored tokens of whole rows; it gathers what a step of decoding does."""

@@ -13,7 +13,7 @@ from limbeck.data.tokenizing import Encoder
 from limbeck.errors import CheckpointError, UnknownName
 from limbeck.evaluation.answers import DECODINGS, Answerer, AnswerFile, Decoding
 from limbeck.evaluation.results import Subject, answer_path, evaluate_examples
-from limbeck.models.extending import CausalDecoder
+from limbeck.models.decoders import CausalDecoder
 from limbeck.models.scoring import Scorer
 from limbeck.records import AnswerRow
 from limbeck.testing import tiny_pair, toy_examples

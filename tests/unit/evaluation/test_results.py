@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import limbeck
 from limbeck.errors import CheckpointError, ConfigError, DataError, ModelError, UnknownName
 from limbeck.evaluation import Decoding, Results, evaluate, rouge_l
-from limbeck.models.extending import CausalDecoder
+from limbeck.models.decoders import CausalDecoder
 from limbeck.testing import byte_tokenizer, save_tiny, save_toy, tiny_model, toy_examples
 from limbeck.training.rundir import Run
 

@@ -8,7 +8,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from limbeck.models.extending import CausalDecoder, Extension, evaluating, extend
+from limbeck.models.decoders import CausalDecoder
+from limbeck.models.extending import Extension, evaluating, extend
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
 from limbeck.seeds import RowNoise, Seeds

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from limbeck.losses.fused import token_scores
+from limbeck.models.decoders import CausalDecoder
 from limbeck.models.pair import Vocabulary
 from limbeck.models.scoring import Scorer, scored_tokens, split_rows
 from limbeck.testing import ARCHITECTURES, tiny_model, tiny_pair
@@ -108,3 +109,25 @@ def test_soft_capped_logits_are_still_split() -> None:
 def test_rows_are_grouped_longest_first_and_each_once() -> None:
     groups = split_rows(_sequences(), 2)
     assert groups == [[2, 0], [1]]
+
+
+def test_weights_are_cast_once_for_many_forwards_and_anew_after_they_moved() -> None:
+    pair = tiny_pair()
+    scorer = Scorer.of(pair.student, vocabulary=pair.vocabulary, autocast=torch.bfloat16)
+    one = torch.tensor([[257, 72, 73]])
+    rest = {"attended": one >= 0, "positions": torch.arange(3)[None]}
+
+    def said() -> torch.Tensor:
+        return scorer.next_logp(one, **rest, cache=CausalDecoder(scorer).start())
+
+    each = said()
+    with scorer.sustained():
+        kept = said()
+        with torch.no_grad():
+            pair.student.model.layers[0].mlp.up_proj.weight.mul_(1.5)
+        assert torch.equal(said(), kept), "weights do not move inside"
+    assert torch.equal(kept, each)
+    assert not torch.allclose(said(), each, atol=1e-3)
+    with torch.enable_grad():
+        scorer.predicting(_sequences(), scored_tokens(_sequences())).float().sum().backward()
+    assert pair.student.model.layers[0].mlp.up_proj.weight.grad is not None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from limbeck.models.extending import CausalDecoder
+from limbeck.models.decoders import CausalDecoder
 from limbeck.models.pair import Pair
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer

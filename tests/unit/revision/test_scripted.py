@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from limbeck.models.extending import Decoder, extend
+from limbeck.models.decoders import Decoder
+from limbeck.models.extending import extend
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import scored_tokens
 from limbeck.revision import Viewer

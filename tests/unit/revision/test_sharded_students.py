@@ -87,7 +87,7 @@ def _compare(architecture: str, pair: Any, world: Any, results: dict[str, Any]) 
 
     from limbeck.losses.match import Likelihood
     from limbeck.losses.objective import Objective
-    from limbeck.models.extending import CausalDecoder
+    from limbeck.models.decoders import CausalDecoder
     from limbeck.models.scoring import Scorer, scored_tokens
     from limbeck.training.distiller import Distiller
 

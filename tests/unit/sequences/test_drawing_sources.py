@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from limbeck.models.extending import CausalDecoder
+from limbeck.models.decoders import CausalDecoder
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
 from limbeck.records import EncodedRow
