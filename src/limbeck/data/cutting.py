@@ -12,36 +12,53 @@ from dataclasses import replace
 from limbeck.records import Message
 
 GAP = " … "
-Fits = Callable[[Sequence[Message]], bool]
+Excess = Callable[[Sequence[Message]], int]
+# A cut this close to the limit is good enough: each further look costs an encoding of the whole prompt.
+_SLACK = 2
 
 
-def shortened(messages: Sequence[Message], *, fits: Fits) -> tuple[Message, ...] | None:
+def shortened(messages: Sequence[Message], *, excess: Excess) -> tuple[Message, ...] | None:
     """The messages with as much of the content as fits; None where even an empty last turn does not fit.
 
-    First the oldest exchanges go, then the middle of the last turn's input, then the middle of its content.
+    `excess` says by how many tokens messages are too long; 0 and less fit. First the oldest exchanges go, then the
+    middle of the last turn's input, then the middle of its content. Up to two tokens that would fit may go too.
 
     >>> turn = Message(role="user", content="Sum up:", input="0123456789")
-    >>> shortened([turn], fits=lambda kept: sum(len(m.content + m.input) for m in kept) <= 14)[0].input
+    >>> shortened([turn], excess=lambda kept: sum(len(m.content + m.input) for m in kept) - 14)[0].input
     '01 … 89'
     """
+
     first = 1 if messages[0].role == "system" else 0
     system, turns = tuple(messages[:first]), list(messages[first:])
     while len(asked := [index for index, turn in enumerate(turns) if turn.role == "user"]) > 1:
         turns = turns[asked[1] :]
-        if fits((*system, *turns)):
+        if excess((*system, *turns)) <= 0:
             return (*system, *turns)
     *before, last = turns
     kept = (*system, *before)
+    above = excess((*kept, last))
     if last.input:
-        without = replace(last, input="")
-        if fits((*kept, without)):
-            size = _most(len(last.input), lambda k: fits((*kept, replace(last, input=middle_cut(last.input, keep=k)))))
-            return (*kept, replace(last, input=middle_cut(last.input, keep=size)))
-        last = without
-    if not fits((*kept, replace(last, content=""))):
+        text, without = last.input, replace(last, input="")
+        below = excess((*kept, without))
+        if below <= 0:
+            size = _most(
+                len(text),
+                lambda k: excess((*kept, replace(last, input=middle_cut(text, keep=k)))),
+                below=below,
+                above=above,
+            )
+            return (*kept, replace(last, input=middle_cut(text, keep=size)))
+        last, above = without, below
+    said, below = last.content, excess((*kept, replace(last, content="")))
+    if below > 0:
         return None
-    size = _most(len(last.content), lambda k: fits((*kept, replace(last, content=middle_cut(last.content, keep=k)))))
-    return (*kept, replace(last, content=middle_cut(last.content, keep=size)))
+    size = _most(
+        len(said),
+        lambda k: excess((*kept, replace(last, content=middle_cut(said, keep=k)))),
+        below=below,
+        above=above,
+    )
+    return (*kept, replace(last, content=middle_cut(said, keep=size)))
 
 
 def middle_cut(text: str, *, keep: int) -> str:
@@ -56,10 +73,20 @@ def middle_cut(text: str, *, keep: int) -> str:
     return text[: keep - tail] + GAP + (text[-tail:] if tail else "")
 
 
-def _most(size: int, fits: Callable[[int], bool]) -> int:
-    """The largest number found by bisection that fits; 0 is known to."""
-    low, high = 0, size
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+def _most(size: int, excess: Callable[[int], int], *, below: int, above: int) -> int:
+    """The largest number found that fits, to within `_SLACK` tokens. `below` and `above`: the excess at its ends.
+
+    False position: tokens grow nearly in proportion to characters, so that a straight line between two looks finds
+    what bisection needs a dozen for. A look that leaves most of the interval is followed by one that halves it.
+    """
+    low, high, halves = 0, size, False
+    while high - low > 1 and below < -_SLACK:
+        line = low + int((high - low) * -below / max(1, above - below))
+        middle = (low + high) // 2 if halves else min(max(line, low + 1), high - 1)
+        found, width = excess(middle), high - low
+        if found <= 0:
+            low, below = middle, found
+        else:
+            high, above = middle, found
+        halves = not halves and high - low > 0.75 * width
     return low

@@ -6,7 +6,8 @@ tokens are a response is known from how the row is put together, never from an i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from limbeck.data.cutting import shortened
 from limbeck.data.templates import Template, end_of_turn
 from limbeck.errors import ConfigError, DataError, NothingToLearn
 from limbeck.records import EncodedRow, Example, Message
+
+_TOGETHER = 1_000
 
 
 @dataclass(kw_only=True)
@@ -83,6 +86,7 @@ class Encoder:
         self.end_id = end_of_turn(tokenizer, template)
         self._end_text: str = tokenizer.convert_ids_to_tokens(self.end_id)
         self._bos = [] if template.adds_bos else _bos(tokenizer)
+        self._ahead: dict[str, list[int]] = {}
         self._control = {token for token in (*tokenizer.all_special_tokens, self._end_text) if token}
 
     def prompt(self, example: Example) -> tuple[int, ...]:
@@ -123,13 +127,35 @@ class Encoder:
 
     def rows(self, examples: Iterable[Example]) -> tuple[EncodedRow, ...]:
         """The rows of all examples that are kept; `NothingToLearn` where none is."""
-        encoded = tuple(row for example in examples if (row := self.row(example)) is not None)
+        kept: list[EncodedRow] = []
+        every = list(examples)
+        for first in range(0, len(every), _TOGETHER):
+            group = every[first : first + _TOGETHER]
+            self._read_ahead(group)
+            kept += [row for example in group if (row := self.row(example)) is not None]
+        self._ahead.clear()
+        encoded = tuple(kept)
         if not encoded:
             raise NothingToLearn(
                 f"no row is left: all {self.report.dropped_prompts} prompts are longer than data.max_prompt"
                 f" = {self.max_prompt}.\n  raise data.max_prompt, or set data.long_prompt=cut"
             )
         return encoded
+
+    def _read_ahead(self, examples: Sequence[Example]) -> None:
+        """Encode in one call what the rows of these examples will ask for: the tokenizer takes a batch on all cores."""
+        texts: set[str] = set()
+        for example in examples:
+            # What is wrong with a row is said when it is its turn.
+            with suppress(DataError):
+                text = ""
+                for piece, _ in self._segments(example.messages):
+                    text += piece
+                    texts.add(text)
+                texts.add(text + self.template.response_text(example.references[0]))
+        ordered = sorted(texts)
+        self._ahead.clear()
+        self._ahead |= dict(zip(ordered, _encoded(self.tokenizer, ordered), strict=True))
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of these ids without special and end-of-turn tokens and without outer white space."""
@@ -142,7 +168,7 @@ class Encoder:
             writer = self._write(example.messages)
             if len(writer.tokens) <= self.max_prompt or self.long_prompt == "drop":
                 return writer, False
-            messages = shortened(example.messages, fits=self._fits)
+            messages = shortened(example.messages, excess=self._excess)
         except DataError as error:
             raise DataError(f"{error}\n  in {example.source or example.id}") from error
         if messages is None:
@@ -152,11 +178,11 @@ class Encoder:
             )
         return self._write(messages), True
 
-    def _fits(self, messages: Sequence[Message]) -> bool:
-        return len(self._write(messages).tokens) <= self.max_prompt
+    def _excess(self, messages: Sequence[Message]) -> int:
+        return len(self._write(messages).tokens) - self.max_prompt
 
     def _write(self, messages: Sequence[Message]) -> _Writer:
-        writer = _Writer(self.tokenizer, self._bos)
+        writer = _Writer(self.tokenizer, self._bos, self._ahead)
         for text, is_response in self._segments(messages):
             writer.add(text, is_response=is_response)
         return writer
@@ -200,11 +226,12 @@ class Encoder:
 class _Writer:
     """Tokens of a row, piece by piece; a piece never changes the tokens before it."""
 
-    def __init__(self, tokenizer: Any, first: Sequence[int]) -> None:
+    def __init__(self, tokenizer: Any, first: Sequence[int], ahead: Mapping[str, list[int]]) -> None:
         self.tokens: list[int] = list(first)
         self.is_response: list[bool] = [False] * len(self.tokens)
         self.merges = 0
         self._tokenizer = tokenizer
+        self._ahead = ahead
         self._text = ""
         self._encoded: list[int] = []
 
@@ -224,8 +251,13 @@ class _Writer:
         self.is_response += [is_response] * len(added)
 
     def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        return ids
+        return self._ahead.get(text) or _encoded(self._tokenizer, [text])[0]
+
+
+def _encoded(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text, nothing added."""
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    return ids
 
 
 def _bos(tokenizer: Any) -> list[int]:

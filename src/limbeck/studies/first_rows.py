@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from limbeck.data.corpora import cut_validation, load_corpus, own_validation
@@ -16,6 +16,8 @@ from limbeck.seeds import Seeds
 
 _SEED = 0
 _LEAST_ROWS = 40
+# Every run of a quickstart encodes all its rows, and takes steps on a few hundred of them.
+_MOST_ROWS = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,17 +50,22 @@ def gather_rows(data: Path | None, *, out: Path, most: int, settings: Mapping[st
             )
         train, held_out = cut_validation(whole, spec=min(most, len(whole) // 5), seeds=seeds.child("held out"))
         train, valid = cut_validation(train, spec="auto", seeds=seeds)
+    found = len(train)
+    if found > _MOST_ROWS:
+        order = seeds.child("rows to learn from").generator().permutation(found)[:_MOST_ROWS].tolist()
+        train = replace(train, examples=tuple(train.examples[place] for place in sorted(order)))
     hashes = [example.content_hash() for part in (train, valid, held_out) for example in part.examples]
     _claim(out, {**settings, "data": name, "rows": hashlib.blake2b("".join(hashes).encode()).hexdigest()[:16]})
     parts = {"train": train, "valid": valid}
     files = {split: _write_rows(part, out / "data" / f"{split}.jsonl") for split, part in parts.items()}
     chosen = seeds.child("held out order").generator().permutation(len(held_out))[:most].tolist()
+    taken = f"{len(train):,}" if len(train) == found else f"{len(train):,} of {found:,}"
     return Rows(
         train=files["train"],
         valid=files["valid"],
         held_out=tuple(held_out.examples[place] for place in chosen),
         num_train=len(train),
-        what=f"{name}: {len(train)} rows to learn from, {len(valid)} to validate on, {len(chosen)} held out",
+        what=f"{name}: {taken} rows to learn from, {len(valid)} to validate on, {len(chosen)} held out",
     )
 
 

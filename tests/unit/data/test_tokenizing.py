@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from limbeck.data.cutting import GAP, middle_cut
+from limbeck.data.cutting import GAP, middle_cut, shortened
 from limbeck.data.templates import PaperTemplate, PlainTemplate, choose_template
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import ConfigError, DataError, NothingToLearn
@@ -276,3 +278,33 @@ def test_lengths_out_of_range(chatml: Any, max_prompt: int, max_length: int) -> 
 
 def test_middle_cut() -> None:
     assert [middle_cut("abcdef", keep=k) for k in (0, 1, 2, 5)] == ["", f"a{GAP}", f"a{GAP}f", f"abc{GAP}ef"]
+
+
+@given(words=st.lists(st.integers(1, 12), min_size=1, max_size=60), budget=st.integers(0, 80), asked=st.booleans())
+def test_a_cut_prompt_is_as_long_as_fits_to_within_two_tokens(words: list[int], budget: int, asked: bool) -> None:
+    text = " ".join("x" * length for length in words)
+    message = Message(role="user", content=text, input="") if asked else Message(role="user", content="", input=text)
+    looks = 0
+
+    def excess(messages: Sequence[Message]) -> int:
+        nonlocal looks
+        looks += 1
+        return sum(len(each.content.split()) + len(each.input.split()) for each in messages) - budget
+
+    if excess([message]) <= 0:
+        return
+    cut = shortened([message], excess=excess)
+    assert cut is not None
+    assert -2 <= excess(cut) <= 0 or len(cut[0].content + cut[0].input) >= len(text) - 1
+    assert looks <= 24
+
+
+def test_rows_together_are_rows_alone(chatml: Any, make_example: Make) -> None:
+    examples = [make_example("ab" * n, references=(f"yes {n}",)) for n in range(12)]
+    together, alone = (
+        encoder_of(chatml, long_prompt="cut", max_prompt=60),
+        encoder_of(chatml, long_prompt="cut", max_prompt=60),
+    )
+    assert list(together.rows(examples)) == [alone.row(example) for example in examples]
+    assert together.report == alone.report
+    assert together.report.cut_prompts > 0

@@ -35,6 +35,13 @@ def test_no_held_out_row_is_learned_or_validated_on(tmp_path: Path) -> None:
     assert rows.num_train + len(rows.valid.read_text().splitlines()) == 84
 
 
+def test_of_many_rows_some_are_taken_the_same_ones_each_time(tmp_path: Path) -> None:
+    taken = [gather_rows(_file(tmp_path, 2_600), out=tmp_path / out, most=16, settings=SETTINGS) for out in ("a", "b")]
+    assert taken[0].num_train == 2_000
+    assert "2,000 of 2,455 rows to learn from" in taken[0].what
+    assert taken[0].train.read_text() == taken[1].train.read_text()
+
+
 def test_too_few_rows_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="at least 40"):
         gather_rows(_file(tmp_path, 12), out=tmp_path / "out", most=16, settings=SETTINGS)
