@@ -47,6 +47,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "base+span": {**BASE, "span": {"kind": "correlation"}},
     "mgsr": {"base": "mgsr"},
 }
+# What is kept of a step's line of metrics.
+_KEPT = ("loss", "terms", "measures", "revision", "origin", "spans", "gradient_shares", "response_tokens", "time")
 # Against what a part is judged.
 RIVALS = {
     "kd": "sft",
@@ -127,10 +129,7 @@ class Study:
                 title: {id: round(value, 6) for id, value in sorted(arm.values(measure, score).items())}
                 for title, (measure, score, *_) in SCORES.items()
             },
-            "steps": [
-                {key: row[key] for key in ("loss", "terms", "measures", "revision", "origin", "time") if key in row}
-                for row in rows
-            ],
+            "steps": [{key: row[key] for key in _KEPT if key in row} for row in rows],
         }
         self.results.mkdir(parents=True, exist_ok=True)
         draft = self.results / f".{name}.draft"
@@ -197,6 +196,36 @@ def table(study: Study) -> str:
     return "\n".join(lines)
 
 
+def profile(study: Study) -> str:
+    """Markdown: what the parts did in their steps, averaged over steps and seeds."""
+    columns = {
+        "rows revised %": ("revision", "revised_rows", 100.0),
+        "tokens unlike the teacher's %": ("revision", "mismatches", 100.0),
+        "KL(s‖t) there": ("revision", "kl_corrected", 1.0),
+        "place of j (0 first, 1 last)": ("revision", "place", 1.0),
+        "kept mass %": ("measures", "token/kept_mass", 100.0),
+        "kept classes": ("measures", "token/kept_classes", 1.0),
+        "only the target %": ("measures", "token/only_target", 100.0),
+        "span term": ("terms", "span", 1.0),
+        "span's share of gradients %": ("gradient_shares", "span", 100.0),
+    }
+    lines = ["| arm | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
+    for arm in ARMS:
+        steps = [
+            row
+            for seed in SEEDS
+            if study.is_kept(f"{arm}-seed{seed}")
+            for row in study.found(f"{arm}-seed{seed}")["steps"]
+        ]
+        cells = []
+        for part, name, scale in columns.values():
+            values = [row[part][name] for row in steps if name in row.get(part, {})]
+            cells.append(f"{scale * sum(values) / len(values):.3g}" if values else "–")
+        if any(cell != "–" for cell in cells):
+            lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def _shown(interval: Interval, scale: float, digits: int, *, signed: bool = False) -> str:
     sign = "+" if signed else ""
     mean, low, high = (f"{scale * value:{sign}.{digits}f}" for value in (interval.mean, interval.low, interval.high))
@@ -219,7 +248,7 @@ def main() -> None:
         if not given.table:
             seeds = (0,) if given.quick else tuple(int(seed) for seed in given.seeds.split(","))
             study.run(seeds, given.arms.split(","))
-        print(table(study))
+        print(table(study), profile(study), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ def evaluate(
     ] = None,
     template: Annotated[str, typer.Option(help="auto, chat, paper or plain.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    scores: Annotated[str | None, typer.Option(help="Scores of the table, with commas between.", metavar="A,B")] = None,
+    categories: Annotated[bool, typer.Option("--categories", help="A second table by category.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the answers; the run's own if not given.")] = None,
 ) -> None:
     """Draw a model's answers, keep them as rows, and score them.
@@ -33,8 +35,12 @@ def evaluate(
     A stopped evaluation goes on where it was when the same command is given again.
     """
     names, numbers = _names(corpora), _numbers(seeds)
+    shown = None if scores is None else _names(scores, what="--scores")
 
     import limbeck
+    from limbeck.evaluation.results import check_scores
+
+    check_scores(shown or ())
 
     results = limbeck.evaluate(
         Path(model) if Path(model).exists() else model,
@@ -51,7 +57,12 @@ def evaluate(
         template=template,
         device=device,
     )
-    typer.echo(results.table().text(width=shutil.get_terminal_size((80, 24)).columns))
+    width = shutil.get_terminal_size((80, 24)).columns
+    typer.echo((results.table() if shown is None else results.table(shown)).text(width=width))
+    for corpus, value in results.perplexity().items():
+        typer.echo(f"perplexity of the references of {corpus}: {value:,.1f}")
+    if categories:
+        typer.echo("\n" + results.categories("rouge_l" if shown is None else shown[0]).text(width=width))
 
 
 def _place(model: str) -> Path:
@@ -61,10 +72,10 @@ def _place(model: str) -> Path:
     return folder / "answers" if is_run else Path("evaluation") / model.strip("/.~").replace("/", "-")
 
 
-def _names(text: str) -> list[str]:
+def _names(text: str, *, what: str = "--corpora") -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise typer.BadParameter("name at least one corpus", param_hint="--corpora")
+        raise typer.BadParameter("name at least one", param_hint=what)
     return names
 
 

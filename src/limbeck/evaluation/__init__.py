@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from limbeck.evaluation.answers import DECODINGS, Decoding
-    from limbeck.evaluation.results import Results, evaluate
+    from limbeck.evaluation.measuring import evaluate
+    from limbeck.evaluation.results import Results
     from limbeck.evaluation.rouge import RougeL, rouge_l
+    from limbeck.evaluation.scorers import Scorer
 
 _HOME = {
     "DECODINGS": "answers",
     "Decoding": "answers",
     "Results": "results",
     "RougeL": "rouge",
-    "evaluate": "results",
+    "Scorer": "scorers",
+    "evaluate": "measuring",
     "rouge_l": "rouge",
 }
 
-__all__ = ["DECODINGS", "Decoding", "Results", "RougeL", "evaluate", "rouge_l"]
+__all__ = ["DECODINGS", "Decoding", "Results", "RougeL", "Scorer", "evaluate", "rouge_l"]
 
 
 def __getattr__(name: str) -> object:

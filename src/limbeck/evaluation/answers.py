@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,6 +170,13 @@ class AnswerFile:
         """Let go of the rows after the first `count`."""
         lines = self.path.read_bytes().split(b"\n")[: count + 1]
         os.truncate(self.path, sum(len(line) + 1 for line in lines))
+
+    def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """These rows in place of all that are there."""
+        draft = self.path.with_name(f".{self.path.name}.draft")
+        lines = [self.header, *rows]
+        draft.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+        os.replace(draft, self.path)
 
     def append(self, rows: Sequence[AnswerRow]) -> None:
         """One batch of answers."""

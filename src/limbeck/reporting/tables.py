@@ -1,7 +1,9 @@
-"""One table, three ways to write it: Markdown, plain text for a terminal, HTML."""
+"""One table, five ways to write it: Markdown, plain text for a terminal, HTML, LaTeX, CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import re
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from limbeck.reporting.layout import lay_out
 from limbeck.reporting.reduce import Interval
 
 Standing = Literal["best", "second", ""]
+_PARTS = ("error", "low", "high")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +159,44 @@ class Table:
         notes = f'<div class="notes">{notes}</div>' if notes else ""
         return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table>{notes}"
 
+    def latex(self) -> str:
+        """A `tabular` of the booktabs package: best in bold, second underlined, uncertainty small beside it."""
+        marks = {"best": (r"\textbf{", "}"), "second": (r"\underline{", "}"), "": ("", "")}
+        lines = [" & ".join(_escape_latex(column.heading) for column in self.columns) + r" \\", r"\midrule"]
+        for row, standings in zip(self.rows, self._standings(), strict=True):
+            cells = []
+            for cell, standing in zip(row.cells, standings, strict=True):
+                before, after = marks[standing]
+                if isinstance(cell, Number):
+                    spread = rf" {{\scriptsize {_escape_latex(cell.spread)}}}" if cell.spread else ""
+                    cells.append(f"{before}{_escape_latex(cell.centre)}{after}{spread}")
+                else:
+                    cells.append(_escape_latex(_plain(cell)))
+            lines.append(" & ".join(cells) + r" \\")
+        letters = "".join("r" if numeric else "l" for numeric in self._numeric())
+        notes = [rf"% {note}" for note in self.notes]
+        body = [rf"\begin{{tabular}}{{{letters}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", *notes]
+        return "\n".join(body) + "\n"
+
+    def csv(self) -> str:
+        """Comma-separated values with every digit: a number's uncertainty stands in columns of its own beside it."""
+        numeric = self._numeric()
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        titles: list[str] = []
+        for column, is_number in zip(self.columns, numeric, strict=True):
+            titles += [column.title, *(f"{column.title} {part}" for part in _PARTS if is_number)]
+        writer.writerow(titles)
+        for row in self.rows:
+            fields: list[object] = []
+            for cell, is_number in zip(row.cells, numeric, strict=True):
+                if isinstance(cell, Number):
+                    fields += [cell.value, *(getattr(cell, part) for part in _PARTS)]
+                else:
+                    fields += ["" if cell is None else _plain(cell), *([None] * len(_PARTS) if is_number else [])]
+            writer.writerow(fields)
+        return out.getvalue()
+
     def _numeric(self) -> list[bool]:
         columns = [[row.cells[position] for row in self.rows] for position in range(len(self.columns))]
         return [any(isinstance(cell, Number) for cell in cells) for cells in columns]
@@ -188,6 +229,24 @@ def _plain(cell: Cell) -> str:
 
 def _escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(text.split()))
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "‖": r"$\Vert$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "±": r"$\pm$",
+    "∞": r"$\infty$",
+    "−": "$-$",
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+}
+
+
+def _escape_latex(text: str) -> str:
+    return "".join(_LATEX.get(char, char) for char in " ".join(text.split()))
 
 
 def _class(name: str) -> str:

@@ -117,7 +117,7 @@ def test_evaluate_passes_its_arguments_on(monkeypatch, capsys, tmp_path):
         seen.append((model, corpora, decoding, seeds, out, root, teacher, max_rows))
         rest.append(others)
         table = SimpleNamespace(text=lambda *, width: f"a table {width > 0}")
-        return SimpleNamespace(table=lambda: table)
+        return SimpleNamespace(table=lambda scores=(): table, perplexity=lambda: {"a": 12.34})
 
     monkeypatch.setitem(vars(limbeck), "evaluate", evaluate)
     assert main(["evaluate", "owner/model", "--corpora", "a, b", "--seeds", "1,2", "--teacher", "t"]) == 0
@@ -131,7 +131,9 @@ def test_evaluate_passes_its_arguments_on(monkeypatch, capsys, tmp_path):
         "t",
         None,
     )
-    assert "a table True" in capsys.readouterr().out
+    assert "a table True\nperplexity of the references of a: 12.3" in capsys.readouterr().out
+    assert main(["evaluate", "owner/model", "--corpora", "a", "--scores", "rouge_3"]) == 2
+    assert "Did you mean" in capsys.readouterr().err
     (tmp_path / "recipe.yaml").touch()
     assert main(["evaluate", str(tmp_path), "--corpora", "a", "--decoding", "paper", "--max-rows", "3"]) == 0
     assert seen[-1] == (

@@ -12,7 +12,8 @@ from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import CheckpointError, UnknownName
 from limbeck.evaluation.answers import DECODINGS, Answerer, AnswerFile, Decoding
-from limbeck.evaluation.results import Subject, answer_path, evaluate_examples
+from limbeck.evaluation.measuring import answer_path, evaluate_examples
+from limbeck.evaluation.subjects import Subject
 from limbeck.models.decoders import CausalDecoder
 from limbeck.models.scoring import Scorer
 from limbeck.records import AnswerRow

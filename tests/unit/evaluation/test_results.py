@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import limbeck
 from limbeck.errors import CheckpointError, ConfigError, DataError, ModelError, UnknownName
 from limbeck.evaluation import Decoding, Results, evaluate, rouge_l
+from limbeck.evaluation.scorers import self_bleu, standard_scorers
 from limbeck.models.decoders import CausalDecoder
 from limbeck.testing import byte_tokenizer, save_tiny, save_toy, tiny_model, toy_examples
 from limbeck.training.rundir import Run
@@ -84,9 +85,12 @@ def test_there_is_a_row_for_each_seed_and_example_and_one_for_each_comparison(re
     assert [(row["seed"], row["id"]) for row in answers] == [(seed, id) for seed in (10, 20) for id in ids]
     assert [row["id"] for row in by_measure(results, "references")] == ids
     assert [(row["seed"], row["id"]) for row in by_measure(results, "own")] == [(10, id) for id in ids]
-    assert len(results.rows) == 4 * COUNT
+    assert [row["id"] for row in by_measure(results, "across")] == ids
+    assert len(results.rows) == 5 * COUNT
     for row in answers:
-        assert row["scores"] == {"rouge_l": rouge_l(row["text"], row["references"])}
+        assert row["scores"]["rouge_l"] == rouge_l(row["text"], row["references"])
+        assert set(row["scores"]) == set(standard_scorers())
+        assert row["scores"]["stopped"] == float(row["stopped"])
 
 
 def test_the_mean_is_taken_over_seeds_then_examples_then_corpora(home: Path) -> None:
@@ -187,7 +191,7 @@ def test_rows_are_on_disk_and_a_second_call_draws_nothing(
     lines = {}
     for path in (tmp_path / "out").iterdir():
         lines[path.name] = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-    assert sorted(map(len, lines.values())) == [COUNT, COUNT, COUNT + 1, COUNT + 1]
+    assert sorted(map(len, lines.values())) == [COUNT, COUNT, COUNT, COUNT + 1, COUNT + 1]
     header, *rows = next(rows for name, rows in lines.items() if name.endswith("answers-seed20.jsonl"))
     assert header["decoding"] == {
         "temperature": 1.0,
@@ -253,3 +257,94 @@ def test_what_cannot_be_loaded_is_refused_by_name(home: Path, tmp_path: Path) ->
         run(home, corpora="missing.jsonl")
     with pytest.raises(ConfigError, match="no device is called"):
         run(home, device="abacus")
+
+
+# Scores of a user's own, and tables.
+
+
+def test_a_scorer_of_ones_own_is_one_function_and_kept_rows_get_it_too(home: Path, tmp_path: Path) -> None:
+    first = run(home, out=tmp_path)
+    again = run(home, out=tmp_path, scorers={"letters": lambda row: float(len(row.text))})
+    for before, after in zip(by_measure(first, "answers"), by_measure(again, "answers"), strict=True):
+        assert after["scores"] == {**before["scores"], "letters": float(len(before["text"]))}
+    kept = [json.loads(line) for path in tmp_path.glob("*answers*") for line in path.read_text().splitlines()[1:]]
+    assert all("letters" in row["scores"] for row in kept)
+    assert "letters" in again.table(["letters", "rouge_2"]).text()
+    assert by_measure(run(home, out=tmp_path), "answers") == by_measure(again, "answers")
+
+
+def test_a_scorer_that_gives_no_number_is_an_error(home: Path) -> None:
+    with pytest.raises(DataError, match="the scorer 'odd' gives nan for example"):
+        run(home, scorers={"odd": lambda row: float("nan")})
+
+
+def test_answers_to_one_prompt_are_compared_across_seeds(home: Path, results: Results, tmp_path: Path) -> None:
+    texts = {}
+    for row in by_measure(results, "answers"):
+        texts.setdefault(row["id"], []).append(row["text"])
+    across = by_measure(results, "across")
+    assert {row["id"]: row["scores"]["self_bleu"] for row in across} == {
+        id: pytest.approx(sum(self_bleu(said)) / 2) for id, said in texts.items()
+    }
+    run(home, out=tmp_path, seeds=(10, 20))
+    assert len(next(tmp_path.glob("*across-seeds.jsonl")).read_text().splitlines()) == COUNT
+    assert not by_measure(run(home), "across")
+
+
+def test_tables_by_score_and_category(results: Results) -> None:
+    assert "ROUGE-2" in results.table(["rouge_2", "self_bleu"]).text()
+    with pytest.raises(UnknownName, match=r"rouge_3.*Did you mean"):
+        results.table(["rouge_3"])
+    table = results.categories(against=results)
+    assert sum(int(str(row.cells[2])) for row in table.rows) == COUNT
+    assert {row.cells[4].value for row in table.rows} == {0.0}
+    shorter = Results(rows=[row for row in results.rows if row["id"] != "toy-0"])
+    with pytest.raises(DataError, match="same examples"):
+        results.categories(against=shorter)
+
+
+def test_the_largest_loss_comes_first() -> None:
+    def found(scores: dict[str, float]) -> Results:
+        return Results(
+            rows=[
+                {
+                    "measure": "answers",
+                    "corpus": "c",
+                    "seed": 1,
+                    "id": id,
+                    "category": id[0],
+                    "scores": {"rouge_l": value},
+                }
+                for id, value in scores.items()
+            ]
+        )
+
+    mine, teacher = (
+        found({"a1": 0.5, "a2": 0.5, "b1": 0.1, "b2": 0.3}),
+        found({"a1": 0.4, "a2": 0.4, "b1": 0.6, "b2": 0.6}),
+    )
+    rows = mine.categories(against=teacher).rows
+    assert [(row.cells[1], row.cells[4].centre) for row in rows] == [("b", "-40.0"), ("a", "+10.0")]
+
+
+def test_perplexity_weighs_tokens() -> None:
+    rows = [
+        {
+            "measure": "references",
+            "corpus": "c",
+            "seed": 1,
+            "id": "a",
+            "num_tokens": 3,
+            "scores": {"cross_entropy": 1.0},
+        },
+        {
+            "measure": "references",
+            "corpus": "c",
+            "seed": 1,
+            "id": "b",
+            "num_tokens": 1,
+            "scores": {"cross_entropy": 3.0},
+        },
+        {"measure": "references", "corpus": "c", "seed": 1, "id": "e", "num_tokens": 0, "scores": {}},
+    ]
+    assert Results(rows=rows).perplexity() == {"c": pytest.approx(2.718281828459045**1.5)}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from limbeck.errors import DataError
-from limbeck.evaluation import RougeL, rouge_l
+from limbeck.evaluation import RougeL, rouge_l, stems
 from limbeck.evaluation import rouge as module
 
 DOLLY = Path(__file__).parents[4] / "shared" / "data" / "dolly" / "test.jsonl"
@@ -92,8 +92,8 @@ def test_words_without_a_porter_ending_are_their_own_stems() -> None:
     tokenizer = oracle()._tokenizer
     letters = "abcdefghijklmnopqrstuvwxyz0"
     endings = ["".join(three) for three in itertools.product(letters, repeat=3)]
-    plain = [body + ending for ending in endings for body in ("x", "orat") if not ending.endswith(module._BENT)]
-    plain = [word for word in plain if not word.endswith(module._BENT)]
+    plain = [body + ending for ending in endings for body in ("x", "orat") if not ending.endswith(stems._BENT)]
+    plain = [word for word in plain if not word.endswith(stems._BENT)]
     assert len(plain) > 10_000
     assert tokenizer.tokenize(" ".join(plain)) == plain
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import io
 import math
 import re
 
@@ -127,3 +129,43 @@ def test_a_long_word_is_folded_not_cut() -> None:
 def test_cells_must_match_the_headings() -> None:
     with pytest.raises(AssertionError, match="2 cells under 1 headings"):
         Table(columns=(Column(title="x"),), rows=(Row(cells=("a", "b")),))
+
+
+def test_latex() -> None:
+    table = Table(
+        columns=(Column(title="arm_1 & co"), Column(title="KL(t‖s) %", better="lower")),
+        rows=(
+            Row(cells=("a#b", Number(value=1.25, digits=2, low=-1.0, high=2.0))),
+            Row(cells=("kd", Number(value=0.5, digits=2, error=0.1))),
+            Row(cells=("x{y}", Number(value=2.0, digits=2))),
+            Row(cells=("none", None)),
+        ),
+        notes=("50 % of all",),
+    )
+    assert table.latex() == (
+        "\\begin{tabular}{lr}\n\\toprule\n"
+        "arm\\_1 \\& co & KL(t$\\Vert$s) \\% $\\downarrow$ \\\\\n\\midrule\n"
+        "a\\#b & \\underline{1.25} {\\scriptsize [-1.00, 2.00]} \\\\\n"
+        "kd & \\textbf{0.50} {\\scriptsize $\\pm$0.10} \\\\\n"
+        "x\\{y\\} & 2.00 \\\\\n"
+        "none & – \\\\\n"
+        "\\bottomrule\n\\end{tabular}\n% 50 % of all\n"
+    )
+
+
+def test_csv_keeps_every_digit_and_quotes() -> None:
+    table = Table(
+        columns=(Column(title="arm"), Column(title="score")),
+        rows=(
+            Row(cells=('a, "b"', Number(value=1 / 3, low=0.1, high=0.5))),
+            Row(cells=("kd", Number(value=2, error=0.25))),
+            Row(cells=("none", None)),
+        ),
+    )
+    lines = list(csv.reader(io.StringIO(table.csv())))
+    assert lines == [
+        ["arm", "score", "score error", "score low", "score high"],
+        ['a, "b"', "0.3333333333333333", "", "0.1", "0.5"],
+        ["kd", "2", "0.25", "", ""],
+        ["none", "", "", "", ""],
+    ]

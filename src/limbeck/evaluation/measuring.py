@@ -1,0 +1,228 @@
+"""Evaluate a model on corpora: answers, scores, agreement with a teacher; rows on disk first, averages last."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from limbeck.data.corpora import load_corpus
+from limbeck.errors import ConfigError
+from limbeck.evaluation.agreement import agreement_rows, own_and_references
+from limbeck.evaluation.answers import DECODINGS, Answerer, AnswerFile, Decoding
+from limbeck.evaluation.identity import fingerprint, ids_fingerprint, weights_fingerprint
+from limbeck.evaluation.results import Results
+from limbeck.evaluation.scorers import Scorer, Scorers, self_bleu, standard_scorers
+from limbeck.evaluation.subjects import Subject, load_subject
+from limbeck.losses.heads import auto_chunk
+from limbeck.models.decoders import CausalDecoder
+from limbeck.models.extending import evaluating
+from limbeck.records import AnswerRow, Example
+from limbeck.types import Sequences
+
+SEEDS = (10, 20, 30, 40, 50)
+
+
+def evaluate(
+    model: str | os.PathLike[str] | PreTrainedModel,
+    corpora: str | Sequence[str],
+    *,
+    decoding: str | Decoding = "plain",
+    seeds: Sequence[int] = SEEDS,
+    out: Path | None = None,
+    root: Path | None = None,
+    teacher: str | PreTrainedModel | None = None,
+    max_rows: int | None = None,
+    max_prompt: int = 256,
+    template: str = "auto",
+    max_new_tokens: int | None = None,
+    split: str = "test",
+    device: str = "auto",
+    scorers: Mapping[str, Scorer] | None = None,
+) -> Results:
+    """Answer every example of the corpora with every decoding seed, score the answers, compare with the teacher.
+
+    `model` is a run (its best student), a model folder, a hub id, or a model. `corpora`: names, files or hub ids.
+    With `teacher`, KL both ways, top-1 agreement and 1 − TVD are taken on the references and on the answers that the
+    model drew with the first seed. `scorers` are functions of an answer's row beside the standard ones
+    (`evaluation/scorers.py`); a score that kept rows lack is added to them. Prompts over `max_prompt` tokens are cut in
+    the user's text, as the papers do.
+
+    Rows go to `out` as they are made; a second call goes on where the first was stopped. `out` None keeps them in
+    memory. Raises `ConfigError`, `DataError`, `ModelError`, and `CheckpointError` if `out` holds other rows.
+    """
+    names = [corpora] if isinstance(corpora, str) else list(corpora)
+    if not names or not seeds:
+        raise ConfigError("nothing to evaluate: give at least one corpus and one seed")
+    if len(set(seeds)) < len(seeds) or len(set(names)) < len(names):
+        raise ConfigError(f"corpora {names} and seeds {list(seeds)}: name each corpus and each seed once")
+    chosen = decoding if isinstance(decoding, Decoding) else DECODINGS[decoding]
+    chosen = chosen if max_new_tokens is None else replace(chosen, max_new_tokens=max_new_tokens)
+    data = {name: load_corpus(name, split=split, root=root, max_rows=max_rows).examples for name in names}
+    subject = load_subject(
+        model,
+        teacher=teacher,
+        max_prompt=max_prompt,
+        new_tokens=chosen.max_new_tokens,
+        template=template,
+        device=device,
+    )
+    rows: list[dict[str, Any]] = []
+    with evaluating(subject.student.model):
+        for name, examples in data.items():
+            rows += evaluate_examples(
+                subject, examples, corpus=name, decoding=chosen, seeds=seeds, out=out, scorers=scorers
+            )
+    return Results(rows=rows, folder=out)
+
+
+def evaluate_examples(
+    subject: Subject,
+    examples: Sequence[Example],
+    *,
+    corpus: str,
+    decoding: Decoding,
+    seeds: Sequence[int],
+    out: Path | None,
+    scorers: Mapping[str, Scorer] | None = None,
+) -> list[dict[str, Any]]:
+    """The rows of one corpus: answers of all seeds, then agreement on references and on the first seed's answers.
+
+    With several seeds there is one row an example more, across them: how alike its answers are.
+    """
+    rows: list[dict[str, Any]] = []
+    slug = corpus.replace("/", "_")
+    for seed in seeds:
+        path = None if out is None else answer_path(out, corpus=corpus, seed=seed)
+        rows += answer_rows(subject, examples, corpus=corpus, seed=seed, decoding=decoding, path=path, scorers=scorers)
+    own = {row["id"]: tuple(row["tokens"]) for row in rows if row["seed"] == seeds[0]}
+    answered, references = own_and_references(examples, own, encoder=subject.encoder, pad_id=subject.pair.pad_id)
+    across = _across_seeds(rows, corpus=corpus, seed=seeds[0]) if len(seeds) > 1 else []
+    if across and out is not None:
+        _write_rows(out / f"{slug}-across-seeds.jsonl", across)
+    rows += across
+    for measure, sequences in (("references", references), ("own", answered)):
+        path = None if out is None else out / f"{slug}-{measure}.jsonl"
+        rows += _agreement(subject, sequences, corpus=corpus, seed=seeds[0], measure=measure, path=path)
+    return rows
+
+
+def answer_path(out: Path, *, corpus: str, seed: int) -> Path:
+    """Where the answers of a corpus and seed lie below an evaluation's folder."""
+    return out / f"{corpus.replace('/', '_')}-answers-seed{seed}.jsonl"
+
+
+def _across_seeds(rows: Sequence[Mapping[str, Any]], *, corpus: str, seed: int) -> list[dict[str, Any]]:
+    texts: dict[str, list[str]] = {}
+    for row in rows:
+        texts.setdefault(str(row["id"]), []).append(str(row["text"]))
+    return [
+        {
+            "measure": "across",
+            "corpus": corpus,
+            "seed": seed,
+            "id": id,
+            "scores": {"self_bleu": sum(found) / len(found)},
+        }
+        for id, said in texts.items()
+        for found in [self_bleu(said)]
+    ]
+
+
+def answer_rows(
+    subject: Subject,
+    examples: Sequence[Example],
+    *,
+    corpus: str,
+    seed: int,
+    decoding: Decoding,
+    path: Path | None,
+    scorers: Mapping[str, Scorer] | None = None,
+) -> list[dict[str, Any]]:
+    """Every example answered with one decoding seed, and scored; goes on where a file at `path` stops."""
+    answerer = Answerer(
+        decoder=CausalDecoder(subject.student),
+        encoder=subject.encoder,
+        stop_ids=subject.pair.stop_ids,
+        banned_ids=frozenset(subject.pair.vocabulary.dropped_student),
+        pad_id=subject.pair.pad_id,
+        device=next(subject.pair.student.parameters()).device,
+        batch_rows=subject.batch_rows,
+    )
+    header = {
+        "model": subject.name,
+        "weights": weights_fingerprint(subject.student.model),
+        "banned_ids": ids_fingerprint(answerer.banned_ids),
+        "corpus": corpus,
+        "seed": seed,
+        "decoding": asdict(decoding),
+        "examples": len(examples),
+        "content": fingerprint(examples),
+        "template": subject.encoder.template.kind,
+        "max_prompt": subject.encoder.max_prompt,
+        "batch_rows": subject.batch_rows,
+        "rows": "answers",
+    }
+    file = None if path is None else AnswerFile(path, header=header)
+    found = [] if file is None else file.existing()
+    finished = answerer.num_finished(examples, [str(row["id"]) for row in found]) if found else 0
+    if file is not None and finished < len(found):
+        file.cut_back(finished)
+        found = found[:finished]
+    scoring = Scorers({**standard_scorers(), **(scorers or {})})
+    done = frozenset(str(row["id"]) for row in found)
+    if any(scoring.lacks(row["scores"]) for row in found):
+        found = [_scored_again(row, scoring) for row in found]
+        assert file is not None
+        file.replace(found)
+    for group in answerer.answers(examples, corpus=corpus, seed=seed, decoding=decoding, skip=done):
+        for row in group:
+            scoring.score(row)
+        if file is not None:
+            file.append(group)
+        # Through JSON, so that rows just drawn and rows read from disk are equal.
+        found += json.loads(json.dumps([row.to_json() for row in group]))
+    return [{**row, "measure": "answers"} for row in sorted(found, key=lambda row: str(row["id"]))]
+
+
+def _scored_again(row: dict[str, Any], scoring: Scorers) -> dict[str, Any]:
+    """A kept row with the scores that it lacked."""
+    fields = {**row, "tokens": tuple(row["tokens"]), "references": tuple(row["references"])}
+    answer = AnswerRow(**fields)
+    scoring.score(answer)
+    return {**row, "scores": answer.scores}
+
+
+def _agreement(
+    subject: Subject,
+    sequences: Sequences,
+    *,
+    corpus: str,
+    seed: int,
+    measure: str,
+    path: Path | None,
+) -> list[dict[str, Any]]:
+    device = next(subject.pair.student.parameters()).device
+    rows: list[dict[str, Any]] = []
+    for group in agreement_rows(
+        sequences,
+        student=subject.student,
+        teacher=subject.teacher,
+        chunk=auto_chunk(subject.pair.vocabulary.width, device.type),
+        group_rows=max(1, subject.batch_rows // 2),
+    ):
+        rows += [{"measure": measure, "corpus": corpus, "seed": seed, **row} for row in group]
+    rows.sort(key=lambda row: str(row["id"]))
+    if path is not None:
+        _write_rows(path, rows)
+    return rows
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
