@@ -15,14 +15,16 @@ from typing import Any
 import torch
 
 from limbeck.config import Recipe
-from limbeck.data.loader import batch
 from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
 from limbeck.losses.objective import Objective
+from limbeck.models.decoders import CausalDecoder
 from limbeck.models.pair import Pair
+from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
 from limbeck.records import EncodedRow
 from limbeck.seeds import Seeds
+from limbeck.sequences.source import Rollouts
 from limbeck.testing import byte_tokenizer, tiny_model, toy_examples
 from limbeck.training.distiller import Distiller
 from limbeck.training.session import Session
@@ -109,7 +111,16 @@ def one_step(
     session.distiller = session.wrapped = distiller
     session.optimizer = torch.optim.SGD(distiller.parameters(), lr=0.0)
     session.teacher = None if pair.teacher is None else Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
-    session.rollouts = SimpleNamespace(decoder=None, reference=lambda items: batch(items, pad_id=pair.pad_id))
+    session.rollouts = Rollouts(
+        decoder=CausalDecoder(distiller.scorer),
+        sampling=Sampling(),
+        max_new_tokens=8,
+        max_length=64,
+        group_rows=4,
+        pad_id=pair.pad_id,
+        seeds=Seeds(0),
+        device=torch.device("cpu"),
+    )
     source = SimpleNamespace(draw=lambda items, rollouts, step: drawn, keep=lambda drawn, step, seeds: None)
     session.method = SimpleNamespace(sequences=source, revision=revision)
     session.finder = finder

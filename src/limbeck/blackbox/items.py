@@ -1,0 +1,142 @@
+"""Questions with one right answer, as records, and how they are read from JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from limbeck.errors import DataError
+
+Kind = Literal["numeric", "choice", "boolean", "exact"]
+_TRUTH = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One option of a multiple-choice question."""
+
+    label: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A question and its gold answer. `kind` says how answers to it are checked.
+
+    `gold` is a choice's label, "yes" or "no", a number as text, or any text. `rationale` and `expression` are what the
+    data has of a way to the answer ("" where it has none). `source` says where the row stands.
+    """
+
+    id: str
+    question: str
+    gold: str
+    kind: Kind
+    choices: tuple[Choice, ...] = ()
+    rationale: str = ""
+    expression: str = ""
+    source: str = ""
+
+    def asked(self) -> str:
+        """The question as text, its options on lines of their own.
+
+        >>> options = (Choice(label="A", text="a barn"), Choice(label="B", text="the moon"))
+        >>> print(Item(id="1", question="Where do cows sleep?", gold="A", kind="choice", choices=options).asked())
+        Where do cows sleep?
+        (A) a barn
+        (B) the moon
+        """
+        return "\n".join([self.question, *(f"({choice.label}) {choice.text}" for choice in self.choices)])
+
+
+def read_items(path: Path) -> tuple[Item, ...]:
+    """The questions of a file of JSON lines: `question`, `answer`, and what it may have of `choices`, `rationale`,
+    `equation` and `id`.
+
+    The kind follows from the row: with choices "choice"; yes, no, true and false are "boolean"; what reads as a number
+    is "numeric"; else "exact". A missing id is the line's number. Raises `DataError` with file and line.
+    """
+    if not path.is_file():
+        raise DataError(f"no file of questions at '{path}'; give a .jsonl file with question and answer in each line")
+    items: list[Item] = []
+    lines_by_id: dict[str, int] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        item = _item(_loaded(line, path, number), path=path, number=number)
+        if item.id in lines_by_id:
+            raise DataError(f"{path} line {number}: the id '{item.id}' stands in line {lines_by_id[item.id]} already")
+        lines_by_id[item.id] = number
+        items.append(item)
+    if not items:
+        raise DataError(f"{path} holds no question; each line is a JSON object with question and answer")
+    return tuple(items)
+
+
+def _loaded(line: str, path: Path, number: int) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{path} line {number} is no JSON: {error}") from error
+    if not isinstance(row, Mapping):
+        raise DataError(
+            f"{path} line {number} is {type(row).__name__}; a line is a JSON object with question and answer"
+        )
+    return row
+
+
+def _item(row: Mapping[str, Any], *, path: Path, number: int) -> Item:
+    where = f"{path} line {number}"
+    question, answer = (_text(row, key, where) for key in ("question", "answer"))
+    choices = _choices(row.get("choices") or (), where)
+    gold = answer
+    if choices:
+        labels = [choice.label for choice in choices]
+        if answer not in labels:
+            raise DataError(f"{where}: the answer '{answer}' is none of the labels {', '.join(labels)}")
+        kind: Kind = "choice"
+    elif answer.lower() in _TRUTH:
+        kind, gold = "boolean", _TRUTH[answer.lower()]
+    else:
+        kind = "numeric" if _is_number(answer) else "exact"
+    rationale, expression = (str(row.get(key) or "") for key in ("rationale", "equation"))
+    return Item(
+        id=str(row.get("id", number)),
+        question=question,
+        gold=gold,
+        kind=kind,
+        choices=choices,
+        rationale=rationale,
+        expression=expression,
+        source=where,
+    )
+
+
+def _text(row: Mapping[str, Any], key: str, where: str) -> str:
+    value = row.get(key)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{where}: '{key}' is {value!r}; it is a text that is not empty")
+    return value.strip()
+
+
+def _choices(given: Any, where: str) -> tuple[Choice, ...]:
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise DataError(f"{where}: 'choices' is {given!r}; it is a list of objects with label and text")
+    choices = []
+    for each in given:
+        if not isinstance(each, Mapping) or not {"label", "text"} <= each.keys():
+            raise DataError(f"{where}: the choice {each!r} is no object with label and text")
+        choices.append(Choice(label=str(each["label"]), text=str(each["text"])))
+    if len({choice.label for choice in choices}) < len(choices):
+        raise DataError(f"{where}: two choices have one label")
+    return tuple(choices)
+
+
+def _is_number(text: str) -> bool:
+    from limbeck.blackbox.numbers import read_number
+
+    return read_number(text) is not None
