@@ -35,8 +35,8 @@ class Sentences:
     a small letter ("etc. and", "“Stop!” he said"). A full stop ends none after a title (Mr., Dr.), vs., cf. or al., an
     initial (J., e.g., U.S.; but not I.), a word for a number before a number (Fig. 3, No. 5), or a number alone
     (1. Apples); decimals (3.14) and dotted names have no white space behind. Always do 。！？ and the marks of
-    Devanagari, Arabic, Urdu, Armenian, Ethiopic, Burmese and Khmer. So does a line break: the items of a list are apart,
-    and a text with hard line breaks is cut there. What has no letter and no digit is no sentence.
+    Devanagari, Arabic, Urdu, Armenian, Ethiopic, Burmese and Khmer. So does a line break: a list's items are apart, and
+    a text with hard line breaks is cut there. What has no letter and no digit is no sentence.
 
     A sentence of more than `max_words` words is split into pieces as even as they can be, so that a text without marks
     is not one span; where a script has no spaces, a character counts as a word. Limbeck's own rule: wrong where an

@@ -48,6 +48,11 @@ def settings(models: Models, extractor: Any, **sections: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return Models.save(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
 def learned(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with learned spans that nobody stopped."""
     return start(settings(models, LEARNED), tmp_path_factory.mktemp("runs") / "learned").directory
