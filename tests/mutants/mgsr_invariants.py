@@ -12,11 +12,12 @@ from limbeck.losses.match import Likelihood, TokenScores
 from limbeck.losses.objective import Objective
 from limbeck.models.scoring import scored_tokens, span_pairs
 from limbeck.revision import SCRG, Revision
-from limbeck.spans import SpanFinder, TokenPieces
+from limbeck.spans import Learned, SpanFinder, TokenPieces, Whole, Window
 from limbeck.testing import ScriptedModel, peaked, scripted_rollouts
 from limbeck.types import Sequences, pack_rows
 from mutants.rig import Item, exact_pair, one_step, toy_items
 from reference import mgsr
+from reference import spans as plain_spans
 
 V = 5
 
@@ -192,7 +193,25 @@ def a_span_term_reads_the_spans_of_what_is_learned() -> None:
         assert abs(value - total / count) < 1e-5 * total / count
 
 
+def collocations_are_those_of_the_formula() -> None:
+    """NPMI of neighbours inside of a stretch, by counts alone."""
+    stretches = [[1, 2, 3], [1, 2], [3, 1, 2, 2], [3], [2, 3, 1]]
+    expected = {pair: value for pair, (_, value) in plain_spans.npmi(stretches).items() if value >= 0.1}
+    found = Learned(threshold=0.1, min_count=1).fit(stretches).npmi
+    assert found.keys() == expected.keys()
+    assert all(abs(value - expected[pair]) < 1e-12 for pair, value in found.items())
+
+
+def no_span_of_tokens_holds_a_special_one() -> None:
+    """Windows and whole responses end where a special token stands."""
+    plain = TokenPieces(pieces=(), special=frozenset({0}))
+    assert SpanFinder(Whole(), plain).spans([5, 6, 0, 7, 8, 9, 0]) == ((0, 2), (3, 6))
+    assert SpanFinder(Window(size=2), plain).spans([5, 6, 7, 0, 8, 9]) == ((0, 2), (4, 6))
+
+
 CHECKS = (
+    collocations_are_those_of_the_formula,
+    no_span_of_tokens_holds_a_special_one,
     the_largest_mismatch_is_corrected,
     everything_before_the_correction_is_kept,
     the_error_is_found_by_the_students_surprise,

@@ -130,4 +130,28 @@ MUTANTS = (
         "active",
         invariants.revised_rows_are_not_learned_as_references,
     ),
+    Mutant(
+        MGSR,
+        "a collocation crosses from one response to the next",
+        "limbeck.spans.collocations:_counted",
+        "waiting.append(_APART)",
+        "pass",
+        invariants.collocations_are_those_of_the_formula,
+    ),
+    Mutant(
+        MGSR,
+        "a pair's parts are both counted in front",
+        "limbeck.spans.collocations:_npmi",
+        "np.log(_sums(pairs & _SECOND, counts))",
+        "np.log(_sums(pairs >> 32, counts))",
+        invariants.collocations_are_those_of_the_formula,
+    ),
+    Mutant(
+        MGSR,
+        "a span of tokens holds a special one",
+        "limbeck.spans.packing:SpanFinder._find",
+        "stretches(ids, special=self.pieces.special)",
+        "[(0, len(ids))]",
+        invariants.no_span_of_tokens_holds_a_special_one,
+    ),
 )

@@ -5,6 +5,7 @@ A token is its bytes. Intervals are [start, end).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 Interval = tuple[int, int]
@@ -76,3 +77,27 @@ def align(chunks: Sequence[Interval], tokens: Sequence[Interval]) -> list[Interv
             if inside and not goes_on:
                 spans.append((first, end))
     return spans
+
+
+def npmi(stretches: Sequence[Sequence[int]]) -> dict[tuple[int, int], tuple[int, float]]:
+    """Of each pair of neighbours, how often it is there, and its normalised mutual information (Bouma 2009)."""
+    neighbours = [(ids[place], ids[place + 1]) for ids in stretches for place in range(len(ids) - 1)]
+    found = {}
+    for pair in neighbours:
+        first = sum(other[0] == pair[0] for other in neighbours) / len(neighbours)
+        second = sum(other[1] == pair[1] for other in neighbours) / len(neighbours)
+        together = neighbours.count(pair) / len(neighbours)
+        value = 1.0 if together == 1 else math.log(together / (first * second)) / -math.log(together)
+        found[pair] = (neighbours.count(pair), value)
+    return found
+
+
+def runs(ids: Sequence[int], pairs: set[tuple[int, int]]) -> list[Interval]:
+    """All [first, end) of at least two tokens whose neighbours are all such pairs, and that are in no longer one."""
+    spans = [
+        (first, end)
+        for first in range(len(ids))
+        for end in range(first + 2, len(ids) + 1)
+        if all((ids[place], ids[place + 1]) in pairs for place in range(first, end - 1))
+    ]
+    return [each for each in spans if not any(o != each and o[0] <= each[0] and each[1] <= o[1] for o in spans)]

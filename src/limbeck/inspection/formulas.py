@@ -21,7 +21,7 @@ from limbeck.losses.match import Likelihood, Match, TeacherTarget, UniformWeight
 from limbeck.losses.objective import Reduction
 from limbeck.revision import SCRG, KLDArgmax
 from limbeck.sequences import Fixed, Mixture, Student
-from limbeck.spans import Phrases
+from limbeck.spans import Learned, Phrases, Sentences, SpacyPhrases, Whole, Window
 
 MGSR = "MGSR, arXiv 2407.10068"
 _GKD = "GKD, arXiv 2306.13649"
@@ -126,4 +126,12 @@ FORMULAS: Mapping[type, tuple[Formula, ...] | Callable[[Any], tuple[Formula, ...
     FixedBounds: (Formula("l = lower, u = upper for every token"),),
     Correlation: (Formula("‖q_j ∘ q_{j+1} − p_j ∘ p_{j+1}‖₂ per pair", f"{MGSR}, Eq. 10"),),
     Phrases: (Formula("s_i: the tokens j … j + n_si − 1 of phrase i", f"{MGSR}, Eq. 9"),),
+    SpacyPhrases: (Formula("s_i: the tokens j … j + n_si − 1 of phrase i", f"{MGSR}, Eq. 9"),),
+    Sentences: (Formula("s_i: the tokens of sentence i, from one mark . ! ? … 。 । to the next"),),
+    Window: (Formula("s_i = [i·size, (i + 1)·size), tokens of the response"),),
+    Whole: (Formula("s_1 = [0, n), all tokens of the response"),),
+    Learned: (
+        Formula("s_i: a longest run with NPMI(y_j, y_{j+1}) ≥ threshold"),
+        Formula("NPMI(a, b) = log(p(a, b) / (p(a)·p(b))) / −log p(a, b)", "Bouma 2009"),
+    ),
 }

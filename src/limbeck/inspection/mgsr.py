@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from limbeck.inspection.extractors import EXTRACTED
 from limbeck.inspection.readings import OTHERWISE, PRINTED, Fields, Paper, Reading, Readings
 from limbeck.losses.clip_networks import MLP
 from limbeck.losses.correlation import Correlation
@@ -14,7 +15,6 @@ from limbeck.losses.dac import DACKL
 from limbeck.methods import Method, Weights
 from limbeck.revision import SCRG, KLDArgmax
 from limbeck.sequences import Fixed, Mixture, Student
-from limbeck.spans import Phrases
 
 _ALL_ONE = {1.0: PRINTED, OTHERWISE: Reading("differs", "Eq. 11 adds the three losses, each with weight 1")}
 
@@ -130,27 +130,7 @@ _SPAN: Fields = {
         Correlation: PRINTED,
         None: Reading("differs", "the span loss of Eq. 10 is a third of Eq. 11"),
     },
-    (Correlation, "extractor"): {
-        Phrases: Reading(
-            "differs",
-            "“the pre-defined chunker” cites Kiss and Strunk 2006, which is Punkt: it finds sentences, no phrases",
-            "the text wants noun, verb and prepositional phrases; textblob's chunker gives them offline",
-        ),
-        OTHERWISE: Reading("differs", "noun, verb and prepositional phrases from a chunker"),
-    },
-    (Phrases, "attach_prepositions"): {
-        True: Reading(
-            "open",
-            "prepositional phrases are named, not what is in them",
-            "a chunker's PP is the preposition alone: one word, no pair; joined with its noun phrase it has pairs",
-        ),
-        False: Reading("open", "prepositional phrases are named, not what is in them", "the preposition alone"),
-    },
-    (Phrases, "max_words"): Reading(
-        "open",
-        "no limit is given",
-        "one mistake of the parser may swallow a paragraph; longer phrases are split evenly",
-    ),
+    **EXTRACTED,
 }
 
 _SUM: Fields = {

@@ -32,7 +32,7 @@ def token_pieces(tokenizer: PreTrainedTokenizerBase) -> TokenPieces:
     """
     added = tokenizer.added_tokens_decoder
     tokens = {id: token for token, id in tokenizer.get_vocab().items()}
-    special = {tokenizer.eos_token_id, *(id for id, token in added.items() if token.special)}
+    special = special_ids(tokenizer)
     regular = {id: token for id, token in tokens.items() if id not in special and id not in added}
     of_token: Callable[[str], bytes]
     of_added: Callable[[str], bytes]
@@ -46,15 +46,26 @@ def token_pieces(tokenizer: PreTrainedTokenizerBase) -> TokenPieces:
     piece_of |= {id: of_added(token.content) for id, token in added.items() if id not in special}
     count = max(tokens, default=-1) + 1
     pieces = TokenPieces(
-        pieces=tuple(piece_of.get(id, b"") for id in range(count)),
-        special=frozenset({*range(count)} - piece_of.keys()),
-        drops_first_space=drops,
+        pieces=tuple(piece_of.get(id, b"") for id in range(count)), special=special, drops_first_space=drops
     )
     ids = tokenizer.encode(_SAMPLE, add_special_tokens=False)
     decoded = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     if pieces.text_of(ids)[0] != decoded:
         raise _refusal(tokenizer, f"its tokens give {pieces.text_of(ids)[0]!r} where it decodes {decoded!r}")
     return pieces
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The ids that stand for no text, with any tokenizer: special tokens, the end of a text, and ids without a token.
+
+    >>> from limbeck.testing import byte_tokenizer
+    >>> sorted(special_ids(byte_tokenizer()))
+    [256, 257, 258, 259, 260]
+    """
+    added = tokenizer.added_tokens_decoder
+    known = set(tokenizer.get_vocab().values())
+    special = {id for id, token in added.items() if token.special} | ({tokenizer.eos_token_id} & known)
+    return frozenset({*range(max(known, default=-1) + 1)} - (known - special))
 
 
 def _is_byte_level(tokenizer: PreTrainedTokenizerBase, tokens: Collection[str]) -> bool:

@@ -1,12 +1,12 @@
-"""Extractors: from a text to the character intervals of its spans."""
+"""Extractors: what finds spans, in a text or among tokens; and the phrases of textblob."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -17,14 +17,55 @@ from limbeck.spans.pieces import Interval
 # which makes "n" and "t" nouns. Not so "'s": whole, it is in no phrase, and "the dog's ball" would lose a pair.
 _CONTRACTION = re.compile(r"(?<= )(?:n ' t|' (?:d|m|ll|re|ve))(?= |$)")
 
+_LINE = re.compile(r"[^\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
+
 
 @runtime_checkable
-class Extractor(Protocol):
-    """A text -> the spans that have a meaning of their own, as disjoint character intervals [start, end) in order."""
+class TextExtractor(Protocol):
+    """A text -> the spans that have a meaning of their own, as disjoint character intervals [start, end) in order.
+
+    The empty text has no span; being asked for it, an extractor raises `ConfigError` if it lacks what it needs.
+    """
 
     def __call__(self, text: str) -> tuple[Interval, ...]:
         """Disjoint intervals, none empty, in order."""
         ...
+
+
+@runtime_checkable
+class TokenExtractor(Protocol):
+    """Tokens -> spans as disjoint runs [first, end) of them, in order. It sees ids and no text: any language will do,
+    and any tokenizer."""
+
+    def of_tokens(self, ids: Sequence[int]) -> tuple[Interval, ...]:
+        """Runs of `ids`, which hold no special token. One of a single token is of no use, but allowed."""
+        ...
+
+
+@runtime_checkable
+class FittedExtractor(TokenExtractor, Protocol):
+    """A token extractor that was learned from responses, and can be kept in a file."""
+
+    def state(self) -> dict[str, Any]:
+        """What was learned, as values that JSON holds exactly."""
+        ...
+
+
+@runtime_checkable
+class ExtractorToFit(Protocol):
+    """A component whose extractor is learned once, from the references that a run trains on, and kept with the run."""
+
+    def fit(self, stretches: Iterable[Sequence[int]]) -> FittedExtractor:
+        """The extractor that these runs of tokens teach, whatever their order. Raises `ConfigError` if it is none."""
+        ...
+
+    def restored(self, state: Mapping[str, Any]) -> FittedExtractor:
+        """The extractor that had this state, without learning again."""
+        ...
+
+
+ReadyExtractor: TypeAlias = TextExtractor | TokenExtractor
+Extractor: TypeAlias = TextExtractor | TokenExtractor | ExtractorToFit
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -53,7 +94,7 @@ class Phrases:
             (phrase[first].start, phrase[end - 1].end)
             for run in _runs(text)
             for phrase in self._phrases(run)
-            for first, end in _even_pieces(len(phrase), most=self.max_words)
+            for first, end in even_pieces(len(phrase), most=self.max_words)
         )
 
     def _phrases(self, run: list[_Word]) -> Iterator[list[_Word]]:
@@ -129,8 +170,21 @@ def _parser() -> Any:
     return parser
 
 
-def _even_pieces(size: int, *, most: int) -> Iterator[tuple[int, int]]:
-    """0 … size cut into as few stretches [first, end) of at most `most` as there can be, of nearly equal length."""
+def even_pieces(size: int, *, most: int) -> Iterator[Interval]:
+    """0 … size cut into as few stretches [first, end) of at most `most` as there can be, of nearly equal length.
+
+    >>> list(even_pieces(9, most=4))
+    [(0, 3), (3, 6), (6, 9)]
+    """
     count = -(-size // most)
     for piece in range(count):
         yield size * piece // count, size * (piece + 1) // count
+
+
+def lines_of(text: str) -> Iterator[Interval]:
+    """The lines of a text without their breaks, and none that is empty.
+
+    >>> list(lines_of("one\\r\\n\\ntwo"))
+    [(0, 3), (6, 9)]
+    """
+    return (line.span() for line in _LINE.finditer(text))

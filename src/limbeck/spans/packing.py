@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
-from limbeck.spans.extractors import Extractor
+from limbeck.spans.extractors import Extractor, ExtractorToFit, ReadyExtractor, TokenExtractor
 from limbeck.spans.pieces import Interval, TokenPieces
 
 # Eq. 10 relates a token to the next one of its span.
@@ -53,22 +53,56 @@ def _owners(*, chunks: Sequence[Interval], tokens: Sequence[Interval]) -> list[i
     return owners
 
 
+def stretches(ids: Sequence[int], *, special: frozenset[int]) -> Iterator[Interval]:
+    """The parts [first, end) between special tokens, where they are not empty.
+
+    >>> list(stretches([5, 6, 0, 0, 7, 0], special=frozenset({0})))
+    [(0, 2), (4, 5)]
+    """
+    first = 0
+    for place, id in enumerate(ids):
+        if id in special:
+            if first < place:
+                yield first, place
+            first = place + 1
+    if first < len(ids):
+        yield first, len(ids)
+
+
+def try_out(extractor: Extractor) -> None:
+    """Have an extractor say now, and not at the first response, what it lacks. Raises `ConfigError`.
+
+    One that reads text is asked for the empty text, which makes it load what it needs.
+    """
+    if not isinstance(extractor, TokenExtractor | ExtractorToFit):
+        extractor("")
+
+
 class SpanFinder:
     """The spans of a response as runs of its tokens, remembered by the response's ids.
 
-    `extractor` is asked for the spans of each stretch between special tokens, so that no span crosses one. The
-    `memory_rows` responses that were asked for last are not parsed again: fixed data is parsed once in a run. A
-    remembered response takes 4 bytes a token, 8 a span and about 300 more: 50,000 rows of 100 tokens, 40 MB.
+    `extractor` is asked for the spans of each stretch between special tokens, so that no span crosses one: for a text
+    extractor the stretch is written as text, and its intervals are brought back to tokens by `align`. Spans of one
+    token are left out. The `memory_rows` responses that were asked for last are not parsed again: fixed data is parsed
+    once in a run. A remembered response takes 4 bytes a token, 8 a span and about 300 more: 50,000 rows of 100 tokens,
+    40 MB.
 
     >>> letters = TokenPieces(pieces=tuple(bytes([byte]) for byte in range(256)), special=frozenset({0}))
     >>> SpanFinder(lambda text: ((0, 3), (4, 5)), letters).spans([*b"one a\\0two"])
     ((0, 3), (6, 9))
     """
 
-    def __init__(self, extractor: Extractor, pieces: TokenPieces, *, memory_rows: int = 50_000) -> None:
+    def __init__(self, extractor: ReadyExtractor, pieces: TokenPieces, *, memory_rows: int = 50_000) -> None:
         self.extractor = extractor
         self.pieces = pieces
         self._remembered = lru_cache(maxsize=memory_rows)(self._find)
+
+    @classmethod
+    def of(cls, extractor: ReadyExtractor, *, special: frozenset[int], pieces: Callable[[], TokenPieces]) -> SpanFinder:
+        """A finder for a tokenizer of which the bytes of tokens (`pieces`) are asked for only if the extractor reads
+        text: token extractors work with tokenizers that have none."""
+        reads_text = not isinstance(extractor, TokenExtractor)
+        return cls(extractor, pieces() if reads_text else TokenPieces(pieces=(), special=special))
 
     def spans(self, ids: Sequence[int]) -> tuple[Interval, ...]:
         """Spans [first, end) of at least two tokens, disjoint and in order, in indices of `ids` (the response)."""
@@ -80,17 +114,14 @@ class SpanFinder:
         ids = array("I")
         ids.frombytes(packed_ids)
         bounds = array("I")
-        for first, end in self._stretches(ids):
-            text, tokens = self.pieces.text_of(ids[first:end])
-            for span in align(chunks=self.extractor(text), tokens=tokens):
+        for first, end in stretches(ids, special=self.pieces.special):
+            for span in self._of_stretch(ids[first:end]):
                 bounds.extend((first + span[0], first + span[1]))
         return bounds
 
-    def _stretches(self, ids: Sequence[int]) -> Iterator[Interval]:
-        """The parts between special tokens."""
-        first = 0
-        for place, id in enumerate(ids):
-            if self.pieces.is_special(id):
-                yield first, place
-                first = place + 1
-        yield first, len(ids)
+    def _of_stretch(self, ids: Sequence[int]) -> tuple[Interval, ...]:
+        if isinstance(self.extractor, TokenExtractor):
+            found = self.extractor.of_tokens(ids)
+            return tuple((first, end) for first, end in found if end - first >= _FEWEST_TOKENS)
+        text, tokens = self.pieces.text_of(ids)
+        return align(chunks=self.extractor(text), tokens=tokens)

@@ -31,6 +31,7 @@ from limbeck.training.rundir import (
     environment_changes,
 )
 from limbeck.training.session import Session, open_session, with_micro_rows
+from limbeck.training.spanning import learned_state
 from limbeck.training.step import Diverged, StepResult, take_items, take_step
 from limbeck.training.stopping import StopRequest, full_disk_stops, how_to_resume
 from limbeck.training.world import World, lost_rank_stops
@@ -61,10 +62,12 @@ def train(
     else:
         check_free(path)
     world = World.start(device=settings.models.device, strategy=settings.train.strategy)
-    session = open_session(settings, world=world, rows=rows, recorded=recorded)
+    resumed = RunDirectory.existing(path) if resume else None
+    session = open_session(settings, world=world, rows=rows, recorded=recorded, resumed=resumed)
     with full_disk_stops(path), lost_rank_stops(path):
         if not resume and world.is_main:
-            RunDirectory.create(path, recipe=settings.dump(), environment=_environment(world))
+            learned = learned_state(session.finder)
+            RunDirectory.create(path, recipe=settings.dump(), environment=_environment(world), extractor=learned)
         world.barrier()
         return _Loop(session, RunDirectory.existing(path)).run(resume=resume, found=found)
 

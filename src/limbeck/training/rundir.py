@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sys
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,6 +21,7 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 TOKENS = "tokens.jsonl"
 AUTO = "auto.json"
+EXTRACTOR = "extractor.json"
 CLIP_NETWORK = "clip_network.safetensors"
 STUDENT = "student"
 _ENVIRONMENT = "environment.json"
@@ -34,8 +36,18 @@ class RunDirectory:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, *, recipe: str, environment: Mapping[str, Any]) -> RunDirectory:
-        """A new run directory. Raises `ConfigError` as `check_free` does, or if it cannot be made."""
+    def create(
+        cls,
+        path: Path,
+        *,
+        recipe: str,
+        environment: Mapping[str, Any],
+        extractor: Mapping[str, Any] | None = None,
+    ) -> RunDirectory:
+        """A new run directory, with what the extractor of spans has learned, if it has.
+
+        Raises `ConfigError` as `check_free` does, or if it cannot be made.
+        """
         check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -45,6 +57,10 @@ class RunDirectory:
         (path / _ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n")
         for log in _LOGS:
             (path / log).touch()
+        # A run that never began may have left one.
+        (path / EXTRACTOR).unlink(missing_ok=True)
+        if extractor is not None:
+            directory.write_text(EXTRACTOR, json.dumps({"sum": _sum(extractor), **extractor}) + "\n")
         # Last: a folder with a recipe is a run.
         directory.write_text(RECIPE, recipe)
         return directory
@@ -127,6 +143,21 @@ class RunDirectory:
         except ValueError as error:
             raise CheckpointError(f"{path} cannot be read: {error}; the run directory is damaged") from error
 
+    def extractor(self) -> dict[str, Any]:
+        """What the extractor of spans learned at the start of the run. Raises `CheckpointError` if it is damaged."""
+        path = self.path / EXTRACTOR
+        try:
+            state = dict(json.loads(path.read_text(encoding="utf-8")))
+            if state.pop("sum") == _sum(state):
+                return state
+            why = "it does not have the sum that was written with it"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            why = f"{type(error).__name__}: {error}"
+        raise CheckpointError(
+            f"{path}, what the extractor of spans has learned, cannot be read: {why}.\n"
+            "  Put the file back, or start again in another directory: run=runs/NAME"
+        )
+
     def environment(self) -> dict[str, Any]:
         """The environment that the run was started in; empty if its file is not there any more."""
         try:
@@ -144,11 +175,16 @@ class RunDirectory:
         return self.path / STUDENT
 
 
+def _sum(state: Mapping[str, Any]) -> str:
+    """CRC-32 of the values as JSON: it tells damage, not forgery."""
+    return f"{zlib.crc32(json.dumps(state, sort_keys=True).encode()):08x}"
+
+
 def check_free(path: Path) -> None:
     """Raise `ConfigError` if the folder holds anything, except for what a run that never began left there."""
     if not path.exists():
         return
-    begun = {_ENVIRONMENT, *_LOGS, f".{RECIPE}.draft"}
+    begun = {_ENVIRONMENT, *_LOGS, EXTRACTOR, f".{EXTRACTOR}.draft", f".{RECIPE}.draft"}
     if path.is_dir() and {entry.name for entry in path.iterdir()} <= begun:
         return
     held = "is another run's directory" if (path / RECIPE).exists() else "exists and is not empty"

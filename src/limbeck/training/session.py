@@ -19,7 +19,6 @@ from limbeck.losses.heads import auto_chunk
 from limbeck.methods import Method
 from limbeck.models.loading import Attention, LoraSettings, checkpoint_activations
 from limbeck.models.pair import Pair
-from limbeck.models.pieces import token_pieces
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
 from limbeck.seeds import Seeds
@@ -28,7 +27,8 @@ from limbeck.spans.packing import SpanFinder
 from limbeck.training.distiller import Distiller
 from limbeck.training.optimizers import adamw, own_rates
 from limbeck.training.rows import Rows, build_encoder, encode_rows
-from limbeck.training.spanning import pairs_of
+from limbeck.training.rundir import RunDirectory
+from limbeck.training.spanning import open_finder, pairs_of, try_extractors
 from limbeck.training.validation import Validator
 from limbeck.training.world import World
 from limbeck.types import Pairs, Sequences
@@ -71,10 +71,17 @@ class Session:
 
 
 def open_session(
-    recipe: Recipe, *, world: World, rows: Iterable[Mapping[str, Any]] | None, recorded: Mapping[str, Any]
+    recipe: Recipe,
+    *,
+    world: World,
+    rows: Iterable[Mapping[str, Any]] | None,
+    recorded: Mapping[str, Any],
+    resumed: RunDirectory | None = None,
 ) -> Session:
-    """Load and build everything. `recorded` is what `auto` became at the first start; it is used again on resume."""
+    """Load and build everything. `recorded` is what `auto` became at the first start, and `resumed` the directory that
+    has what a span extractor learned then; both are used again on resume."""
     method = recipe.built_method()
+    try_extractors(method.objective())
     precision = str(recorded.get("precision", _precision(recipe, world)))
     attention = cast(Attention, recorded.get("attention", recipe.models.attention))
     pair, student_dtype_note = _load_pair(recipe, world, precision=precision, attention=attention)
@@ -104,8 +111,7 @@ def open_session(
         sharded=world.strategy == "fsdp",
         own_rates=own_rates(method.objective().terms, distiller.terms, peak=recipe.train.learning_rate),
     )
-    finders = [SpanFinder(span.extractor, token_pieces(pair.tokenizer)) for span in objective.pair_terms.values()]
-    finder = finders[0] if finders else None
+    finder = open_finder(objective, tokenizer=pair.tokenizer, rows=encoded.train, world=world, resumed=resumed)
     rollouts = _rollouts(recipe, pair=pair, world=world, distiller=distiller, seeds=seeds, auto=auto)
     validator = _validator(
         recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=teacher, finder=finder, auto=auto
