@@ -10,13 +10,15 @@ from limbeck.losses.correlation import Correlation
 from limbeck.losses.dac import DACKL
 from limbeck.losses.match import Likelihood, TokenScores
 from limbeck.losses.objective import Objective
-from limbeck.models.scoring import scored_tokens, span_pairs
-from limbeck.revision import SCRG, Revision
+from limbeck.models.pair import Vocabulary
+from limbeck.models.scoring import Scorer, scored_tokens, span_pairs
+from limbeck.revision import SCRG, Heuristic, RandomToken, Revision
+from limbeck.revision.attending import view_with_attention
 from limbeck.spans import Learned, SpanFinder, TokenPieces, Whole, Window
-from limbeck.testing import ScriptedModel, peaked, scripted_rollouts
+from limbeck.testing import ScriptedModel, peaked, scripted_rollouts, tiny_model, toy_evidence
 from limbeck.types import Sequences, pack_rows
 from mutants.rig import Item, exact_pair, one_step, toy_items
-from reference import mgsr
+from reference import detectors, mgsr
 from reference import spans as plain_spans
 
 V = 5
@@ -76,6 +78,58 @@ def the_error_is_found_by_the_students_surprise() -> None:
     assert (max(forward, key=forward.__getitem__), max(reverse, key=reverse.__getitem__)) == (3, 1)
     found = _revised([1, 1, 1, 1, 1], student, teacher)
     assert found.corrections[0].position == 2 + max(reverse, key=reverse.__getitem__)
+
+
+def the_token_that_later_ones_read_has_the_attention() -> None:
+    """A token's column is the mean, over who sees it from behind in the response, of the last quarter's maps."""
+    model = tiny_model("gemma3", seed=3, layers=5)
+    tokens = [65 + (5 * i + i * i) % 60 for i in range(30)]
+    flags = [i >= 3 for i in range(30)]
+    rows = pack_rows([tokens], [flags], origin=["student"], keys=[(0, 0)], pad_id=0)
+    scorer = Scorer.of(model, vocabulary=Vocabulary(size=264, shared=None, dropped_student=()))
+    found = view_with_attention(scorer, rows, scored_tokens(rows))[1].tolist()
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        maps = model(torch.tensor([tokens]), output_attentions=True).attentions[3:]
+    windows = [16 if kind == "sliding_attention" else 999 for kind in model.config.layer_types[3:]]
+    assert windows == [999, 16]
+    expected = detectors.attention_received(
+        [layer[0].tolist() for layer in maps], is_response=flags, sees=lambda layer, k, i: k - i < windows[layer]
+    )
+    assert max(abs(one - other) for one, other in zip(found, expected[3:], strict=True)) < 1e-5
+
+
+def a_loop_begins_at_its_second_turn_in_its_own_row() -> None:
+    """Two rows of which one goes round, and the other begins as the first does."""
+    tokens = [[1, 2, 3, 1, 2, 3], [1, 2, 3, 4]]
+    evidence = toy_evidence(
+        drawn_token=[*tokens[0], *tokens[1]], row=[0] * 6 + [1] * 4, position=[*range(2, 8), *range(2, 6)]
+    )
+    found = Heuristic(loop_tokens=3, rise=None, top_p=None)(evidence)
+    assert (found > -torch.inf).nonzero().flatten().tolist() == [3]
+
+
+def a_random_error_is_drawn_anew_each_round() -> None:
+    """With one number a token for all rounds, the second round takes the second largest of the first."""
+    disagreeing = ScriptedModel(lambda _: peaked(3, share=0.9, vocab_size=V), vocab_size=V)
+    agreeing = ScriptedModel(lambda _: peaked(1, share=0.9, vocab_size=V), vocab_size=V)
+    rows, length = 40, 6
+    drawn = pack_rows(
+        [[0, *[1] * length]] * rows,
+        [[False, *[True] * length]] * rows,
+        origin=["student"] * rows,
+        keys=[(0, row) for row in range(rows)],
+        pad_id=0,
+        limits=[1 + length] * rows,
+    )
+    rollouts = scripted_rollouts(agreeing, max_new_tokens=length, temperature=0.0, group_rows=rows)
+    scrg = SCRG(detector=RandomToken(), rounds=2, greedy=True)
+    found = scrg.revise(drawn, rollouts=rollouts, student=agreeing, teacher=disagreeing, chunk=99)
+    assert found.evidence is not None
+    numbers = found.evidence.columns["uniform"].view(rows, length)
+    second = {each.row: each.response_place for each in found.corrections if each.round == 2}
+    runners_up = numbers.argsort(dim=1)[:, -2].tolist()
+    assert sum(second[row] == place for row, place in enumerate(runners_up)) < rows // 2
 
 
 def _log(x: float) -> float:
@@ -215,6 +269,9 @@ CHECKS = (
     the_largest_mismatch_is_corrected,
     everything_before_the_correction_is_kept,
     the_error_is_found_by_the_students_surprise,
+    the_token_that_later_ones_read_has_the_attention,
+    a_loop_begins_at_its_second_turn_in_its_own_row,
+    a_random_error_is_drawn_anew_each_round,
     the_clip_is_that_of_the_equations,
     the_thresholds_give_the_student_no_gradient,
     no_pair_leaves_its_span_or_its_row,

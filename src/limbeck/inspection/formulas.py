@@ -19,7 +19,7 @@ from limbeck.losses.divergences import (
 )
 from limbeck.losses.match import Likelihood, Match, TeacherTarget, UniformWeight
 from limbeck.losses.objective import Reduction
-from limbeck.revision import SCRG, KLDArgmax
+from limbeck.revision import SCRG, AttentionArgmax, Heuristic, KLDArgmax, RandomToken
 from limbeck.sequences import Fixed, Mixture, Student
 from limbeck.spans import Learned, Phrases, Sentences, SpacyPhrases, Whole, Window
 
@@ -82,6 +82,18 @@ def _kld(part: KLDArgmax) -> tuple[Formula, ...]:
     return (Formula("score_i = KL(p_i‖q_i)"),)
 
 
+def _heuristic(part: Heuristic) -> tuple[Formula, ...]:
+    lines = []
+    if part.loop_tokens is not None:
+        lines += [Formula(f"score_i = 3 where y_i … y_{{i+{part.loop_tokens - 1}}} stood in y before")]
+    if part.rise is not None:
+        z = f"z = (−log p(y_i) − μ_<i) / max(σ_<i, {part.rise_floor:g})"
+        lines += [Formula(f"else 1 + z/(1 + z) where {z} > {part.rise:g}")]
+    if part.top_p is not None:
+        lines += [Formula(f"else R_i = (mass of classes likelier than y_i) where R_i ≥ {part.top_p:g}")]
+    return (*lines, Formula("else −∞: no error"))
+
+
 def _dac_kl(part: DACKL) -> tuple[Formula, ...]:
     features = "p, sort(p), q" if part.features == "full" else f"log p and log q of the {part.top} likeliest classes"
     is_learned = not isinstance(part.clip, FixedBounds)
@@ -107,6 +119,12 @@ FORMULAS: Mapping[type, tuple[Formula, ...] | Callable[[Any], tuple[Formula, ...
     Mixture: (Formula("u(step) < share → first, else second", f"{_GKD}, Algorithm 1"),),
     SCRG: _scrg,
     KLDArgmax: _kld,
+    RandomToken: (Formula("score_i = u_i ~ U[0, 1), by seed, row, round and position"),),
+    Heuristic: _heuristic,
+    AttentionArgmax: (
+        Formula("score_i = mean of A_lh[k, i] over response tokens k > i that see i, heads h, layers l"),
+        Formula("l: the last quarter of the teacher's attention layers"),
+    ),
     Likelihood: (Formula("−log q_θ(y_i|y_<i, x)", f"{MGSR}, Eq. 2"),),
     Match: (Formula("weight · divergence(target‖student)"),),
     TeacherTarget: (Formula("t = p(·|y_<i, x)"),),

@@ -13,10 +13,12 @@ from limbeck.losses.clip_networks import MLP
 from limbeck.losses.correlation import Correlation
 from limbeck.losses.dac import DACKL
 from limbeck.methods import Method, Weights
-from limbeck.revision import SCRG, KLDArgmax
+from limbeck.revision import SCRG, AttentionArgmax, Heuristic, KLDArgmax, RandomToken
 from limbeck.sequences import Fixed, Mixture, Student
 
 _ALL_ONE = {1.0: PRINTED, OTHERWISE: Reading("differs", "Eq. 11 adds the three losses, each with weight 1")}
+
+_LARGEST = "the largest KL decides (Eq. 3)"
 
 _SEQUENCES: Fields = {
     (Method, "sequences"): {
@@ -38,7 +40,13 @@ _REVISION: Fields = {
         SCRG: PRINTED,
         None: Reading("differs", "drawn responses are corrected (Eq. 3 and 4)"),
     },
-    (SCRG, "detector"): {KLDArgmax: PRINTED, OTHERWISE: Reading("differs", "the largest KL decides (Eq. 3)")},
+    (SCRG, "detector"): {
+        KLDArgmax: PRINTED,
+        RandomToken: Reading("differs", _LARGEST, "the control: a correction without a search for the error"),
+        Heuristic: Reading("differs", _LARGEST, "rules that read the response and the teacher's surprise alone"),
+        AttentionArgmax: Reading("differs", _LARGEST, "an error that the rest of the response leans on comes first"),
+        OTHERWISE: Reading("differs", _LARGEST),
+    },
     (SCRG, "rounds"): {
         1: Reading(
             "open",

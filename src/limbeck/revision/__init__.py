@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from limbeck.registry import Registry
     from limbeck.revision.correcting import SCRG, Correction, Measures, Reviser, Revision
-    from limbeck.revision.detectors import Detector, KLDArgmax
+    from limbeck.revision.detectors import AttentionArgmax, Detector, Heuristic, KLDArgmax, RandomToken
     from limbeck.revision.gathering import Viewer, gather_evidence
 
     DETECTORS: Registry[type[Detector]]
@@ -18,10 +18,13 @@ __all__ = [
     "DETECTORS",
     "REVISERS",
     "SCRG",
+    "AttentionArgmax",
     "Correction",
     "Detector",
+    "Heuristic",
     "KLDArgmax",
     "Measures",
+    "RandomToken",
     "Reviser",
     "Revision",
     "Viewer",
@@ -30,10 +33,13 @@ __all__ = [
 
 _HOMES = {
     "SCRG": "correcting",
+    "AttentionArgmax": "detectors",
     "Correction": "correcting",
     "Detector": "detectors",
+    "Heuristic": "detectors",
     "KLDArgmax": "detectors",
     "Measures": "correcting",
+    "RandomToken": "detectors",
     "Reviser": "correcting",
     "Revision": "correcting",
     "Viewer": "gathering",
@@ -53,9 +59,15 @@ def __getattr__(name: str) -> Any:
 def _registries() -> dict[str, Any]:
     from limbeck.registry import Registry
     from limbeck.revision.correcting import SCRG
-    from limbeck.revision.detectors import KLDArgmax
+    from limbeck.revision.detectors import AttentionArgmax, Heuristic, KLDArgmax, RandomToken
 
+    detectors = {
+        "kld-argmax": KLDArgmax,
+        "random": RandomToken,
+        "heuristic": Heuristic,
+        "attention": AttentionArgmax,
+    }
     return {
-        "DETECTORS": Registry("detector", {"kld-argmax": KLDArgmax}),
+        "DETECTORS": Registry("detector", detectors),
         "REVISERS": Registry("reviser", {"scrg": SCRG}),
     }

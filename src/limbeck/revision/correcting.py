@@ -155,7 +155,7 @@ class SCRG:
         """The rows that the student drew, corrected; rows of another origin than "student" and "revised" untouched.
 
         A corrected row has origin "revised" and keeps everything before j bit for bit; where a row was corrected,
-        `experience` is None. Noise: `seeds.child("teacher-token", round, *key)`, `seeds.child("redraw", round, *key)`.
+        `experience` is None. Noise: `seeds.child(purpose, round, *key)` for "teacher-token", "redraw" and "detector".
 
         Calls of each viewer = `rounds` × groups of `rollouts.group_rows` drawn rows, whatever the rows hold; calls of
         the decoder depend on the tokens. A student that is sharded over ranks takes both in any number on each rank.
@@ -177,6 +177,7 @@ class SCRG:
                 device=rollouts.device,
                 corrected=[{each.position for each in corrections if each.row == row} for row in looked_at],
                 needs=self.detector.needs,
+                detector_noise=_noise(rollouts, part, "detector", number),
             )
             first = evidence if first is None else first
             errors = _errors(self.detector(evidence), evidence=evidence)

@@ -18,6 +18,7 @@ from limbeck.losses.match import TokenScores
 from limbeck.losses.views import HiddenView, chunks
 from limbeck.models.sampling import Sampling, draw
 from limbeck.models.scoring import Scored, Scorer, scored_tokens, split_rows
+from limbeck.revision.attending import view_with_attention
 from limbeck.seeds import RowNoise
 from limbeck.types import Evidence, Sequences
 
@@ -34,6 +35,7 @@ _NUMBERS = (
     "teacher_token_teacher_logp",
     "nucleus",
 )
+_NEEDED = ("attention", "uniform")
 
 
 @runtime_checkable
@@ -61,6 +63,7 @@ def gather_evidence(
     device: torch.device,
     corrected: Sequence[AbstractSet[int]] | None = None,
     needs: Collection[str] = (),
+    detector_noise: RowNoise | None = None,
 ) -> Evidence:
     """What student and teacher say about every scored token of these rows, in float32, on the device of the rows.
 
@@ -73,31 +76,58 @@ def gather_evidence(
     of the positions that `corrected` holds for its row, and has distributions without a NaN. A stop token of the
     teacher at the response's first position is none: it would leave an empty answer.
 
+    `needs` names the columns that a detector reads beside:
+
+        attention  from later response tokens, as `view_with_attention` has it: the teacher's one pass is eager then
+        uniform    u = detector_noise.at(row, t), a number in [0, 1]
+
     Each model sees `group_rows` rows at a time: a row's evidence depends on nothing but the row, up to rounding.
-    Calls of each viewer = the number of groups, even where no token is scored. Raises `ConfigError` for a column in
-    `needs` that nothing gathers.
+    Calls of each viewer = the number of groups, even where no token is scored and whatever is needed. Raises
+    `ConfigError` for a column in `needs` that nothing gathers, or that these arguments do not give.
     """
-    if needs:
-        raise ConfigError(f"a detector needs {', '.join(sorted(needs))} in its evidence\n  columns that exist: none")
+    _check_needs(needs, teacher=teacher, noise=detector_noise)
     where = scored_tokens(sequences)
     counts_B = sequences.scored.sum(dim=1)
     first_B = counts_B.cumsum(dim=0) - counts_B
     columns = {name: torch.zeros(len(where), dtype=torch.long, device=device) for name in _IDS}
-    columns |= {name: torch.zeros(len(where), dtype=torch.float32, device=device) for name in _NUMBERS}
+    has_attention = "attention" in needs
+    numbers = (*_NUMBERS, "attention") if has_attention else _NUMBERS
+    columns |= {name: torch.zeros(len(where), dtype=torch.float32, device=device) for name in numbers}
     for group in split_rows(sequences, group_rows):
         places = [torch.arange(int(first_B[row]), int(first_B[row] + counts_B[row])) for row in group]
         index_N = torch.cat(places).to(device)
         part = sequences.rows(group).to(device)
         uniforms_N = None if noise is None else _uniforms(noise, scored_tokens(part), rows=group)
-        for piece, values in _measured(part, student=student, teacher=teacher, uniforms_N=uniforms_N, chunk=chunk):
+        own, (target, attention_N) = _view(student, part), _teacher_view(teacher, part, has_attention=has_attention)
+        if attention_N is not None:
+            columns["attention"][index_N] = attention_N.to(device)
+        for piece, values in _measured(part, own=own, target=target, uniforms_N=uniforms_N, chunk=chunk):
             for name, value_n in values.items():
                 columns[name][index_N[piece]] = value_n.to(columns[name].dtype)
     home = sequences.tokens.device
     found = {name: column_N.to(home) for name, column_N in columns.items()}
     eligible_N = _eligible(sequences, where, found=found, stop_ids=stop_ids, corrected=corrected)
+    needed = {"attention": found.pop("attention")} if has_attention else {}
+    if "uniform" in needs and detector_noise is not None:
+        needed["uniform"] = _uniforms(detector_noise, where, rows=range(len(sequences))).float().to(home)
     return Evidence(
-        row=where.rows, position=where.positions, drawn_token=where.tokens, eligible=eligible_N, columns={}, **found
+        row=where.rows, position=where.positions, drawn_token=where.tokens, eligible=eligible_N, columns=needed, **found
     )
+
+
+def _check_needs(needs: Collection[str], *, teacher: Viewer, noise: RowNoise | None) -> None:
+    """Before anything is called, so that no rank waits for another that was refused."""
+    unknown = sorted(set(needs).difference(_NEEDED))
+    if unknown:
+        known = ", ".join(_NEEDED)
+        raise ConfigError(f"a detector needs {', '.join(unknown)} in its evidence\n  columns that exist: {known}")
+    if "uniform" in needs and noise is None:
+        raise ConfigError("a detector needs uniform in its evidence, but there is no noise\n  pass detector_noise")
+    if "attention" in needs and not isinstance(teacher, Scorer):
+        raise ConfigError(
+            f"a detector needs attention in its evidence, which a {type(teacher).__name__} does not show"
+            "\n  the teacher has to be a Scorer: a model with attention maps; or take a detector without that need"
+        )
 
 
 def generated(sequences: Sequences, *, stop_ids: Collection[int]) -> Bool[Tensor, "B S"]:
@@ -147,16 +177,24 @@ def _view(viewer: Viewer, sequences: Sequences) -> HiddenView:
     return viewer.view(sequences, scored_tokens(sequences))
 
 
+def _teacher_view(
+    teacher: Viewer, sequences: Sequences, *, has_attention: bool
+) -> tuple[HiddenView, Float[Tensor, " N"] | None]:
+    if not has_attention:
+        return _view(teacher, sequences), None
+    assert isinstance(teacher, Scorer), "checked before"
+    sequences = sequences.to(next(teacher.model.parameters()).device)
+    return view_with_attention(teacher, sequences, scored_tokens(sequences))
+
+
 def _measured(
-    sequences: Sequences, *, student: Viewer, teacher: Viewer, uniforms_N: Tensor | None, chunk: int
+    sequences: Sequences, *, own: HiddenView, target: HiddenView, uniforms_N: Tensor | None, chunk: int
 ) -> Iterator[tuple[slice, dict[str, Tensor]]]:
     """Slices of the scored tokens of these rows, with every column at them."""
     device = sequences.tokens.device
-    own = _view(student, sequences)
-    views = [_view(teacher, sequences)]
     where = scored_tokens(sequences)
     tokens_N = where.tokens.to(own.hidden.device)
-    walk = token_scores(own.hidden, head=own.head, tokens_N=tokens_N, views=views, chunk=chunk)
+    walk = token_scores(own.hidden, head=own.head, tokens_N=tokens_N, views=[target], chunk=chunk)
     for part, scores in zip(chunks(len(where), chunk), walk, strict=True):
         for tile in tiles(scores.student_logp, numbers=_TILE_NUMBERS):
             piece = slice(part.start + tile.start, part.start + tile.stop)

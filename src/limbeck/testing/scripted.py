@@ -120,10 +120,11 @@ def scripted_rollouts(
     )
 
 
-def toy_evidence(**columns: Sequence[float] | Sequence[bool]) -> Evidence:
+def toy_evidence(**columns: Sequence[float] | Sequence[int] | Sequence[bool]) -> Evidence:
     """Evidence for a detector to judge: these columns, all of one length, and zeros in the others.
 
-    All tokens belong to row 0 and are eligible unless `row` and `eligible` say otherwise.
+    All tokens belong to row 0 and are eligible unless `row` and `eligible` say otherwise. A name that is no field of
+    evidence is one of `Evidence.columns`.
 
     >>> toy_evidence(kl_student_teacher=[0.5, 0.25]).eligible.tolist()
     [True, True]
@@ -135,4 +136,5 @@ def toy_evidence(**columns: Sequence[float] | Sequence[bool]) -> Evidence:
     zeros = [0] * count
     tensors: dict[str, Any] = {name: torch.tensor(given.get(name, zeros), dtype=torch.long) for name in whole}
     tensors |= {name: torch.tensor(given.get(name, zeros), dtype=torch.float32) for name in real}
-    return Evidence(eligible=torch.tensor(given["eligible"], dtype=torch.bool), **tensors)
+    needed = {name: torch.tensor(values) for name, values in given.items() if name not in Evidence.__annotations__}
+    return Evidence(eligible=torch.tensor(given["eligible"], dtype=torch.bool), columns=needed, **tensors)

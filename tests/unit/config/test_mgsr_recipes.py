@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from limbeck.config import Recipe
 from limbeck.errors import ConfigError, UnknownName
 from limbeck.losses import DACKL, MLP, Correlation, FixedBounds
 from limbeck.methods import METHODS, PRESETS, Method, Weights, from_config, to_config
-from limbeck.revision import SCRG, KLDArgmax
+from limbeck.revision import SCRG, AttentionArgmax, Heuristic, KLDArgmax, RandomToken
 from limbeck.sequences import Fixed, Mixture, Student
 
 
@@ -55,6 +56,25 @@ def test_parts_change_one_field_at_a_time() -> None:
     assert method.span.extractor.max_words == 6
 
 
+@pytest.mark.parametrize(
+    ("written", "detector"),
+    [
+        ("kld-argmax", KLDArgmax()),
+        ("random", RandomToken()),
+        ({"kind": "random"}, RandomToken()),
+        ("heuristic", Heuristic()),
+        ({"kind": "heuristic", "loop_tokens": 6, "rise": None}, Heuristic(loop_tokens=6, rise=None)),
+        ({"kind": "attention"}, AttentionArgmax()),
+    ],
+)
+def test_a_detector_is_read_dumped_and_read_back(written: Any, detector: Any) -> None:
+    method = loaded({"base": "mgsr", "revision": {"detector": written}})
+    assert method.revision == SCRG(detector=detector)
+    plain = to_config(method)
+    assert from_config({"base": "mgsr", **plain}, allow_import=False) == method
+    assert loaded({"base": "mgsr"}, f"method.revision.detector={json.dumps(plain['revision']['detector'])}") == method
+
+
 def test_parts_of_mgsr_go_onto_another_base() -> None:
     method = loaded({"base": "gkd", "revision": "scrg", "span": "correlation"})
     assert (method.revision, method.span) == (SCRG(), Correlation())
@@ -75,6 +95,11 @@ def test_parts_are_taken_away() -> None:
         ({"base": "mgsr", "token": {"features": "full", "top": 64}}, r"top is 64, which features 'full' never reads"),
         ({"base": "mgsr", "token": {"clip": {"kind": "fixed", "lower": 0.9, "upper": 0.1}}}, r"lower may not be above"),
         ({"base": "mgsr", "revision": {"rounds": 0}}, r"rounds"),
+        ({"base": "mgsr", "revision": {"detector": {"kind": "heuristic", "top_p": 2}}}, r"top_p"),
+        (
+            {"base": "mgsr", "revision": {"detector": {"kind": "heuristic", "rise": None, "rise_after": 9}}},
+            r"rise_after is 9 and rise_floor 0\.5, which nothing reads",
+        ),
         ({"base": "mgsr", "token": {"softness": 0}}, r"softness"),
         ({"base": "custom", "token": "likelihood"}, r"method\.sequences is missing; a method of base 'custom'"),
     ],
@@ -90,6 +115,9 @@ def test_what_does_not_fit_together_is_refused(method: dict[str, Any], says: str
     [
         ({"base": "mgrs"}, "mgsr"),
         ({"base": "mgsr", "revision": {"detector": "kld-argmx"}}, "kld-argmax"),
+        ({"base": "mgsr", "revision": {"detector": "heuristics"}}, "heuristic"),
+        ({"base": "mgsr", "revision": {"detector": {"kind": "heuristic", "loop_token": 3}}}, "loop_tokens"),
+        ({"base": "mgsr", "revision": {"detector": {"kind": "random", "direction": "student-teacher"}}}, "direction"),
         ({"base": "mgsr", "revision": {"round": 2}}, "rounds"),
         ({"base": "mgsr", "token": {"clip": "mpl"}}, "mlp"),
         ({"base": "mgsr", "token": {"divergence": "jsd"}}, "divergence"),

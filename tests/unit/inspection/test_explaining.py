@@ -14,6 +14,7 @@ from limbeck.inspection import Explanation, explain
 from limbeck.losses import DACKL, JSD, Match, ReverseKL
 from limbeck.losses.clip_networks import FixedBounds
 from limbeck.methods import PRESETS, Method, mgsr
+from limbeck.revision import DETECTORS, SCRG, Heuristic
 from limbeck.sequences import Student
 
 
@@ -142,6 +143,30 @@ def test_formulas_are_those_of_the_values() -> None:
     assert explain(Method(sequences=Student(), token=Match(JSD()), reduction="sequence")).parts[-1].formulas != (
         explain(Method(sequences=Student(), token=Match(JSD()))).parts[-1].formulas
     )
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+def test_a_detector_has_its_formula_and_its_reading(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"method: {{base: mgsr, revision: {{detector: {kind}}}}}\n")
+    explanation = explain(path)
+    (part,) = (each for each in _parts(explanation) if each.entry.key == "method.revision.detector")
+    assert part.entry.value == kind
+    assert part.formulas
+    assert part.entry.reading is not None
+    assert part.entry.reading.standing == ("printed" if kind == "kld-argmax" else "differs")
+    assert part.entry.reading.reason or kind == "kld-argmax"
+    assert max(len(line) for line in explanation.text(60).splitlines()) <= 60
+
+
+def test_rules_that_are_off_have_no_formula() -> None:
+    def text(**fields: Any) -> str:
+        return explain(Method(sequences=Student(), token=Match(JSD()), revision=SCRG(Heuristic(**fields)))).text(100)
+
+    assert all(rule in text() for rule in ("y_{i+3} stood in y before", "> 2", "≥ 0.95"))
+    assert "stood" not in text(loop_tokens=None)
+    assert "μ" not in text(rise=None)
+    assert "R_i" not in text(top_p=None)
 
 
 def test_a_preset_is_marked_against_its_method() -> None:

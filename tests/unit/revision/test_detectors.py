@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from limbeck.errors import UnknownName
-from limbeck.revision import DETECTORS, REVISERS, SCRG, Detector, KLDArgmax, Reviser
+from limbeck.revision import DETECTORS, REVISERS, SCRG, AttentionArgmax, Detector, KLDArgmax, RandomToken, Reviser
 from limbeck.testing import toy_evidence
 from limbeck.types import Evidence
 
@@ -46,6 +46,10 @@ def test_the_registries_hold_what_a_recipe_names() -> None:
     assert isinstance(DETECTORS["kld-argmax"](), Detector)
     assert isinstance(REVISERS["scrg"](), Reviser)
     assert REVISERS["scrg"]() == SCRG(detector=KLDArgmax(), rounds=1, greedy=False)
+    assert list(DETECTORS) == ["kld-argmax", "random", "heuristic", "attention"]
+    for make in DETECTORS.values():
+        assert isinstance(make(), Detector)
+        assert SCRG(detector=make()).detector == make()
     with pytest.raises(UnknownName, match="kld-argmax"):
         DETECTORS["kld-argmx"]
 
@@ -55,6 +59,8 @@ def test_the_registries_hold_what_a_recipe_names() -> None:
     [
         lambda: KLDArgmax(direction="both"),
         lambda: KLDArgmax(temperature=2),
+        lambda: RandomToken(seed=1),
+        lambda: AttentionArgmax(layers=2),
         lambda: SCRG(rounds=0),
         lambda: SCRG(greedy="perhaps"),
         lambda: SCRG(detector="kld-argmax"),

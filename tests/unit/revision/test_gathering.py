@@ -171,8 +171,8 @@ def test_each_model_is_called_once_a_group_whatever_the_rows_hold(rows: list[lis
 
 
 def test_a_column_that_nothing_gathers_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="attention"):
-        _gather(_pack(ROWS, ANSWERS), needs=("attention",))
+    with pytest.raises(ConfigError, match=r"needs entropy(?s:.*)columns that exist: attention, uniform"):
+        _gather(_pack(ROWS, ANSWERS), needs=("uniform", "entropy"))
 
 
 def test_no_gradient_is_kept() -> None:

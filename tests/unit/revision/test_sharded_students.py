@@ -17,6 +17,8 @@ SECONDS = 300
 ARCHITECTURES = ("llama", "gemma3")
 # Rows of each rank: many and one; none on one side; only rows that nobody looks at.
 SHARES = ([[0, 1, 2, 3, 4], [5]], [[], [0, 3]], [[5, 2, 1], [6, 7]])
+# The detector of each share: whatever it needs, ranks stay in step.
+DETECTORS = ("attention", "kld-argmax", "random")
 
 pytestmark = pytest.mark.distributed
 
@@ -100,8 +102,9 @@ def _compare(architecture: str, pair: Any, world: Any, results: dict[str, Any]) 
     for number, share in enumerate(SHARES):
         drawn = _drawn(pair).rows(share[world.rank])
         with world.decoding(sharded):
-            revised = _revised(drawn, sharded, teacher, pair)
-        results[f"{architecture}-{number}"] = {"sharded": revised, "whole": _revised(drawn, whole, teacher, pair)}
+            revised = _revised(drawn, sharded, teacher, pair, kind=DETECTORS[number])
+        alone = _revised(drawn, whole, teacher, pair, kind=DETECTORS[number])
+        results[f"{architecture}-{number}"] = {"sharded": revised, "whole": alone}
     rows = _drawn(pair).rows([world.rank])
     with world.decoding(sharded):
         views = [decoder.view(rows, scored_tokens(rows)) for decoder in (sharded, whole)]
@@ -124,11 +127,11 @@ def _drawn(pair: Any) -> Any:
     )
 
 
-def _revised(drawn: Any, decoder: Any, teacher: Any, pair: Any) -> dict[str, Any]:
+def _revised(drawn: Any, decoder: Any, teacher: Any, pair: Any, *, kind: str) -> dict[str, Any]:
     import torch
 
     from limbeck.models.sampling import Sampling
-    from limbeck.revision import SCRG
+    from limbeck.revision import DETECTORS, SCRG
     from limbeck.seeds import Seeds
     from limbeck.sequences import Rollouts
 
@@ -142,7 +145,8 @@ def _revised(drawn: Any, decoder: Any, teacher: Any, pair: Any) -> dict[str, Any
         seeds=Seeds(5),
         device=torch.device("cpu"),
     )
-    revision = SCRG(rounds=2).revise(drawn, rollouts=rollouts, student=decoder, teacher=teacher, chunk=3)
+    scrg = SCRG(detector=DETECTORS[kind](), rounds=2)
+    revision = scrg.revise(drawn, rollouts=rollouts, student=decoder, teacher=teacher, chunk=3)
     lengths = revision.sequences.lengths.tolist()
     rows = [row[:length] for row, length in zip(revision.sequences.tokens.tolist(), lengths, strict=True)]
     return {"rows": rows, "corrections": [[each.row, each.position, each.round] for each in revision.corrections]}
