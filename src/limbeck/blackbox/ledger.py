@@ -1,0 +1,119 @@
+"""Every call of a teacher, on disk before anything is made of it: no call is paid twice."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from limbeck.blackbox.asking import Answer, Completion, Refusal, Request
+from limbeck.errors import CheckpointError
+
+_FORMAT = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS about (format INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS calls (
+    key TEXT PRIMARY KEY, teacher TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cost REAL NOT NULL, stage TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS attempts (key TEXT NOT NULL, outcome TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What the calls of a ledger have cost: calls that were answered, attempts on the wire, tokens, money."""
+
+    calls: int
+    attempts: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float
+
+
+class Ledger:
+    """A SQLite file of requests and answers by key; safe to use from several threads of one process.
+
+    An answer is committed, and on disk, before `record` returns. A process that is killed between a server's answer and
+    that commit has paid for a call that is not in the ledger: the one thing that no client can rule out.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, Ledger.open(Path(folder) / "calls.sqlite") as ledger:
+    ...     request = Request(turns=(), max_tokens=1)
+    ...     ledger.record("a teacher", request, Completion(text="4", finish="stop", prompt_tokens=3), stage="solve")
+    ...     ledger.answer("a teacher", request).text, ledger.answer("another", request), ledger.spent().prompt_tokens
+    ('4', None, 3)
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self.path = path
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path) -> Iterator[Ledger]:
+        """The ledger at this path, made if it is not there. Raises `CheckpointError` for a file that is none."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        try:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                connection.executescript(_TABLES)
+                found = connection.execute("SELECT format FROM about").fetchall()
+                if not found:
+                    connection.execute("INSERT INTO about VALUES (?)", (_FORMAT,))
+            except sqlite3.DatabaseError as error:
+                raise CheckpointError(f"{path} is no ledger of calls: {error}\n  remove it, or name another") from error
+            if found and found[0][0] != _FORMAT:
+                raise CheckpointError(f"the ledger {path} has format {found[0][0]}, this Limbeck reads {_FORMAT}")
+            yield cls(connection, path)
+        finally:
+            connection.close()
+
+    def answer(self, teacher: str, request: Request) -> Answer | None:
+        """What was answered to this request; None where it was not made yet."""
+        with self._lock:
+            row = self._connection.execute("SELECT answer FROM calls WHERE key = ?", (request.key(teacher),)).fetchone()
+        return None if row is None else _answer(row[0])
+
+    def record(self, teacher: str, request: Request, answer: Answer, *, stage: str) -> None:
+        """Keep an answer. A second answer to one request is dropped: the first is what was used."""
+        body = {"refusal": asdict(answer)} if isinstance(answer, Refusal) else {"completion": answer.to_json()}
+        tokens = (0, 0, 0.0)
+        if isinstance(answer, Completion):
+            tokens = (answer.prompt_tokens, answer.completion_tokens, answer.cost)
+        asked = json.dumps(asdict(request), ensure_ascii=False)
+        values = (request.key(teacher), teacher, asked, json.dumps(body, ensure_ascii=False), *tokens, stage)
+        with self._lock:
+            self._connection.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def attempted(self, teacher: str, request: Request, outcome: str) -> None:
+        """Keep that a call went over the wire, and how it ended ("200", "429", "timeout", …)."""
+        with self._lock:
+            self._connection.execute("INSERT INTO attempts VALUES (?, ?)", (request.key(teacher), outcome))
+
+    def spent(self, *, stage: str | None = None) -> Spent:
+        """The sums over all calls, or over those of one stage (attempts are counted over all)."""
+        where, values = ("", ()) if stage is None else (" WHERE stage = ?", (stage,))
+        columns = (
+            "COUNT(*), COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(completion_tokens), 0), COALESCE(SUM(cost), 0)"
+        )
+        with self._lock:
+            calls, prompt, completion, cost = self._connection.execute(
+                f"SELECT {columns} FROM calls{where}", values
+            ).fetchone()
+            attempts = self._connection.execute("SELECT COUNT(*) FROM attempts").fetchone()[0]
+        return Spent(
+            calls=calls, attempts=attempts, prompt_tokens=prompt, completion_tokens=completion, cost=float(cost)
+        )
+
+
+def _answer(text: str) -> Answer:
+    body = json.loads(text)
+    return Refusal(**body["refusal"]) if "refusal" in body else Completion(**body["completion"])
