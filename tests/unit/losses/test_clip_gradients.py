@@ -10,7 +10,7 @@ import torch
 from clip_kit import built, scores_of, with_bounds
 from torch import Tensor
 
-from limbeck.losses import CLIP_NETWORKS
+from limbeck.losses import CLIP_NETWORKS, ClipNetwork
 from limbeck.losses.clip_networks import FixedBounds
 from limbeck.losses.dac import DACKL, ClippedKL
 from limbeck.losses.match import TokenScores
@@ -20,6 +20,12 @@ LAST = {"mlp": "second_weight", "conv": "last_weight", "rnn": "last_weight"}
 NORMALISE = ("none", "both", "rest", "teacher")
 learned = pytest.mark.parametrize("name", LEARNED)
 features = pytest.mark.parametrize("features", ["topk", "full"])
+
+
+def small(name: str) -> ClipNetwork:
+    """A network that has something to do for each of its weights with five classes."""
+    found: ClipNetwork = CLIP_NETWORKS[name](**({"classes_per_step": 2} if name == "rnn" else {}))
+    return found
 
 
 def sizes(features: str) -> dict[str, Any]:
@@ -77,7 +83,7 @@ def test_the_networks_gradient_is_that_of_finite_differences(
 ) -> None:
     scores = scores_of(2, 11)
     part = DACKL(
-        clip=CLIP_NETWORKS[name](), coordinate=coordinate, normalise=normalise, softness=2.0, size_weight=0.3,
+        clip=small(name), coordinate=coordinate, normalise=normalise, softness=2.0, size_weight=0.3,
         coverage_weight=0.7, least_mass=0.95, **sizes(features),
     )  # fmt: skip
     term = moved(part, 11, name=name)
@@ -98,7 +104,7 @@ def test_the_networks_gradient_is_that_of_finite_differences(
 def test_every_weight_of_every_network_has_a_gradient_and_the_teacher_none(name: str, features: str) -> None:
     scores = scores_of(6, 30)
     scores.target_logp.requires_grad_()
-    term = moved(DACKL(clip=CLIP_NETWORKS[name](), **sizes(features)), 30, name=name)
+    term = moved(DACKL(clip=small(name), **sizes(features)), 30, name=name)
     term(scores).sum().backward()
     assert scores.target_logp.grad is None
     for key, parameter in term.named_parameters():
@@ -110,7 +116,7 @@ def test_every_weight_of_every_network_has_a_gradient_and_the_teacher_none(name:
 @pytest.mark.parametrize("gates", ["soft", "straight-through"])
 def test_the_thresholds_of_no_network_give_the_student_a_gradient(name: str, features: str, gates: str) -> None:
     scores = scores_of(5, 30)
-    ours, _ = gradients(moved(DACKL(clip=CLIP_NETWORKS[name](), gates=gates, **sizes(features)), 30, name=name), scores)
+    ours, _ = gradients(moved(DACKL(clip=small(name), gates=gates, **sizes(features)), 30, name=name), scores)
     torch.testing.assert_close(ours.sum(-1), -torch.ones(5, dtype=torch.float64))
 
 
@@ -165,7 +171,7 @@ def test_the_derivative_of_straight_through_gates_is_that_of_soft_ones_at_the_ha
 def test_a_detached_clip_is_moved_by_its_own_objective_alone(name: str, features: str, gates: str) -> None:
     scores, other = scores_of(5, 30), scores_of(5, 30, seed=9)
     own = {"size_weight": 0.4, "coverage_weight": 2.0, "least_mass": 0.97}
-    fields = {"clip": CLIP_NETWORKS[name](), "gates": gates, **sizes(features)}
+    fields = {"clip": small(name), "gates": gates, **sizes(features)}
     detached, joint, plain = (
         moved(DACKL(**fields, **extra), 30, name=name) for extra in ({**own, "clip_objective": "detached"}, own, {})
     )
@@ -196,33 +202,32 @@ def test_a_detached_clip_is_moved_by_its_own_objective_alone(name: str, features
         assert gradient.abs().max() > 0
 
 
-@pytest.mark.parametrize("coverage", [0.0, 400.0])
-def test_a_detached_clip_learns_a_small_set_that_holds_the_wanted_mass(coverage: float) -> None:
-    """With the hinge it stays near `least_mass`; without it falls to the likeliest class."""
-    scores = scores_of(16, 40, sharp=1.5)
-    hinge = {"coverage_weight": coverage, "least_mass": 0.8} if coverage else {}
-    term = built(DACKL(clip_objective="detached", size_weight=1.0, top=40, **hinge), 40)
-    optimizer = torch.optim.Adam(term.parameters(), lr=0.05)
-    for _ in range(120):
+def learned_clip(**fields: Any) -> dict[str, float]:
+    """What a clip keeps of 8 tokens after 80 steps, the student standing still: flatter than the teacher, and noisy."""
+    noise = torch.Generator().manual_seed(0)
+    target, other = (torch.randn(8, 24, generator=noise, dtype=torch.float64) * size for size in (2.0, 0.3))
+    scores = TokenScores(
+        student_logp=(0.6 * target + other).log_softmax(-1),
+        target_logp=target.log_softmax(-1),
+        tokens=torch.zeros(8, dtype=torch.long),
+    )
+    term = built(DACKL(top=24, **fields), 24)
+    optimizer = torch.optim.Adam(term.parameters(), lr=0.01)
+    for _ in range(80):
         optimizer.zero_grad()
-        term(scores).sum().backward()
+        term(scores).mean().backward()
         optimizer.step()
-    kept = term.measured(scores).values
-    if coverage:
-        assert 0.7 < kept["kept_mass"].mean() < 0.85
-        assert kept["kept_classes"].mean() < 25
-    else:
-        assert kept["only_target"].tolist() == [1.0] * 16
+    return {name: value.mean().item() for name, value in term.measured(scores).values.items()}
 
 
-@pytest.mark.parametrize(("normalise", "collapses"), [("both", True), ("rest", True), ("teacher", False)])
-def test_a_joint_clip_collapses_under_the_losses_that_the_page_warns_of(normalise: str, collapses: bool) -> None:
-    scores = scores_of(16, 40, sharp=1.5)
-    term = built(DACKL(normalise=normalise, top=40), 40)
-    optimizer = torch.optim.Adam(term.parameters(), lr=0.1)
-    for _ in range(120):
-        optimizer.zero_grad()
-        term(scores).sum().backward()
-        optimizer.step()
-    only_target = term.measured(scores).values["only_target"].mean()
-    assert (only_target > 0.9) == collapses
+def test_a_detached_clip_learns_a_small_set_that_holds_the_wanted_mass() -> None:
+    kept = learned_clip(clip_objective="detached", size_weight=1.0, coverage_weight=50.0, least_mass=0.8)
+    assert 0.7 < kept["kept_mass"] < 0.85
+    assert kept["kept_classes"] < 8
+    assert learned_clip(clip_objective="detached", size_weight=1.0)["only_target"] == 1.0, "nothing holds it open"
+
+
+def test_a_joint_clip_collapses_under_the_losses_that_the_page_warns_of() -> None:
+    assert learned_clip(normalise="both")["only_target"] == 1.0
+    assert learned_clip(normalise="rest")["only_target"] == 1.0
+    assert learned_clip(normalise="teacher")["kept_classes"] > 20
