@@ -25,6 +25,10 @@ CASES: dict[str, dict[str, Any]] = {
     "mgsr": {"method": "mgsr"},
     "tied": {"method": "gkd", "student": "tied", "models": {"gradient_checkpointing": True}, "train": {"chunk": 3}},
     "lora": {"method": "mgsr", "models": {"lora": {"rank": 4, "alpha": 8}}},
+    **{
+        name: {"method": "kd", "token": {"kind": "dac-kl", "top": 32, "clip": {"kind": name, "learning_rate": 0.01}}}
+        for name in ("conv", "rnn")
+    },
 }
 
 _RANKS = Path(__file__).with_name("ranks.py")
@@ -50,7 +54,7 @@ class Place:
         supervised = {} if method == "sft" else {"weights": {"supervised": 1}}
         teacher = {} if method == "sft" else {"teacher": str(self.path / "teacher")}
         return {
-            "method": {"base": method, **supervised},
+            "method": {"base": method, **supervised, **({"token": sections["token"]} if "token" in sections else {})},
             "models": {"student": str(self.path / student), "device": "cpu", **teacher, **sections.get("models", {})},
             "data": {
                 "corpus": str(self.path / "train.jsonl"),
@@ -95,6 +99,11 @@ class Place:
     def weights(self, run: str) -> dict[str, Tensor]:
         """The student that a run kept."""
         return dict(load_file(self.path / run / "student" / "model.safetensors"))
+
+    def clip_network(self, run: str) -> dict[str, Tensor]:
+        """The clip network that a run kept; nothing for a method without one."""
+        file = self.path / run / "clip_network.safetensors"
+        return dict(load_file(file)) if file.exists() else {}
 
     def assert_same(self, run: str, other: str) -> None:
         """The same bits of two runs: student, trained weights, optimizer and metrics."""

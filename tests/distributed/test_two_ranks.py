@@ -34,6 +34,11 @@ def test_two_ranks_give_the_losses_and_weights_of_one(place: Place, strategy: st
     assert two_student.keys() == one_student.keys()
     for name, weight in one_student.items():
         torch.testing.assert_close(two_student[name], weight, atol=1e-5, rtol=0)
+    one_clip, two_clip = place.clip_network(f"alone-{case}"), place.clip_network(f"{strategy}-{case}")
+    assert two_clip.keys() == one_clip.keys()
+    assert bool(one_clip) == (case in ("mgsr", "lora", "conv", "rnn"))
+    for name, weight in one_clip.items():
+        torch.testing.assert_close(two_clip[name], weight, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -27,6 +27,8 @@ from training_kit import (
 
 ON_POLICY = {"base": "gkd", "weights": {"supervised": 1}, "sequences": {"kind": "mixture", "share": 0.7}}
 
+CLIPS = ("conv", "rnn", "fixed")
+
 REVISED = {
     "sequences": {"share": 0.7},
     "revision": {"rounds": 2},
@@ -45,6 +47,9 @@ def _settings(models: Models, name: str) -> dict[str, Any]:
         return recipe(models, "imitkd", models=with_lora)
     if name == "mgsr":
         return recipe(models, "mgsr", method=REVISED)
+    if name in CLIPS:
+        rate = {} if name == "fixed" else {"learning_rate": 0.05}
+        return recipe(models, "kd", method={"token": {"kind": "dac-kl", "top": 32, "clip": {"kind": name, **rate}}})
     if name == "bf16":
         in_bf16 = {"train": {"precision": "bf16"}, "models": {"gradient_checkpointing": True}}
         return recipe(models, "kd", **in_bf16)
@@ -61,7 +66,7 @@ def whole(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return start(_settings(models, "sft"), tmp_path_factory.mktemp("runs") / "whole").directory
 
 
-@pytest.mark.parametrize("name", ["kd", "gkd", "mgsr", "lora", "dropout", "bf16"])
+@pytest.mark.parametrize("name", ["kd", "gkd", "mgsr", *CLIPS, "lora", "dropout", "bf16"])
 def test_killed_and_resumed_is_never_killed(name: str, models: Models, tmp_path: Path) -> None:
     settings = _settings(models, name)
     start(settings, tmp_path / "whole")
@@ -73,9 +78,10 @@ def test_killed_and_resumed_is_never_killed(name: str, models: Models, tmp_path:
         origins = {tuple(row["origin"]) for row in metrics(tmp_path / "whole") if row["kind"] == "step"}
         drawn = "student" if name == "gkd" else "revised"
         assert {(drawn,), ("reference",)} <= origins, "both sources should have been drawn from"
-    if name == "mgsr":
+    if name in ("mgsr", "conv", "rnn"):
         clip = load_file(tmp_path / "whole" / "clip_network.safetensors")
-        assert clip["token.network.second_bias"].abs().max() > 1e-3, "the clip network should have moved"
+        bias = clip[f"token.network.{'second' if name == 'mgsr' else 'last'}_bias"]
+        assert bias.abs().max() > 1e-3, "the clip network should have moved"
         assert (tmp_path / "whole" / "tokens.jsonl").read_text()
 
 

@@ -6,12 +6,20 @@ from collections.abc import Callable
 
 import pytest
 
-from mutants import invariants, mgsr_invariants, mgsr_wounds, wounds
+from mutants import clip_invariants, clip_wounds, invariants, mgsr_invariants, mgsr_wounds, wounds
 from mutants.wounds import Mutant
 
-ROWS = {1: "shift", 2: "mask", 3: "denominator", 5: "text", 7: "nothing", mgsr_wounds.MGSR: "mgsr"}
-CHECKS = (*invariants.CHECKS, *mgsr_invariants.CHECKS)
-MUTANTS = (*wounds.MUTANTS, *mgsr_wounds.MUTANTS)
+ROWS = {
+    1: "shift",
+    2: "mask",
+    3: "denominator",
+    5: "text",
+    7: "nothing",
+    mgsr_wounds.MGSR: "mgsr",
+    clip_wounds.CLIP: "clip",
+}
+CHECKS = (*invariants.CHECKS, *mgsr_invariants.CHECKS, *clip_invariants.CHECKS)
+MUTANTS = (*wounds.MUTANTS, *mgsr_wounds.MUTANTS, *clip_wounds.MUTANTS)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

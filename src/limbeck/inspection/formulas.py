@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from limbeck.losses.clip_networks import MLP, FixedBounds
+from limbeck.losses.clip_networks import MLP, FixedBounds, RankedClipNetwork
 from limbeck.losses.correlation import Correlation
 from limbeck.losses.dac import DACKL
 from limbeck.losses.divergences import (
@@ -19,6 +19,8 @@ from limbeck.losses.divergences import (
 )
 from limbeck.losses.match import Likelihood, Match, TeacherTarget, UniformWeight
 from limbeck.losses.objective import Reduction
+from limbeck.losses.ranked_networks import Convolutional, Recurrent
+from limbeck.losses.targets import NucleusTarget, TopKTarget
 from limbeck.revision import SCRG, AttentionArgmax, Heuristic, KLDArgmax, RandomToken
 from limbeck.sequences import Fixed, Mixture, Student
 from limbeck.spans import Learned, Phrases, Sentences, SpacyPhrases, Whole, Window
@@ -94,23 +96,66 @@ def _heuristic(part: Heuristic) -> tuple[Formula, ...]:
     return (*lines, Formula("else −∞: no error"))
 
 
+def _match(part: Match) -> tuple[Formula, ...]:
+    if part.temperature_square_scaled == 1:
+        return (Formula("weight · divergence(target‖student)"),)
+    softened = f"weight · T² · divergence(target^(1/T)‖student^(1/T)), T = {part.temperature_square_scaled:g}"
+    return (Formula(softened, "Hinton et al., arXiv 1503.02531, section 2"),)
+
+
+def _bounds(outputs: str) -> tuple[Formula, ...]:
+    """What a learned clip network makes of its two outputs."""
+    bounds = Formula("logit u = a + 6, logit l = logit u − softplus(b + 12)", f"{MGSR}, Eq. 6")
+    return (Formula(outputs), bounds)
+
+
+_KEPT_LOSSES = {
+    "teacher": ("p̃_v = m_v·p_v / Σ m·p", "Σ_v p̃_v · log(p̃_v / q_v)"),
+    "none": ("Σ_v m_v·p_v · log(p_v / q_v)",),
+    "both": ("P = Σ m·p, Q = Σ m·q", "1/P · Σ_v m_v·p_v · log(p_v / q_v) − log(P/Q)"),
+    "rest": ("P = Σ m·p, Q = Σ m·q", "Σ_v m_v·p_v · log(p_v / q_v) + (1 − P) · log((1 − P) / (1 − Q))"),
+}
+
+
 def _dac_kl(part: DACKL) -> tuple[Formula, ...]:
-    features = "p, sort(p), q" if part.features == "full" else f"log p and log q of the {part.top} likeliest classes"
-    is_learned = not isinstance(part.clip, FixedBounds)
-    lines = [Formula(f"u, l = σ(f_sub({features}))", f"{MGSR}, Eq. 6")] if is_learned else []
-    if part.coordinate == "mass":
-        lines += [
-            Formula("c_v = 1 − (mass of likelier classes) − p_v/2"),
-            Formula("m_v = σ((logit c_v − logit l)/τ) · σ((logit u − logit c_v)/τ)", f"{MGSR}, Eq. 7"),
-        ]
+    features = f"log p and log q of the {part.top} likeliest classes"
+    if part.features == "full":
+        features = "p, sort(p), q" if not isinstance(part.clip, RankedClipNetwork) else "p and q by rank of p"
+    lines = [Formula(f"u, l = σ(f_sub({features}))", f"{MGSR}, Eq. 6")] if part.clip.learning_rate else []
+    if part.parts == "target":
+        lines += [Formula("m_v = 1 for the teacher's likeliest class, 0 for all others", f"{MGSR}, Table 3b")]
     else:
-        lines += [Formula("m_v = σ((log p_v − log l)/τ) · σ((log u − log p_v)/τ)", f"{MGSR}, Eq. 7")]
-    lines += [Formula("m_v = 1 for the teacher's likeliest class", f"{MGSR}, Eq. 7")]
-    if part.normalise == "teacher":
-        lines += [Formula("p̃_v = m_v·p_v / Σ m·p"), Formula("Σ_v p̃_v · log(p̃_v / q_v)", f"{MGSR}, Eq. 8")]
-    else:
-        lines += [Formula("Σ_v m_v·p_v · log(p_v / q_v)", f"{MGSR}, Eq. 8")]
+        lines += _gates(part)
+    *before, loss = _KEPT_LOSSES[part.normalise]
+    lines += [*(Formula(line) for line in before), Formula(loss, f"{MGSR}, Eq. 8")]
+    own = [
+        *([f"{part.size_weight:g} · Σ m / V"] if part.size_weight else []),
+        *([f"{part.coverage_weight:g} · max(0, {part.least_mass:g} − Σ m·p)²"] if part.coverage_weight else []),
+    ]
+    if own:
+        whose = "the clip network's own loss" if part.clip_objective == "detached" else "added"
+        lines += [Formula(f"{whose}: {' + '.join(own)}")]
     return tuple(lines)
+
+
+def _gates(part: DACKL) -> list[Formula]:
+    lines = {
+        "mass": [Formula("c_v = 1 − (mass of likelier classes) − p_v/2")],
+        "rank": [Formula("c_v = 1 − (number of likelier classes + ½) / V")],
+        "value": [],
+    }[part.coordinate]
+    if part.gates == "hard":
+        inside = "l ≤ p_v ≤ u" if part.coordinate == "value" else "l ≤ c_v ≤ u"
+        lines += [Formula(f"m_v = 1 where {inside}, else 0", f"{MGSR}, Eq. 7")]
+    elif part.coordinate == "value":
+        lines += [Formula("m_v = σ((log p_v − log l)/τ) · σ((log u − log p_v)/τ)", f"{MGSR}, Eq. 7")]
+    else:
+        lines += [Formula("m_v = σ((logit c_v − logit l)/τ) · σ((logit u − logit c_v)/τ)", f"{MGSR}, Eq. 7")]
+    if part.gates == "straight-through":
+        lines += [Formula("m_v ← 1 or 0, inside or outside of l and u; the derivative is that of σ · σ")]
+    if part.parts == "both":
+        lines += [Formula("m_v = 1 for the teacher's likeliest class", f"{MGSR}, Eq. 7")]
+    return lines
 
 
 FORMULAS: Mapping[type, tuple[Formula, ...] | Callable[[Any], tuple[Formula, ...]]] = {
@@ -126,8 +171,12 @@ FORMULAS: Mapping[type, tuple[Formula, ...] | Callable[[Any], tuple[Formula, ...
         Formula("l: the last quarter of the teacher's attention layers"),
     ),
     Likelihood: (Formula("−log q_θ(y_i|y_<i, x)", f"{MGSR}, Eq. 2"),),
-    Match: (Formula("weight · divergence(target‖student)"),),
+    Match: _match,
     TeacherTarget: (Formula("t = p(·|y_<i, x)"),),
+    TopKTarget: (Formula("t_v = p_v / Σ_top p for the k likeliest classes, else 0"),),
+    NucleusTarget: (
+        Formula("t_v = p_v / Σ_nucleus p where the mass of likelier classes is < p, else 0", "arXiv 1904.09751, Eq. 2"),
+    ),
     UniformWeight: (Formula("1"),),
     ForwardKL: (Formula("KL(t‖s) = Σ_v t_v · log(t_v / s_v)", f"{MGSR}, Eq. 1"),),
     ReverseKL: (Formula("KL(s‖t)", "MiniLLM, arXiv 2306.08543, Eq. 1"),),
@@ -137,10 +186,9 @@ FORMULAS: Mapping[type, tuple[Formula, ...] | Callable[[Any], tuple[Formula, ...
     SkewForwardKL: (Formula("KL(t‖α·t + (1 − α)·s)", _DISTILLM),),
     SkewReverseKL: (Formula("KL(s‖α·s + (1 − α)·t)", _DISTILLM),),
     DACKL: _dac_kl,
-    MLP: (
-        Formula("a, b = two layers of the features"),
-        Formula("logit u = a + 6, logit l = logit u − softplus(b + 12)", f"{MGSR}, Eq. 6"),
-    ),
+    MLP: _bounds("a, b = two layers of the features"),
+    Convolutional: _bounds("a, b = two convolutions along the classes by rank, their mean and maximum, one layer"),
+    Recurrent: _bounds("a, b = a GRU along the classes by rank, the likeliest last, one layer"),
     FixedBounds: (Formula("l = lower, u = upper for every token"),),
     Correlation: (Formula("‖q_j ∘ q_{j+1} − p_j ∘ p_{j+1}‖₂ per pair", f"{MGSR}, Eq. 10"),),
     Phrases: (Formula("s_i: the tokens j … j + n_si − 1 of phrase i", f"{MGSR}, Eq. 9"),),

@@ -104,6 +104,11 @@ _TOKEN: Fields = {
             "Eq. 7 keeps l ≤ v ≤ u; the text calls u and l quantiles",
             "thresholds on the probabilities themselves, gated by their logarithms",
         ),
+        "rank": Reading(
+            "open",
+            "the text calls u and l quantiles of the teacher's distribution; quantiles of its V numbers are ranks",
+            "a share of the classes; the head is a few of V, and lies within V⁻¹ of 1",
+        ),
     },
     (DACKL, "normalise"): {
         "teacher": Reading(
@@ -117,11 +122,52 @@ _TOKEN: Fields = {
             "Eq. 8 sums over the kept classes as they are",
             "to the letter; the sum may be negative, and the clip gains by dropping mass",
         ),
+        "both": Reading(
+            "open",
+            "the kept classes make “a new probability vector” of the teacher, and one of the student",
+            "one class alone costs 0: a clip that minimises it keeps nothing else; for bounds that are fixed, or "
+            "learned by an objective of their own",
+        ),
+        "rest": Reading(
+            "differs",
+            "what is not kept is not mentioned again",
+            "it is one more class of both, a proper KL; fewer classes never cost more, so that a clip that minimises "
+            "it ends with one as well",
+        ),
     },
     (DACKL, "softness"): Reading(
         "differs",
         "a class is kept or not (Eq. 7)",
         "a hard choice gives f_sub no gradient; gates of width τ in the logit of the coordinate do",
+    ),
+    (DACKL, "gates"): {
+        "soft": Reading(
+            "differs",
+            "a class is kept or not (Eq. 7); how f_sub learns from a set is not said",
+            "a hard choice gives f_sub no gradient, soft gates do",
+        ),
+        "straight-through": Reading(
+            "open",
+            "a class is kept or not (Eq. 7); how f_sub learns from a set is not said",
+            "hard by value, the derivative of soft gates",
+        ),
+        "hard": Reading("printed", "a class is kept or not (Eq. 7)", "without gradient: for bounds that are fixed"),
+    },
+    (DACKL, "parts"): {
+        "both": PRINTED,
+        "target": Reading("differs", "the dense classes and the target class (Eq. 7); a row of Table 3b"),
+        "dense": Reading("differs", "the dense classes and the target class (Eq. 7); a row of Table 3b"),
+    },
+    (DACKL, "clip_objective"): {
+        "joint": Reading(
+            "open", "what f_sub minimises is not said", "the same loss as the student: nothing has to be added"
+        ),
+        "detached": Reading("open", "what f_sub minimises is not said", "a small set that holds enough of the teacher"),
+    },
+    (DACKL, "size_weight"): {0.0: PRINTED, OTHERWISE: Reading("differs", "Eq. 8 has no second term")},
+    (DACKL, "coverage_weight"): {0.0: PRINTED, OTHERWISE: Reading("differs", "Eq. 8 has no second term")},
+    (DACKL, "least_mass"): Reading(
+        "differs", "Eq. 8 has no second term", "read with a coverage_weight above 0 only, which is 0 by default"
     ),
     (MLP, "hidden"): Reading(
         "open", "neither depth nor width is given", "two layers; with `topk`, 64 units are 66,000 weights"

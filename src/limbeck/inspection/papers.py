@@ -22,8 +22,12 @@ _NOTHING_BESIDE: Fields = {
 }
 
 _MATCHED: Fields = {
-    (Match, "target"): {TeacherTarget: PRINTED},
+    (Match, "target"): {TeacherTarget: PRINTED, OTHERWISE: Reading("differs", "the teacher's whole distribution")},
     (Match, "weight"): {UniformWeight: PRINTED, OTHERWISE: Reading("differs", "all tokens weigh alike")},
+    (Match, "temperature_square_scaled"): {
+        1.0: PRINTED,
+        OTHERWISE: Reading("differs", "the distributions as they are, T = 1"),
+    },
 }
 
 _MEAN_OF_RESPONSES: Readings = {
@@ -66,12 +70,13 @@ _KD = Paper(
         (Method, "sequences"): {Fixed: PRINTED, OTHERWISE: Reading("differs", "a fixed data set")},
         (Method, "token"): {Match: PRINTED},
         (Match, "divergence"): {ForwardKL: PRINTED, OTHERWISE: Reading("differs", "KL(teacher‖student)")},
-        (Match, "target"): {
-            TeacherTarget: Reading(
+        (Match, "temperature_square_scaled"): {
+            1.0: Reading(
                 "differs",
                 "Hinton et al. soften both distributions by a temperature; Eq. 1 has none",
                 "T = 1, the distribution that the student will draw from",
             ),
+            OTHERWISE: Reading("printed", "Hinton et al. soften both by T and multiply by T²; Eq. 1 has T = 1"),
         },
         (Weights, "supervised"): {
             0.0: Reading(

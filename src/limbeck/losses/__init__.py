@@ -34,6 +34,8 @@ if TYPE_CHECKING:
         TokenWeight,
         UniformWeight,
     )
+    from limbeck.losses.ranked_networks import Convolutional, Recurrent
+    from limbeck.losses.targets import NucleusTarget, TopKTarget
     from limbeck.registry import Registry
 
     CLIP_NETWORKS: Registry[Callable[..., ClipNetwork]]
@@ -56,6 +58,7 @@ __all__ = [
     "TVD",
     "Bounds",
     "ClipNetwork",
+    "Convolutional",
     "Correlation",
     "Divergence",
     "FixedBounds",
@@ -64,8 +67,10 @@ __all__ = [
     "Match",
     "Measured",
     "MeasuringTerm",
+    "NucleusTarget",
     "PairScores",
     "PairTerm",
+    "Recurrent",
     "ReverseKL",
     "SkewForwardKL",
     "SkewReverseKL",
@@ -76,12 +81,14 @@ __all__ = [
     "TokenScores",
     "TokenTerm",
     "TokenWeight",
+    "TopKTarget",
     "UniformWeight",
 ]
 
 _HOME = {
     "Bounds": "clip_networks",
     "ClipNetwork": "clip_networks",
+    "Convolutional": "ranked_networks",
     "Correlation": "correlation",
     "DACKL": "dac",
     "FixedBounds": "clip_networks",
@@ -89,6 +96,7 @@ _HOME = {
     "MLP": "clip_networks",
     "Measured": "match",
     "MeasuringTerm": "match",
+    "NucleusTarget": "targets",
     "PairScores": "correlation",
     "PairTerm": "correlation",
     "TermToBuild": "match",
@@ -97,6 +105,7 @@ _HOME = {
     "ForwardKL": "divergences",
     "Likelihood": "match",
     "Match": "match",
+    "Recurrent": "ranked_networks",
     "ReverseKL": "divergences",
     "SkewForwardKL": "divergences",
     "SkewReverseKL": "divergences",
@@ -106,13 +115,14 @@ _HOME = {
     "TokenScores": "match",
     "TokenTerm": "match",
     "TokenWeight": "match",
+    "TopKTarget": "targets",
     "UniformWeight": "match",
 }
 _REGISTRIES = ("CLIP_NETWORKS", "DIVERGENCES", "SPAN_TERMS", "TARGETS", "TOKEN_TERMS", "TOKEN_WEIGHTS")
 
 
 def _load_registries() -> dict[str, object]:
-    from limbeck.losses import clip_networks, correlation, dac, divergences, match
+    from limbeck.losses import clip_networks, correlation, dac, divergences, match, ranked_networks, targets
     from limbeck.registry import Registry
 
     return {
@@ -128,9 +138,19 @@ def _load_registries() -> dict[str, object]:
                 "skew-reverse-kl": divergences.SkewReverseKL,
             },
         ),
-        "CLIP_NETWORKS": Registry[Any]("clip network", {"mlp": clip_networks.MLP, "fixed": clip_networks.FixedBounds}),
+        "CLIP_NETWORKS": Registry[Any](
+            "clip network",
+            {
+                "mlp": clip_networks.MLP,
+                "conv": ranked_networks.Convolutional,
+                "rnn": ranked_networks.Recurrent,
+                "fixed": clip_networks.FixedBounds,
+            },
+        ),
         "SPAN_TERMS": Registry[Any]("span term", {"correlation": correlation.Correlation}),
-        "TARGETS": Registry[Any]("target", {"teacher": match.TeacherTarget}),
+        "TARGETS": Registry[Any](
+            "target", {"teacher": match.TeacherTarget, "top-k": targets.TopKTarget, "nucleus": targets.NucleusTarget}
+        ),
         "TOKEN_TERMS": Registry[Any](
             "token term", {"likelihood": match.Likelihood, "match": match.Match, "dac-kl": dac.DACKL}
         ),

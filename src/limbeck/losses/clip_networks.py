@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -34,12 +34,20 @@ class ClipNetwork(Protocol):
 
     @property
     def learning_rate(self) -> float:
-        """The peak learning rate of its parameters; it follows the student's schedule."""
+        """The peak learning rate of its parameters; it follows the student's schedule. 0 where nothing is learned."""
         ...
 
     def build(self, num_features: int, *, generator: torch.Generator) -> nn.Module:
         """A module of its own weights, drawn from the generator."""
         ...
+
+
+@runtime_checkable
+class RankedClipNetwork(Protocol):
+    """A clip network to which the order of the classes means something. It never sees them in the vocabulary's order:
+    its features are log p and log q of the classes by rank, and four summaries; with features "full", of all V."""
+
+    reads_ranks: ClassVar[bool]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -98,9 +106,19 @@ class _MLPModule(nn.Module):
     def forward(self, features: Float[Tensor, "n F"]) -> Bounds:
         """The bounds of each token."""
         hidden_nh = functional.gelu(functional.linear(features, self.first_weight, self.first_bias))
-        a_n, b_n = functional.linear(hidden_nh, self.second_weight, self.second_bias).unbind(-1)
-        upper_n = a_n + _UPPER_START
-        return Bounds(lower=upper_n - functional.softplus(b_n + _WIDTH_START), upper=upper_n)
+        return ordered_bounds(functional.linear(hidden_nh, self.second_weight, self.second_bias))
+
+
+def ordered_bounds(outputs_n2: Float[Tensor, "n 2"]) -> Bounds:
+    """υ = a + 6,  λ = υ − softplus(b + 12): bounds in order for any a and b, and wide open where both are 0.
+
+    >>> bounds = ordered_bounds(torch.zeros(1, 2))
+    >>> round(bounds.lower.sigmoid().item(), 4), round(bounds.upper.sigmoid().item(), 4)
+    (0.0025, 0.9975)
+    """
+    a_n, b_n = outputs_n2.unbind(-1)
+    upper_n = a_n + _UPPER_START
+    return Bounds(lower=upper_n - functional.softplus(b_n + _WIDTH_START), upper=upper_n)
 
 
 class _FixedModule(nn.Module):

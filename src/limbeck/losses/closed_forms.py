@@ -139,6 +139,11 @@ def skew_reverse_kl(*, target_logp: Tensor, student_logp: Tensor, alpha: float) 
     return value + _nan_of(target_logp), slope.add_(summand)
 
 
+def nothing(*, target_logp: Tensor, student_logp: Tensor) -> tuple[Tensor, Tensor]:
+    """0 whatever the rows, as what lies between a distribution and itself; NaN where one has a NaN."""
+    return _nan_of(target_logp) + _nan_of(student_logp), torch.zeros_like(student_logp)
+
+
 def _absent_is_zero(summand: Tensor) -> Tensor:
     """0 · log 0 = 0, in place. A NaN of the inputs is put back by `_nan_of`."""
     return summand.nan_to_num_(nan=0.0, posinf=math.inf, neginf=-math.inf)

@@ -27,8 +27,6 @@ from limbeck.losses import closed_forms
 from limbeck.losses.closed_forms import ClosedForm, evaluate
 
 Share = Annotated[float, Field(ge=0, le=1)]
-# A skew of 1 compares a distribution with itself: a loss of 0 that teaches nothing.
-Skew = Annotated[float, Field(ge=0, lt=1)]
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -139,7 +137,7 @@ class TVD:
 class SkewForwardKL:
     """KL(t‖α·t + (1 − α)·s), nats per token, at most −log α (DistiLLM, arXiv 2402.03898, skew KL).
 
-    α = 0 is forward KL.
+    α = 0 is forward KL. α = 1 compares the target with itself: 0 for every student.
 
     >>> import torch
     >>> t, s = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
@@ -147,20 +145,20 @@ class SkewForwardKL:
     0.5108
     """
 
-    alpha: Skew = 0.1
+    alpha: Share = 0.1
 
     def __call__(self, *, target_logp: Float[Tensor, "n V"], student_logp: Float[Tensor, "n V"]) -> Float[Tensor, " n"]:
         """Nats per token, unreduced."""
         skewed = partial(closed_forms.skew_forward_kl, alpha=self.alpha)
-        closed_form = skewed if self.alpha > 0 else closed_forms.forward_kl
-        return evaluate(closed_form, target_logp=target_logp, student_logp=student_logp)
+        ends: dict[float, ClosedForm] = {0.0: closed_forms.forward_kl, 1.0: closed_forms.nothing}
+        return evaluate(ends.get(self.alpha, skewed), target_logp=target_logp, student_logp=student_logp)
 
 
 @dataclass(frozen=True, config=_STRICT)
 class SkewReverseKL:
     """KL(s‖α·s + (1 − α)·t), nats per token, at most −log α (DistiLLM, arXiv 2402.03898, skew reverse KL).
 
-    α = 0 is reverse KL.
+    α = 0 is reverse KL. α = 1 compares the student with itself: 0 for every student.
 
     >>> import torch
     >>> t, s = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
@@ -168,13 +166,13 @@ class SkewReverseKL:
     0.3681
     """
 
-    alpha: Skew = 0.1
+    alpha: Share = 0.1
 
     def __call__(self, *, target_logp: Float[Tensor, "n V"], student_logp: Float[Tensor, "n V"]) -> Float[Tensor, " n"]:
         """Nats per token, unreduced."""
         skewed = partial(closed_forms.skew_reverse_kl, alpha=self.alpha)
-        closed_form = skewed if self.alpha > 0 else closed_forms.reverse_kl
-        return evaluate(closed_form, target_logp=target_logp, student_logp=student_logp)
+        ends: dict[float, ClosedForm] = {0.0: closed_forms.reverse_kl, 1.0: closed_forms.nothing}
+        return evaluate(ends.get(self.alpha, skewed), target_logp=target_logp, student_logp=student_logp)
 
 
 def _unless_at_an_end(share: float, between: ClosedForm) -> ClosedForm:

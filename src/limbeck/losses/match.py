@@ -9,12 +9,12 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from limbeck.errors import ConfigError
-from limbeck.losses.divergences import Divergence
+from limbeck.losses.divergences import Divergence, SkewForwardKL, SkewReverseKL
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,20 +160,44 @@ class UniformWeight:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
 class Match:
-    """weight(token) · divergence(target ‖ student), nats per token.
+    """weight(token) · T² · divergence(target^(1/T) ‖ student^(1/T)), nats per token.
 
     In a recipe: `{kind: match, divergence: {kind: jsd, beta: 0.5}}`. The weight is detached; nothing is reduced.
+
+    T = `temperature_square_scaled`, 1 by default, softens both distributions, p^(1/T) renormalised, which is
+    softmax(z/T) of their logits. The loss is multiplied by T², so that its gradient keeps its size as T grows (Hinton
+    et al., arXiv 1503.02531, section 2). Targets and weights see the distributions at T = 1.
+
+    Raises `ValueError` for a divergence that is infinite on every target with classes left out (`top-k`, `nucleus`), as
+    reverse KL is, and for a skew KL of alpha 1, which is 0 for every student.
 
     >>> p, q = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
     >>> scores = TokenScores(student_logp=q, target_logp=p, tokens=torch.tensor([0]))
     >>> from limbeck.losses.divergences import ForwardKL
     >>> round(Match(ForwardKL())(scores).item(), 4)
     0.5108
+
+    At T = 2 the student's odds of 9 are 3, and 4·KL(½, ½ ‖ ¾, ¼) = 4·log(2/√3):
+
+    >>> round(Match(ForwardKL(), temperature_square_scaled=2.0)(scores).item(), 4)
+    0.5754
     """
 
     divergence: Divergence
     target: Target = field(default_factory=TeacherTarget)
     weight: TokenWeight = field(default_factory=UniformWeight)
+    temperature_square_scaled: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check_that_it_teaches(self) -> Match:
+        if isinstance(self.divergence, SkewForwardKL | SkewReverseKL) and self.divergence.alpha == 1:
+            raise ValueError("divergence.alpha is 1: a distribution against itself is 0 and teaches nothing; take less")
+        if getattr(self.target, "leaves_out_classes", False) and _is_infinite_without_classes(self.divergence):
+            raise ValueError(
+                "this divergence is infinite for every student, because the target leaves classes out; "
+                "take forward-kl, jsd, tvd or a skew KL, or the whole teacher as target"
+            )
+        return self
 
     @property
     def needs_teacher(self) -> bool:
@@ -182,5 +206,22 @@ class Match:
 
     def __call__(self, scores: TokenScores) -> Float[Tensor, " n"]:
         """One number a token."""
-        gap_n = self.divergence(target_logp=self.target(scores), student_logp=scores.student_logp)
+        target_nV, student_nV, temperature = self.target(scores), scores.student_logp, self.temperature_square_scaled
+        if temperature != 1.0:
+            target_nV, student_nV = _softened(target_nV, temperature), _softened(student_nV, temperature)
+        gap_n = self.divergence(target_logp=target_nV, student_logp=student_nV)
+        if temperature != 1.0:
+            gap_n = temperature**2 * gap_n
         return self.weight(scores).detach() * gap_n
+
+
+def _softened(logp_nV: Tensor, temperature: float) -> Tensor:
+    """log softmax(z/T), from log softmax(z): the two differ by a constant of the row."""
+    raised_nV = logp_nV.to(torch.promote_types(logp_nV.dtype, torch.float32))
+    return torch.log_softmax(raised_nV / temperature, dim=-1)
+
+
+def _is_infinite_without_classes(divergence: Divergence) -> bool:
+    """Whether a student of full support is infinitely far from a target with a class of probability 0."""
+    target, student = torch.tensor([[1.0, 0.0]]).log(), torch.tensor([[0.5, 0.5]]).log()
+    return bool(divergence(target_logp=target, student_logp=student).isinf().any())

@@ -72,7 +72,7 @@ class Distribution:
 
     @property
     def clipped(self) -> tuple[float, ...]:
-        """The teacher's distribution after the clip: p̃ = m·p / Z.
+        """The teacher's distribution after the clip: p̃ = m·p / Z, 0 throughout where nothing is kept.
 
         >>> half = Distribution(
         ...     id="a", place=0, text="x", kl=0.0, classes=(), teacher=(0.5, 0.25), student=(), gates=(1.0, 0.0),
@@ -81,7 +81,7 @@ class Distribution:
         >>> half.clipped
         (1.0, 0.0)
         """
-        return tuple(m * p / self.kept_mass for m, p in zip(self.gates, self.teacher, strict=True))
+        return tuple(m * p / (self.kept_mass or 1.0) for m, p in zip(self.gates, self.teacher, strict=True))
 
 
 def distribution_charts(distribution: Distribution) -> tuple[Chart, Chart]:

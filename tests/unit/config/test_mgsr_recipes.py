@@ -9,7 +9,7 @@ import pytest
 
 from limbeck.config import Recipe
 from limbeck.errors import ConfigError, UnknownName
-from limbeck.losses import DACKL, MLP, Correlation, FixedBounds
+from limbeck.losses import CLIP_NETWORKS, DACKL, MLP, Correlation, FixedBounds
 from limbeck.methods import METHODS, PRESETS, Method, Weights, from_config, to_config
 from limbeck.revision import SCRG, AttentionArgmax, Heuristic, KLDArgmax, RandomToken
 from limbeck.sequences import Fixed, Mixture, Student
@@ -75,6 +75,24 @@ def test_a_detector_is_read_dumped_and_read_back(written: Any, detector: Any) ->
     assert loaded({"base": "mgsr"}, f"method.revision.detector={json.dumps(plain['revision']['detector'])}") == method
 
 
+@pytest.mark.parametrize("clip", ["mlp", "conv", "rnn", "fixed"])
+def test_every_clip_network_is_a_word_of_a_recipe(clip: str) -> None:
+    method = loaded({"base": "mgsr", "token": {"clip": clip, "coordinate": "rank", "normalise": "rest"}})
+    assert method.token == DACKL(clip=CLIP_NETWORKS[clip](), coordinate="rank", normalise="rest")
+    assert from_config({"base": "custom", **to_config(method)}, allow_import=False) == method
+
+
+def test_the_variants_that_have_a_gradient_are_taken() -> None:
+    for token in (
+        {"clip": "fixed", "gates": "hard"},
+        {"gates": "straight-through"},
+        {"clip": "fixed", "parts": "target"},
+        {"parts": "dense"},
+        {"clip_objective": "detached", "size_weight": 0.1, "coverage_weight": 1, "least_mass": 0.95},
+    ):
+        assert isinstance(loaded({"base": "mgsr", "token": token}).token, DACKL)
+
+
 def test_parts_of_mgsr_go_onto_another_base() -> None:
     method = loaded({"base": "gkd", "revision": "scrg", "span": "correlation"})
     assert (method.revision, method.span) == (SCRG(), Correlation())
@@ -94,6 +112,27 @@ def test_parts_are_taken_away() -> None:
         ({"base": "mgsr", "weights": {"span": 0}}, r"method\.span is set, but method\.weights\.span is 0"),
         ({"base": "mgsr", "token": {"features": "full", "top": 64}}, r"top is 64, which features 'full' never reads"),
         ({"base": "mgsr", "token": {"clip": {"kind": "fixed", "lower": 0.9, "upper": 0.1}}}, r"lower may not be above"),
+        ({"base": "mgsr", "token": {"gates": "hard"}}, r"gates 'hard' give a learned clip no gradient"),
+        ({"base": "mgsr", "token": {"parts": "target"}}, r"parts 'target' keep one class whatever the clip says"),
+        ({"base": "mgsr", "token": {"clip_objective": "detached"}}, r"gives the clip nothing to learn from"),
+        ({"base": "mgsr", "token": {"clip": "fixed", "size_weight": 1}}, r"are of a clip that is learned"),
+        ({"base": "mgsr", "token": {"clip": "fixed", "clip_objective": "detached"}}, r"are of a clip that is learned"),
+        ({"base": "mgsr", "token": {"least_mass": 0.5}}, r"nothing reads while coverage_weight is 0"),
+        (
+            {"base": "mgsr", "token": {"parts": "target", "clip": {"kind": "fixed", "lower": 0.1}}},
+            r"clip has bounds, which parts 'target' never reads",
+        ),
+        (
+            {"base": "mgsr", "token": {"parts": "target", "clip": "fixed", "normalise": "both"}},
+            r"is 0 for every student",
+        ),
+        ({"base": "mgsr", "token": {"size_weight": -1}}, r"size_weight"),
+        ({"base": "kd", "token": {"target": {"kind": "top-k"}}}, r"k: Field required|missing.*k"),
+        (
+            {"base": "kd", "token": {"target": {"kind": "top-k", "k": 5}, "divergence": "reverse-kl"}},
+            r"infinite for every student",
+        ),
+        ({"base": "kd", "token": {"temperature_square_scaled": 0}}, r"temperature_square_scaled"),
         ({"base": "mgsr", "revision": {"rounds": 0}}, r"rounds"),
         ({"base": "mgsr", "revision": {"detector": {"kind": "heuristic", "top_p": 2}}}, r"top_p"),
         (
@@ -120,6 +159,10 @@ def test_what_does_not_fit_together_is_refused(method: dict[str, Any], says: str
         ({"base": "mgsr", "revision": {"detector": {"kind": "random", "direction": "student-teacher"}}}, "direction"),
         ({"base": "mgsr", "revision": {"round": 2}}, "rounds"),
         ({"base": "mgsr", "token": {"clip": "mpl"}}, "mlp"),
+        ({"base": "mgsr", "token": {"clip": "cnov"}}, "conv"),
+        ({"base": "mgsr", "token": {"clip": {"kind": "conv", "chanels": 8}}}, "channels"),
+        ({"base": "kd", "token": {"target": "nuceus"}}, "nucleus"),
+        ({"base": "kd", "token": {"temperature": 2}}, "temperature_square_scaled"),
         ({"base": "mgsr", "token": {"divergence": "jsd"}}, "divergence"),
         ({"base": "mgsr", "token": {"clip": {"kind": "fixed", "learning_rate": 1}}}, "learning_rate"),
         ({"base": "mgsr", "span": {"extractor": "phrase"}}, "phrases"),
