@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         TokenWeight,
         UniformWeight,
     )
+    from limbeck.losses.policy_gradient import ExperiencedTerm, ReverseKLGradient
     from limbeck.registry import Registry
 
     CLIP_NETWORKS: Registry[Callable[..., ClipNetwork]]
@@ -58,6 +59,7 @@ __all__ = [
     "ClipNetwork",
     "Correlation",
     "Divergence",
+    "ExperiencedTerm",
     "FixedBounds",
     "ForwardKL",
     "Likelihood",
@@ -67,6 +69,7 @@ __all__ = [
     "PairScores",
     "PairTerm",
     "ReverseKL",
+    "ReverseKLGradient",
     "SkewForwardKL",
     "SkewReverseKL",
     "SymmetricKL",
@@ -94,10 +97,12 @@ _HOME = {
     "TermToBuild": "match",
     "TVD": "divergences",
     "Divergence": "divergences",
+    "ExperiencedTerm": "policy_gradient",
     "ForwardKL": "divergences",
     "Likelihood": "match",
     "Match": "match",
     "ReverseKL": "divergences",
+    "ReverseKLGradient": "policy_gradient",
     "SkewForwardKL": "divergences",
     "SkewReverseKL": "divergences",
     "SymmetricKL": "divergences",
@@ -112,7 +117,7 @@ _REGISTRIES = ("CLIP_NETWORKS", "DIVERGENCES", "SPAN_TERMS", "TARGETS", "TOKEN_T
 
 
 def _load_registries() -> dict[str, object]:
-    from limbeck.losses import clip_networks, correlation, dac, divergences, match
+    from limbeck.losses import clip_networks, correlation, dac, divergences, match, policy_gradient
     from limbeck.registry import Registry
 
     return {
@@ -132,7 +137,13 @@ def _load_registries() -> dict[str, object]:
         "SPAN_TERMS": Registry[Any]("span term", {"correlation": correlation.Correlation}),
         "TARGETS": Registry[Any]("target", {"teacher": match.TeacherTarget}),
         "TOKEN_TERMS": Registry[Any](
-            "token term", {"likelihood": match.Likelihood, "match": match.Match, "dac-kl": dac.DACKL}
+            "token term",
+            {
+                "likelihood": match.Likelihood,
+                "match": match.Match,
+                "dac-kl": dac.DACKL,
+                "reverse-kl-gradient": policy_gradient.ReverseKLGradient,
+            },
         ),
         "TOKEN_WEIGHTS": Registry[Any]("token weight", {"uniform": match.UniformWeight}),
     }

@@ -17,13 +17,14 @@ from limbeck.errors import CheckpointError, ConfigError
 from limbeck.evaluation.answers import Answerer, Decoding
 from limbeck.losses.heads import auto_chunk
 from limbeck.methods import Method
+from limbeck.models.decoders import TeacherDecoder
 from limbeck.models.loading import Attention, LoraSettings, checkpoint_activations
 from limbeck.models.pair import Pair
 from limbeck.models.pieces import token_pieces
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
 from limbeck.seeds import Seeds
-from limbeck.sequences.source import Rollouts
+from limbeck.sequences.source import Collecting, Rollouts
 from limbeck.spans.packing import SpanFinder
 from limbeck.training.distiller import Distiller
 from limbeck.training.optimizers import adamw, own_rates
@@ -83,7 +84,8 @@ def open_session(
     encoded = encode_rows(recipe, encoder, seeds=seeds, rows=rows, pair=pair)
     loader = Loader(encoded.train, seeds=seeds, pad_id=pair.pad_id)
     fresh = {"precision": precision, "rows": encoded.fingerprint()}
-    auto = _resolve_auto(recipe, fresh, loader=loader, pair=pair, world=world, recorded=recorded)
+    repeats = method.sequences.repeats if isinstance(method.sequences, Collecting) else 1
+    auto = _resolve_auto(recipe, fresh, loader=loader, pair=pair, world=world, recorded=recorded, repeats=repeats)
     autocast = torch.bfloat16 if auto["precision"] == "bf16-mixed" else None
     student = Scorer.of(pair.student, vocabulary=pair.vocabulary, autocast=autocast)
     teacher = None if pair.teacher is None else Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
@@ -107,6 +109,7 @@ def open_session(
     finders = [SpanFinder(span.extractor, token_pieces(pair.tokenizer)) for span in objective.pair_terms.values()]
     finder = finders[0] if finders else None
     rollouts = _rollouts(recipe, pair=pair, world=world, distiller=distiller, seeds=seeds, auto=auto)
+    rollouts = replace(rollouts, teacher=None if teacher is None else TeacherDecoder(teacher))
     validator = _validator(
         recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=teacher, finder=finder, auto=auto
     )
@@ -178,12 +181,16 @@ def _resolve_auto(
     pair: Pair,
     world: World,
     recorded: Mapping[str, Any],
+    repeats: int,
 ) -> dict[str, Any]:
-    """Every `auto` as a value. A recorded one holds; only the number of steps may grow on resume."""
+    """Every `auto` as a value. A recorded one holds; only the number of steps may grow on resume.
+
+    `repeats` is how many steps learn from each row.
+    """
     train = recipe.train
     if train.batch_rows % world.size:
         raise ConfigError(f"train.batch_rows is {train.batch_rows}, which {world.size} processes cannot share evenly")
-    per_epoch = -(-loader.rows_per_epoch // train.batch_rows)
+    per_epoch = -(-loader.rows_per_epoch * repeats // train.batch_rows)
     budget = _CPU_TOKENS if world.device.type == "cpu" else _GPU_TOKENS
     own_rows = train.batch_rows // world.size
     fitting = max(1, budget // recipe.data.max_length)
