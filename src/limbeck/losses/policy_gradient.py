@@ -11,7 +11,6 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from limbeck.errors import ConfigError
 from limbeck.losses.divergences import ReverseKL
 from limbeck.losses.match import Measured, TeacherTarget, TokenScores
 from limbeck.types import Experience
@@ -75,7 +74,7 @@ class ReverseKLGradient:
 
     def __post_init__(self) -> None:
         if self.weigh_single_step and not self.single_step:
-            raise ConfigError("weigh_single_step is true, but single_step is false: there is nothing to weigh")
+            raise ValueError("weigh_single_step is true, but single_step is false: there is nothing to weigh")
 
     @property
     def needs_teacher(self) -> bool:
