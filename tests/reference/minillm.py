@@ -1,7 +1,7 @@
 """MiniLLM (arXiv 2306.08543) with loops and `math`, written from the paper and not from the library.
 
-A response is a list of tokens y_1 … y_T; p are the teacher's distributions at them, q the student's: lists of T lists of
-V probabilities. `old` are the student's distributions at the time of the draw, `drawn` those that were drawn from.
+A response is a list of tokens y_1 … y_T; p are the teacher's distributions at them, q the student's: lists of T lists
+of V probabilities. `old` are the student's distributions at the time of the draw, `drawn` those that were drawn from.
 """
 
 from __future__ import annotations

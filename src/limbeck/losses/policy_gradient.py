@@ -33,7 +33,7 @@ class ExperiencedTerm(Protocol):
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class ReverseKLGradient:
-    """MiniLLM's token term (arXiv 2306.08543, Eq. 2 to 7): its gradient is that of KL(q‖p) over whole responses.
+    """MiniLLM's token term (arXiv 2306.08543, Eq. 2-7): its gradient is that of KL(q‖p) over whole responses.
 
         ℓ_t = KL(q_t‖p_t) − min(ρ_t·A_t, clip(ρ_t, 1 − c, 1 + c)·A_t)                        nats per token
         ρ_t = w_t · q_θ(y_t)/q_old(y_t),   w_t = q_old(y_t)/p̃_t(y_t),   c = `clip`

@@ -151,7 +151,7 @@ class MixedDecoder:
 
         p̃(v) = share · p(v) + (1 − share) · q(v)        p teacher, q student, over the vocabulary that both share
 
-    MiniLLM's teacher-mixed sampling (arXiv 2306.08543, §2.2) has share = 0.2. The mixture is of probabilities, formed
+    MiniLLM's teacher-mixed sampling (arXiv 2306.08543, Eq. 4) has share = 0.2. The mixture is of probabilities, formed
     from their logarithms in float32 or better; an id that both exclude stays excluded. It is one more decoder for
     `extend`: how a token is drawn from p̃ is decided there. A student that is sharded over ranks takes its forwards as
     it does alone. Raises nothing of its own.

@@ -37,7 +37,7 @@ class CollectedRollouts:
         y_t ~ p̃_t = a · p_t + (1 − a) · q_t        a = `teacher_share`, p teacher, q student
         step k of a collection takes the rows π_e[k·B mod rows …], e = k·B div rows, B = `train.batch_rows`
 
-    MiniLLM's teacher-mixed sampling (arXiv 2306.08543, §2.2: a = 0.2) and its code's `rows` = 256 rollouts with
+    MiniLLM's teacher-mixed sampling (arXiv 2306.08543, Eq. 4, with a = 0.2) and its code's `rows` = 256 rollouts with
     `epochs` = 4 passes over them. `rows` counts over all ranks. π_e is the seeded order of inner epoch e,
     `seeds.child("collection", first step, e)`; it is of the whole collection, so that ranks do not enter it. Tokens are
     drawn as `sampling` says, with the noise that `student` uses: a share of 0 draws the student's own tokens, bit for

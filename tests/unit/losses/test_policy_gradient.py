@@ -122,7 +122,8 @@ def test_a_half_is_raised_to_float32() -> None:
     case = _case([3])
     ready = ReverseKLGradient().prepared(case["experience"], row_lengths=case["lengths"])
     scores = _scores(case, ready.take(slice(None)))
-    half = dataclasses.replace(scores, student_logp=scores.student_logp.bfloat16(), target_logp=scores.target_logp.bfloat16())  # fmt: skip
+    rounded = {name: getattr(scores, name).bfloat16() for name in ("student_logp", "target_logp")}
+    half = dataclasses.replace(scores, **rounded)
     assert ReverseKLGradient()(half).dtype == torch.float32
     assert ReverseKLGradient(single_step=False)(half).dtype == torch.float32
 
@@ -246,7 +247,8 @@ def test_the_clip_by_hand(ratio: float, advantage: float, loss: float, is_clippe
     logits = torch.tensor([[new, 1 - new]], dtype=torch.float64).log().requires_grad_()
     then = torch.tensor([old], dtype=torch.float64).log()
     drawn = Experience(behaviour_logp=then, student_logp=then, advantage=torch.tensor([advantage], dtype=torch.float64))
-    scores = TokenScores(student_logp=logits.log_softmax(-1), target_logp=None, tokens=torch.tensor([0]), experience=drawn)  # fmt: skip
+    student_logp, tokens = logits.log_softmax(-1), torch.tensor([0])
+    scores = TokenScores(student_logp=student_logp, target_logp=None, tokens=tokens, experience=drawn)
     measured = ReverseKLGradient(single_step=False).measured(scores)
     assert measured.loss.item() == pytest.approx(loss)
     assert measured.values["clipped"].item() == is_clipped
@@ -283,7 +285,7 @@ def _sequence_kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("term", [ReverseKLGradient(), ReverseKLGradient(single_step=False)], ids=["split", "plain"])
 def test_its_expected_gradient_is_that_of_the_kl_of_whole_responses(term: ReverseKLGradient) -> None:
-    """With nothing normalised, whitened, or clipped, at the weights that drew: Eq. 2, and with the single step Eq. 3."""
+    """With nothing normalised, whitened or clipped, at the weights that drew: Eq. 2, and with the single step Eq. 3."""
     plain = dataclasses.replace(term, length_normalised=False, whitened=False)
     student, teacher = _normal(1 + V + V * V, V, seed=1).requires_grad_(), _normal(1 + V + V * V, V, seed=2)
     (exact,) = torch.autograd.grad(_sequence_kl(student, teacher), student)

@@ -27,20 +27,20 @@ from reference.equations import mixture
 def _items(count: int) -> tuple[Item, ...]:
     """Prompts of one to three tokens of a vocabulary of five."""
     prompts = [(1,) * (index % 3) + (index % 5,) for index in range(count)]
-    return tuple(
-        (
-            (0, index),
-            EncodedRow(id=str(index), prompt=prompt, tokens=(*prompt, 4), is_response=(*[False] * len(prompt), True)),
-        )  # fmt: skip
-        for index, prompt in enumerate(prompts)
-    )
+    return tuple(((0, index), _row(index, prompt)) for index, prompt in enumerate(prompts))
+
+
+def _row(index: int, prompt: tuple[int, ...]) -> EncodedRow:
+    flags = (*[False] * len(prompt), True)
+    return EncodedRow(id=str(index), prompt=prompt, tokens=(*prompt, 4), is_response=flags)
 
 
 STUDENT, TEACHER = random_script(1, vocab_size=5), random_script(2, vocab_size=5)
 
 
 def _scripted(**changes: object) -> Rollouts:
-    rollouts = scripted_rollouts(ScriptedModel(STUDENT, vocab_size=5), max_new_tokens=6, stop_ids=frozenset({4}), group_rows=3)  # fmt: skip
+    student = ScriptedModel(STUDENT, vocab_size=5)
+    rollouts = scripted_rollouts(student, max_new_tokens=6, stop_ids=frozenset({4}), group_rows=3)
     given: dict[str, Any] = {"teacher": ScriptedModel(TEACHER, vocab_size=5), **changes}
     return replace(rollouts, **given)
 
@@ -103,12 +103,22 @@ def test_tokens_are_drawn_from_the_mixture_and_each_model_is_asked_about_them() 
 
 def test_over_many_rows_first_tokens_follow_the_mixture() -> None:
     count, prompt = 4000, (3,)
-    items = tuple(((0, n), EncodedRow(id=str(n), prompt=prompt, tokens=(3, 4), is_response=(False, True))) for n in range(count))  # fmt: skip
+    items = tuple(((0, number), _row(number, prompt)) for number in range(count))
     rollouts = _scripted(max_new_tokens=1, group_rows=500)
     drawn = CollectedRollouts(teacher_share=0.5, rows=count).draw(items, rollouts=rollouts, step=1)
     counts = Counter(drawn.tokens[:, 1].tolist())
     for token, probability in enumerate(mixture(TEACHER(prompt), STUDENT(prompt), 0.5)):
         assert abs(counts[token] / count - probability) < 4 * math.sqrt(probability * (1 - probability) / count) + 1e-9
+
+
+def test_two_caches_of_real_models_grow_and_shrink_together(real: Rollouts) -> None:
+    drawn = CollectedRollouts(teacher_share=0.3, rows=7).draw(_items(7), rollouts=replace(real, group_rows=7), step=1)
+    experience = drawn.experience
+    assert experience is not None
+    assert experience.student_logp is not None
+    assert experience.teacher_logp is not None
+    expected = (0.3 * experience.teacher_logp.exp() + 0.7 * experience.student_logp.exp()).log()
+    torch.testing.assert_close(experience.behaviour_logp, expected, rtol=0, atol=1e-4)
 
 
 def test_what_is_known_of_a_row_does_not_depend_on_the_others(real: Rollouts) -> None:
