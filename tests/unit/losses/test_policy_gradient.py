@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from policy_gradient_kit import V, drawn_case, normal, scores_of
 
 from limbeck.errors import ConfigError
 from limbeck.losses import Match, ReverseKL, ReverseKLGradient, walking
@@ -21,44 +21,6 @@ from limbeck.losses.match import TokenScores
 from limbeck.losses.policy_gradient import importance
 from limbeck.types import Experience
 from reference import minillm
-
-V = 5
-
-
-def _normal(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def _case(lengths: list[int], *, share: float = 0.2, seed: int = 0, drift: float = 0.3) -> dict[str, Any]:
-    """Logits of teacher, student and the student that drew, with the tokens that it drew and their experience."""
-    count = sum(lengths)
-    target = _normal(count, V, seed=seed).log_softmax(-1)
-    old_logits = _normal(count, V, seed=seed + 1)
-    old = old_logits.log_softmax(-1)
-    tokens = torch.randint(0, V, (count,), generator=torch.Generator().manual_seed(seed))
-    behaviour = (share * target.exp() + (1 - share) * old.exp()).log()
-    drawn = {
-        name: logp.gather(1, tokens[:, None]).squeeze(1)
-        for name, logp in (("behaviour_logp", behaviour), ("student_logp", old), ("teacher_logp", target))
-    }
-    return {
-        "logits": old_logits + drift * _normal(count, V, seed=seed + 2),
-        "target": target,
-        "old": old,
-        "tokens": tokens,
-        "experience": Experience(**drawn),
-        "lengths": torch.tensor(lengths, dtype=torch.long),
-    }
-
-
-def _scores(case: dict[str, Any], experience: Experience | None, logits: torch.Tensor | None = None) -> TokenScores:
-    logits = case["logits"] if logits is None else logits
-    return TokenScores(
-        student_logp=logits.log_softmax(-1),
-        target_logp=case["target"],
-        tokens=case["tokens"],
-        experience=experience,
-    )
 
 
 def _expected(case: dict[str, Any], logits: torch.Tensor, *, share: float) -> list[float]:
@@ -79,19 +41,19 @@ def _expected(case: dict[str, Any], logits: torch.Tensor, *, share: float) -> li
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.7])
 @pytest.mark.parametrize("lengths", [[6], [1, 4, 2], [3, 0, 5]])
 def test_the_loss_is_that_of_the_paper(lengths: list[int], share: float) -> None:
-    case, term = _case(lengths, share=share), ReverseKLGradient()
+    case, term = drawn_case(lengths, share=share), ReverseKLGradient()
     ready = term.prepared(case["experience"], row_lengths=case["lengths"])
-    loss = term(_scores(case, ready))
+    loss = term(scores_of(case, ready))
     torch.testing.assert_close(
         loss, torch.tensor(_expected(case, case["logits"], share=share), dtype=torch.float64), rtol=1e-9, atol=1e-9
     )
 
 
 def test_the_gradient_is_that_of_the_paper_by_finite_differences() -> None:
-    case, term = _case([4, 3]), ReverseKLGradient()
+    case, term = drawn_case([4, 3]), ReverseKLGradient()
     ready = term.prepared(case["experience"], row_lengths=case["lengths"])
     logits = case["logits"].clone().requires_grad_()
-    term(_scores(case, ready, logits)).sum().backward()
+    term(scores_of(case, ready, logits)).sum().backward()
     assert logits.grad is not None
     step = 1e-6
     for n, v in itertools.product(range(7), range(V)):
@@ -103,113 +65,29 @@ def test_the_gradient_is_that_of_the_paper_by_finite_differences() -> None:
 
 
 def test_the_single_step_is_the_full_reverse_kl() -> None:
-    case = _case([5, 2])
+    case = drawn_case([5, 2])
     ready = ReverseKLGradient().prepared(case["experience"], row_lengths=case["lengths"])
-    alone = Match(ReverseKL())(_scores(case, None))
-    assert torch.equal(ReverseKLGradient()(_scores(case, None)), alone)
+    alone = Match(ReverseKL())(scores_of(case, None))
+    assert torch.equal(ReverseKLGradient()(scores_of(case, None)), alone)
     torch.testing.assert_close(
-        ReverseKLGradient().measured(_scores(case, ready)).values["single_step"], alone, rtol=0, atol=1e-6
+        ReverseKLGradient().measured(scores_of(case, ready)).values["single_step"], alone, rtol=0, atol=1e-6
     )
     silent = dataclasses.replace(ready, advantage=torch.zeros(7, dtype=torch.float64))
-    torch.testing.assert_close(ReverseKLGradient()(_scores(case, silent)), alone, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ReverseKLGradient()(scores_of(case, silent)), alone, rtol=0, atol=1e-6)
     without = ReverseKLGradient(single_step=False)
-    both = without(_scores(case, ready)) + alone
-    torch.testing.assert_close(ReverseKLGradient()(_scores(case, ready)), both, rtol=0, atol=1e-12)
-    assert torch.equal(without(_scores(case, None)), torch.zeros(7, dtype=torch.float64))
+    both = without(scores_of(case, ready)) + alone
+    torch.testing.assert_close(ReverseKLGradient()(scores_of(case, ready)), both, rtol=0, atol=1e-12)
+    assert torch.equal(without(scores_of(case, None)), torch.zeros(7, dtype=torch.float64))
 
 
 def test_a_half_is_raised_to_float32() -> None:
-    case = _case([3])
+    case = drawn_case([3])
     ready = ReverseKLGradient().prepared(case["experience"], row_lengths=case["lengths"])
-    scores = _scores(case, ready.take(slice(None)))
+    scores = scores_of(case, ready.take(slice(None)))
     rounded = {name: getattr(scores, name).bfloat16() for name in ("student_logp", "target_logp")}
     half = dataclasses.replace(scores, **rounded)
     assert ReverseKLGradient()(half).dtype == torch.float32
     assert ReverseKLGradient(single_step=False)(half).dtype == torch.float32
-
-
-# Returns, by hand.
-
-_REWARDS = torch.tensor([1.0, -2.0, 4.0, 8.0])
-
-
-def _drawn(rewards: torch.Tensor) -> Experience:
-    zeros = torch.zeros(len(rewards))
-    return Experience(behaviour_logp=zeros, student_logp=zeros, teacher_logp=rewards)
-
-
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        ({}, [10 / 3, 6.0, 8.0, 0.0]),
-        ({"length_normalised": False}, [10.0, 12.0, 8.0, 0.0]),
-        ({"length_normalised": False, "gamma": 0.5}, [2.0, 8.0, 8.0, 0.0]),
-        ({"gamma": 0.5}, [2 / 3, 4.0, 8.0, 0.0]),
-        ({"gamma": 0.0, "length_normalised": False}, [-2.0, 4.0, 8.0, 0.0]),
-        ({"single_step": False}, [11 / 4, 10 / 3, 6.0, 8.0]),
-        ({"returns_from": "own"}, [11 / 4, 10 / 3, 6.0, 8.0]),
-        ({"single_step": False, "returns_from": "next"}, [10 / 3, 6.0, 8.0, 0.0]),
-        ({"single_step": False, "length_normalised": False, "gamma": 0.5}, [2.0, 2.0, 8.0, 8.0]),
-        ({"reward_scale": 2.0}, [20 / 3, 12.0, 16.0, 0.0]),
-        ({"reward_scale": 2.0, "reward_limit": 8.0}, [4.0, 8.0, 8.0, 0.0]),
-    ],
-)
-def test_returns_by_hand(fields: dict[str, Any], expected: list[float]) -> None:
-    found = ReverseKLGradient(**fields).returns(_drawn(_REWARDS), row_lengths=torch.tensor([4]))
-    assert found.tolist() == pytest.approx(expected, abs=1e-12)
-
-
-def test_a_return_ends_with_its_row() -> None:
-    lengths = torch.tensor([2, 0, 1, 1])
-    found = ReverseKLGradient().returns(_drawn(_REWARDS), row_lengths=lengths)
-    assert found.tolist() == [-2.0, 0.0, 0.0, 0.0]
-    own = ReverseKLGradient(single_step=False).returns(_drawn(_REWARDS), row_lengths=lengths)
-    assert own.tolist() == [-0.5, -2.0, 4.0, 8.0]
-
-
-@given(
-    rows=st.lists(st.lists(st.floats(-5, 5), min_size=0, max_size=6), min_size=1, max_size=4),
-    gamma=st.floats(0, 1),
-    normalised=st.booleans(),
-    is_own=st.booleans(),
-)
-def test_returns_are_those_of_the_loops(rows: Any, gamma: float, normalised: bool, is_own: bool) -> None:
-    term = ReverseKLGradient(
-        gamma=gamma, length_normalised=normalised, returns_from="own" if is_own else "next", single_step=not is_own
-    )
-    flat = torch.tensor([r for row in rows for r in row], dtype=torch.float64)
-    experience = dataclasses.replace(_drawn(flat), student_logp=torch.zeros(len(flat), dtype=torch.float64))
-    lengths = torch.tensor([len(row) for row in rows])
-    loops = minillm.returns_with_the_own_reward if is_own else minillm.returns_of_what_follows
-    expected = [loops(row, gamma=gamma, normalised=normalised) for row in rows]
-    found = term.returns(experience, row_lengths=lengths).tolist()
-    assert found == pytest.approx([value for row in expected for value in row], abs=1e-9)
-    if len(flat):
-        ready = term.prepared(experience, row_lengths=lengths).advantage
-        assert ready is not None
-        whitened = [value for row in minillm.whitened(expected) for value in row]
-        assert ready.tolist() == pytest.approx(whitened, abs=1e-6)
-
-
-def test_advantages_are_centred_and_scaled_over_all_tokens() -> None:
-    case = _case([9, 3, 4])
-    ready = ReverseKLGradient().prepared(case["experience"], row_lengths=case["lengths"])
-    assert ready.advantage is not None
-    assert ready.advantage.mean().item() == pytest.approx(0, abs=1e-12)
-    assert ready.advantage.square().mean().item() == pytest.approx(1, abs=1e-6)
-    plain = ReverseKLGradient(whitened=False)
-    unscaled = plain.prepared(case["experience"], row_lengths=case["lengths"]).advantage
-    assert torch.equal(unscaled, plain.returns(case["experience"], row_lengths=case["lengths"]))
-
-
-@pytest.mark.parametrize("lengths", [[], [0, 0], [1], [1, 1]])
-def test_nothing_to_tell_apart_gives_advantages_of_zero(lengths: list[int]) -> None:
-    case, term = _case(lengths), ReverseKLGradient()
-    ready = term.prepared(case["experience"], row_lengths=case["lengths"])
-    assert ready.advantage is not None
-    assert ready.advantage.tolist() == [0.0] * sum(lengths)
-    summary = term.summary(case["experience"], row_lengths=case["lengths"])
-    assert all(math.isfinite(value) for value in summary.values())
 
 
 # Importance weights and the clip.
@@ -217,24 +95,24 @@ def test_nothing_to_tell_apart_gives_advantages_of_zero(lengths: list[int]) -> N
 
 @given(share=st.floats(0, 0.9), seed=st.integers(0, 50))
 def test_no_weight_is_above_one_over_the_students_share(share: float, seed: int) -> None:
-    weights = importance(_case([8], share=share, seed=seed)["experience"])
+    weights = importance(drawn_case([8], share=share, seed=seed)["experience"])
     assert weights.max().item() <= 1 / (1 - share) + 1e-12
 
 
 def test_without_a_teachers_share_every_weight_is_one() -> None:
-    weights = importance(_case([8], share=0.0)["experience"])
+    weights = importance(drawn_case([8], share=0.0)["experience"])
     torch.testing.assert_close(weights, torch.ones(8, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
 def test_weights_where_they_are_asked_for() -> None:
-    case = _case([6], share=0.5, drift=0.0)
+    case = drawn_case([6], share=0.5, drift=0.0)
     ready = ReverseKLGradient().prepared(case["experience"], row_lengths=case["lengths"])
     weights = importance(ready)
-    measured = ReverseKLGradient().measured(_scores(case, ready)).values
+    measured = ReverseKLGradient().measured(scores_of(case, ready)).values
     torch.testing.assert_close(measured["ratio"], weights, rtol=1e-12, atol=0)
-    plain = ReverseKLGradient(weigh_long_term=False).measured(_scores(case, ready)).values
+    plain = ReverseKLGradient(weigh_long_term=False).measured(scores_of(case, ready)).values
     torch.testing.assert_close(plain["ratio"], torch.ones(6, dtype=torch.float64), rtol=1e-12, atol=0)
-    both = ReverseKLGradient(weigh_single_step=True).measured(_scores(case, ready)).values
+    both = ReverseKLGradient(weigh_single_step=True).measured(scores_of(case, ready)).values
     torch.testing.assert_close(both["single_step"], weights * measured["single_step"], rtol=1e-12, atol=0)
 
 
@@ -259,12 +137,12 @@ def test_the_clip_by_hand(ratio: float, advantage: float, loss: float, is_clippe
 
 
 def test_an_advantage_is_a_constant() -> None:
-    case = _case([4])
+    case = drawn_case([4])
     ready = ReverseKLGradient().prepared(case["experience"], row_lengths=case["lengths"])
     assert ready.advantage is not None
     leaf = ready.advantage.clone().requires_grad_()
     logits = case["logits"].clone().requires_grad_()
-    ReverseKLGradient()(_scores(case, dataclasses.replace(ready, advantage=leaf), logits)).sum().backward()
+    ReverseKLGradient()(scores_of(case, dataclasses.replace(ready, advantage=leaf), logits)).sum().backward()
     assert leaf.grad is None
     assert logits.grad is not None
 
@@ -287,7 +165,7 @@ def _sequence_kl(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 def test_its_expected_gradient_is_that_of_the_kl_of_whole_responses(term: ReverseKLGradient) -> None:
     """With nothing normalised, whitened or clipped, at the weights that drew: Eq. 2, and with the single step Eq. 3."""
     plain = dataclasses.replace(term, length_normalised=False, whitened=False)
-    student, teacher = _normal(1 + V + V * V, V, seed=1).requires_grad_(), _normal(1 + V + V * V, V, seed=2)
+    student, teacher = normal(1 + V + V * V, V, seed=1).requires_grad_(), normal(1 + V + V * V, V, seed=2)
     (exact,) = torch.autograd.grad(_sequence_kl(student, teacher), student)
     total = torch.zeros((), dtype=torch.float64)
     for response in itertools.product(range(V), repeat=3):
@@ -311,7 +189,7 @@ def test_chunks_and_tiles_get_their_own_experience(
     chunk: int, with_pairs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(walking, "_TILE_NUMBERS", 3 * V)
-    case, term = _case([7, 4]), ReverseKLGradient()
+    case, term = drawn_case([7, 4]), ReverseKLGradient()
     ready = term.prepared(case["experience"], row_lengths=case["lengths"])
     weight_N = torch.rand(11, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     hidden = case["logits"].clone().requires_grad_()
@@ -330,7 +208,7 @@ def test_chunks_and_tiles_get_their_own_experience(
     )
     result.loss.backward()
     dense = case["logits"].clone().requires_grad_()
-    measured = term.measured(_scores(case, ready, dense))
+    measured = term.measured(scores_of(case, ready, dense))
     expected = 0.7 * (measured.loss * weight_N).sum()
     expected.backward()
     torch.testing.assert_close(result.loss, expected, rtol=1e-12, atol=1e-12)
@@ -340,7 +218,7 @@ def test_chunks_and_tiles_get_their_own_experience(
 
 
 def test_a_fused_call_without_experience_measures_nothing() -> None:
-    case = _case([4])
+    case = drawn_case([4])
     result = fused_loss(
         case["logits"],
         head=Head(weight=None, size=V),
@@ -351,7 +229,7 @@ def test_a_fused_call_without_experience_measures_nothing() -> None:
         scales={"token": 1.0},
         chunk=3,
     )
-    alone = Match(ReverseKL())(_scores(case, None)).mean()
+    alone = Match(ReverseKL())(scores_of(case, None)).mean()
     torch.testing.assert_close(result.loss, alone, rtol=0, atol=1e-6)
     assert result.measures.keys() == {f"token/{name}" for name in ReverseKLGradient().measures}
     assert all(float(value) == 0 for value in result.measures.values())
@@ -367,13 +245,13 @@ def test_a_term_that_cannot_be() -> None:
         with pytest.raises((ValueError, TypeError)):
             ReverseKLGradient(**fields)
     with pytest.raises(ConfigError, match="no teacher was given"):
-        ReverseKLGradient()(dataclasses.replace(_scores(_case([2]), None), target_logp=None))
+        ReverseKLGradient()(dataclasses.replace(scores_of(drawn_case([2]), None), target_logp=None))
 
 
 def test_a_collection_that_was_not_read_or_prepared_is_no_experience() -> None:
-    case = _case([2])
+    case = drawn_case([2])
     with pytest.raises(AssertionError, match="prepared before"):
-        ReverseKLGradient()(_scores(case, case["experience"]))
+        ReverseKLGradient()(scores_of(case, case["experience"]))
     unread = Experience(behaviour_logp=case["experience"].behaviour_logp)
     with pytest.raises(AssertionError, match="read before"):
         ReverseKLGradient().prepared(unread, row_lengths=case["lengths"])
