@@ -27,9 +27,10 @@ from limbeck.losses.dac import DACKL
 from limbeck.losses.divergences import JSD, ForwardKL
 from limbeck.losses.match import Likelihood, Match, TermToBuild, TokenTerm
 from limbeck.losses.objective import Objective, Reduction
+from limbeck.losses.policy_gradient import ReverseKLGradient
 from limbeck.registry import Registry
 from limbeck.revision import DETECTORS, REVISERS, SCRG, Reviser
-from limbeck.sequences import SOURCES, Fixed, Mixture, Source, Student
+from limbeck.sequences import SOURCES, CollectedRollouts, Fixed, Mixture, Source, Student
 from limbeck.spans import EXTRACTORS
 
 
@@ -82,6 +83,14 @@ def gkd(*, student_share: float = 0.5, beta: float = 0.5) -> Method:
     return Method(sequences=Mixture(Student(), Fixed(), student_share), token=Match(JSD(beta)))
 
 
+def minillm(*, teacher_share: float = 0.2, term: ReverseKLGradient | None = None) -> Method:
+    """MiniLLM (arXiv 2306.08543): reverse KL of whole responses by policy gradient, on rollouts with the teacher."""
+    return Method(
+        sequences=CollectedRollouts(teacher_share=teacher_share),
+        token=term if term is not None else ReverseKLGradient(),
+    )
+
+
 def mgsr(*, student_share: float = 0.5, clip: DACKL | None = None) -> Method:
     """Multi-granularity semantic revision (arXiv 2407.10068): SCRG, DAC-KL, span correlation, Eq. 11's three terms."""
     return Method(
@@ -100,6 +109,7 @@ METHODS: Registry[Callable[[], Method]] = Registry(
         "kd": kd,
         "imitkd": imitkd,
         "gkd": gkd,
+        "minillm": minillm,
         "mgsr": mgsr,
     },
 )
@@ -109,6 +119,9 @@ PRESETS: Registry[Callable[[], Method]] = Registry(
     {
         **METHODS,
         "gkd:distillm": lambda: gkd(beta=0.1),
+        "minillm:code": lambda: minillm(
+            term=ReverseKLGradient(returns_from="own", gamma=0.95, reward_scale=2.0, reward_limit=100.0)
+        ),
         "mgsr:full": lambda: mgsr(clip=DACKL(features="full")),
         "mgsr:literal": lambda: mgsr(clip=DACKL(features="full", coordinate="value", normalise="none")),
     },

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,9 +18,36 @@ RowKey = tuple[str | int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Experience:
-    """What a sampler knew when it drew a token, by packed response position: `behaviour_logp` in nats."""
+    """What was known of each scored token when it was drawn, packed as `scored` packs them; log-probabilities in nats.
+
+    `behaviour_logp` is of the distribution that the token was drawn from; `student_logp` and `teacher_logp` are what
+    both models, as they were then, give it at T = 1. `advantage` is how much better than the others what followed was.
+    A column is None where nobody asked for it.
+
+    >>> drawn = Experience(behaviour_logp=torch.tensor([-1.0, -2.0, -3.0]))
+    >>> drawn.take(torch.tensor([2, 0])).behaviour_logp.tolist()
+    [-3.0, -1.0]
+    """
 
     behaviour_logp: Float[Tensor, " N"]
+    student_logp: Float[Tensor, " N"] | None = None
+    teacher_logp: Float[Tensor, " N"] | None = None
+    advantage: Float[Tensor, " N"] | None = None
+
+    def __len__(self) -> int:
+        return self.behaviour_logp.shape[0]
+
+    def columns(self) -> dict[str, Tensor]:
+        """The columns that are there, by name; `Experience(**columns)` is the inverse."""
+        return {name: column for name, column in vars(self).items() if column is not None}
+
+    def take(self, entries: Int[Tensor, " n"] | slice) -> Experience:
+        """These entries, in this order."""
+        return Experience(**{name: column[entries] for name, column in self.columns().items()})
+
+    def to(self, device: torch.device | str) -> Experience:
+        """The same columns on another device."""
+        return Experience(**{name: column.to(device) for name, column in self.columns().items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +57,7 @@ class Sequences:
     `is_response` marks the tokens that may be learned, end-of-turn included; it is carried from where the row was made
     and never worked out from an id. `origin` says who wrote the response: reference, teacher, student, revised.
     `keys` are the row keys that noise is drawn by. `limits` are the lengths in tokens that each row may be drawn to;
-    None where nobody drew.
+    None where nobody drew. `experience` has an entry for each token of `scored`, row after row.
     """
 
     tokens: Int[Tensor, "B S"]
@@ -46,6 +73,7 @@ class Sequences:
         assert len(self.origin) == rows, "one origin a row"
         assert len(self.keys) == rows, "one key a row"
         assert self.limits is None or len(self.limits) == rows, "one limit a row"
+        assert self.experience is None or len(self.experience) == self.num_scored, "one entry a scored token"
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -77,17 +105,26 @@ class Sequences:
         return int(self.scored.sum())
 
     def rows(self, index: Sequence[int]) -> Sequences:
-        """These rows in this order, cut to the longest of them. `experience` does not survive."""
+        """These rows in this order with their experience, cut to the longest of them."""
         chosen = torch.as_tensor(list(index), dtype=torch.long, device=self.tokens.device)
         width = max(1, int(self.lengths[chosen].max())) if len(index) else 1
+        experience = self.experience
         return Sequences(
             tokens=self.tokens[chosen, :width],
             attended=self.attended[chosen, :width],
             is_response=self.is_response[chosen, :width],
             origin=tuple(self.origin[i] for i in index),
             keys=tuple(self.keys[i] for i in index),
+            experience=None if experience is None else experience.take(self._entries(index)),
             limits=None if self.limits is None else tuple(self.limits[i] for i in index),
         )
+
+    def _entries(self, index: Sequence[int]) -> Int[Tensor, " n"]:
+        """Where the scored tokens of these rows stand among all, row after row."""
+        counts = self.scored.sum(dim=1)
+        ends = counts.cumsum(dim=0)
+        places = [torch.arange(int(ends[i] - counts[i]), int(ends[i])) for i in index]
+        return torch.cat([torch.empty(0, dtype=torch.long), *places]).to(self.tokens.device)
 
     def to(self, device: torch.device | str) -> Sequences:
         """The same rows on another device."""
@@ -97,7 +134,7 @@ class Sequences:
             is_response=self.is_response.to(device),
             origin=self.origin,
             keys=self.keys,
-            experience=self.experience,
+            experience=None if self.experience is None else self.experience.to(device),
             limits=self.limits,
         )
 
@@ -189,3 +226,35 @@ def pack_rows(
         keys=tuple(keys),
         limits=None if limits is None else tuple(limits),
     )
+
+
+def joined(parts: Sequence[Sequences], *, pad_id: int) -> Sequences:
+    """The rows of several records in one, part after part; columns and limits where every part has them.
+
+    >>> one = pack_rows([[5, 6]], [[False, True]], origin=["student"], keys=[(0, 0)], pad_id=0)
+    >>> two = pack_rows([[7, 8, 9]], [[False, True, True]], origin=["student"], keys=[(0, 1)], pad_id=0)
+    >>> both = joined([one, two], pad_id=0)
+    >>> both.tokens.tolist(), both.keys
+    ([[5, 6, 0], [7, 8, 9]], ((0, 0), (0, 1)))
+    """
+    whole = pack_rows(
+        [row.tolist() for part in parts for row in _cut(part.tokens, part)],
+        [row.tolist() for part in parts for row in _cut(part.is_response, part)],
+        origin=[origin for part in parts for origin in part.origin],
+        keys=[key for part in parts for key in part.keys],
+        pad_id=pad_id,
+    )
+    limits = [limit for part in parts for limit in part.limits or ()]
+    columns = [part.experience.columns() for part in parts if part.experience is not None]
+    has_all = bool(columns) and len(columns) == len(parts)
+    shared = [name for name in columns[0] if all(name in each for each in columns)] if has_all else []
+    experience = {name: torch.cat([each[name].cpu() for each in columns]) for name in shared}
+    return replace(
+        whole,
+        experience=Experience(**experience) if experience else None,
+        limits=tuple(limits) if parts and len(limits) == len(whole) else None,
+    )
+
+
+def _cut(padded: Tensor, rows: Sequences) -> list[Tensor]:
+    return [row[:length] for row, length in zip(padded, rows.lengths.tolist(), strict=True)]

@@ -23,10 +23,14 @@ CASES: dict[str, dict[str, Any]] = {
     "sft": {"method": "sft"},
     "gkd": {"method": "gkd"},
     "mgsr": {"method": "mgsr"},
+    "minillm": {"method": "minillm", "parts": {"sequences": {"rows": 16, "epochs": 2}}},
     "tied": {"method": "gkd", "student": "tied", "models": {"gradient_checkpointing": True}, "train": {"chunk": 3}},
     "lora": {"method": "mgsr", "models": {"lora": {"rank": 4, "alpha": 8}}},
     **{
-        name: {"method": "kd", "token": {"kind": "dac-kl", "top": 32, "clip": {"kind": name, "learning_rate": 0.01}}}
+        name: {
+            "method": "kd",
+            "parts": {"token": {"kind": "dac-kl", "top": 32, "clip": {"kind": name, "learning_rate": 0.01}}},
+        }
         for name in ("conv", "rnn")
     },
 }
@@ -51,10 +55,10 @@ class Place:
         self, run: str, *, method: str, student: str = "student", **sections: Mapping[str, Any]
     ) -> dict[str, Any]:
         """A recipe of 6 steps: on two ranks 4 rows each, in 2 micro-batches; 33 validation rows at the end."""
-        supervised = {} if method == "sft" else {"weights": {"supervised": 1}}
+        supervised = {} if method in ("sft", "minillm") else {"weights": {"supervised": 1}}
         teacher = {} if method == "sft" else {"teacher": str(self.path / "teacher")}
         return {
-            "method": {"base": method, **supervised, **({"token": sections["token"]} if "token" in sections else {})},
+            "method": {"base": method, **supervised, **sections.get("parts", {})},
             "models": {"student": str(self.path / student), "device": "cpu", **teacher, **sections.get("models", {})},
             "data": {
                 "corpus": str(self.path / "train.jsonl"),

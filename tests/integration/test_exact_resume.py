@@ -36,6 +36,10 @@ REVISED = {
 }
 
 
+# Collections of two steps, twice over: six steps end in the middle of the second one.
+COLLECTED = {"sequences": {"rows": 12, "epochs": 2}}
+
+
 def _settings(models: Models, name: str) -> dict[str, Any]:
     with_lora = {"lora": {"rank": 2, "alpha": 4.0, "dropout": 0.2}}
     with_dropout = {"student": models.with_dropout, "dropout": True}
@@ -50,6 +54,8 @@ def _settings(models: Models, name: str) -> dict[str, Any]:
     if name in CLIPS:
         rate = {} if name == "fixed" else {"learning_rate": 0.05}
         return recipe(models, "kd", method={"token": {"kind": "dac-kl", "top": 32, "clip": {"kind": name, **rate}}})
+    if name == "minillm":
+        return recipe(models, "minillm", method=COLLECTED)
     if name == "bf16":
         in_bf16 = {"train": {"precision": "bf16"}, "models": {"gradient_checkpointing": True}}
         return recipe(models, "kd", **in_bf16)
@@ -66,7 +72,7 @@ def whole(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return start(_settings(models, "sft"), tmp_path_factory.mktemp("runs") / "whole").directory
 
 
-@pytest.mark.parametrize("name", ["kd", "gkd", "mgsr", *CLIPS, "lora", "dropout", "bf16"])
+@pytest.mark.parametrize("name", ["kd", "gkd", "mgsr", *CLIPS, "minillm", "lora", "dropout", "bf16"])
 def test_killed_and_resumed_is_never_killed(name: str, models: Models, tmp_path: Path) -> None:
     settings = _settings(models, name)
     start(settings, tmp_path / "whole")
@@ -83,6 +89,26 @@ def test_killed_and_resumed_is_never_killed(name: str, models: Models, tmp_path:
         bias = clip[f"token.network.{'second' if name == 'mgsr' else 'last'}_bias"]
         assert bias.abs().max() > 1e-3, "the clip network should have moved"
         assert (tmp_path / "whole" / "tokens.jsonl").read_text()
+
+
+def test_a_collection_survives_in_its_middle_at_its_end_and_behind_it(models: Models, tmp_path: Path) -> None:
+    every_step = {"every": 1, "rows": 2, "metric": "loss"}
+    settings = recipe(models, "minillm", method=COLLECTED, train={"steps": 7}, validate=every_step, watch={"rows": 0})
+    start(settings, tmp_path / "whole")
+    rows = [row for row in metrics(tmp_path / "whole") if row["kind"] == "step"]
+    assert [row["collection"]["is_new"] for row in rows] == [True, False, False, False, True, False, False]
+    assert [row["epoch"] for row in rows] == [12 / 20] * 4 + [24 / 20] * 3
+    for call, first in ((4, 1), (5, 1), (7, 5)):
+        run = tmp_path / f"killed-{call}"
+        start_and_kill(settings, run, call=call)
+        held = checkpoint.latest(run / "checkpoints")
+        assert held is not None
+        assert (held.state["position"]["step"], held.state["source"]["first"]) == (call - 1, first)
+        assert {"tokens", "experience/advantage", "experience/behaviour_logp"} <= held.source.keys()
+        start(settings, run, resume=True)
+        assert_same_run(tmp_path / "whole", run)
+        kept = Path("checkpoints") / "step-000007" / "source.safetensors"
+        assert (run / kept).read_bytes() == (tmp_path / "whole" / kept).read_bytes()
 
 
 @pytest.mark.parametrize(

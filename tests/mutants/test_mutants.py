@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 import pytest
 
-from mutants import clip_invariants, clip_wounds, invariants, mgsr_invariants, mgsr_wounds, wounds
+from mutants import (
+    clip_invariants,
+    clip_wounds,
+    invariants,
+    mgsr_invariants,
+    mgsr_wounds,
+    minillm_invariants,
+    minillm_wounds,
+    wounds,
+)
 from mutants.wounds import Mutant
 
 ROWS = {
@@ -17,9 +26,10 @@ ROWS = {
     7: "nothing",
     mgsr_wounds.MGSR: "mgsr",
     clip_wounds.CLIP: "clip",
+    minillm_wounds.MINILLM: "minillm",
 }
-CHECKS = (*invariants.CHECKS, *mgsr_invariants.CHECKS, *clip_invariants.CHECKS)
-MUTANTS = (*wounds.MUTANTS, *mgsr_wounds.MUTANTS, *clip_wounds.MUTANTS)
+CHECKS = (*invariants.CHECKS, *mgsr_invariants.CHECKS, *clip_invariants.CHECKS, *minillm_invariants.CHECKS)
+MUTANTS = (*wounds.MUTANTS, *mgsr_wounds.MUTANTS, *clip_wounds.MUTANTS, *minillm_wounds.MUTANTS)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

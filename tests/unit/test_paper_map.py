@@ -15,7 +15,9 @@ from limbeck.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = ["what", "formula", "cited as", "function", "tests", "recipe field"]
-BASES = [{"method": {"base": base}, "models": {"teacher": "big", "student": "small"}} for base in ("gkd", "mgsr")]
+BASES = [
+    {"method": {"base": base}, "models": {"teacher": "big", "student": "small"}} for base in ("gkd", "mgsr", "minillm")
+]
 
 
 def _table() -> list[dict[str, str]]:
@@ -72,7 +74,7 @@ def test_the_recipe_field_is_taken_and_changes_the_recipe(row: dict[str, str]) -
     (override,) = _quoted(row["recipe field"])
     loaded = [(Recipe.load(base), _changed(base, override)) for base in BASES]
     differences = [before.difference(after) for before, after in loaded if after is not None]
-    assert differences, f"neither gkd nor mgsr takes {override}"
+    assert differences, f"neither gkd, mgsr nor minillm takes {override}"
     parent, default = override.partition("=")[0].rpartition(".")[0], {"validate.metric=rouge-l"}
     assert override in default or any(each.key.startswith(parent) for found in differences for each in found)
 

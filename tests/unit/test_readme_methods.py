@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from limbeck.losses import CLIP_NETWORKS, DIVERGENCES, SPAN_TERMS, TARGETS, TOKEN_TERMS, TOKEN_WEIGHTS
 from limbeck.losses.dac import ClippedKL
+from limbeck.losses.policy_gradient import ReverseKLGradient
 from limbeck.methods import METHODS, PRESETS, SLOTS, Method, to_config
 from limbeck.revision import DETECTORS, REVISERS, Measures
 from limbeck.sequences import SOURCES
@@ -61,12 +62,12 @@ def _short(part: Any) -> str:
         assert (plain["target"], plain["weight"]) == ({"kind": "teacher"}, {"kind": "uniform"})
         assert plain["temperature_square_scaled"] == 1.0
         return f"match({_short(plain['divergence'])})"
-    if kind in ("scrg", "dac-kl", "correlation"):
+    if kind in ("scrg", "dac-kl", "correlation", "rollouts", "reverse-kl-gradient"):
         registry = next(each for each in SLOTS.values() if kind in each)
         usual = to_config(registry[kind]())
         changed = [f"{key} {_yaml(value)}" for key, value in plain.items() if value != usual[key]]
         inside = [value["kind"] for value in plain.values() if isinstance(value, dict)]
-        return f"{kind}({', '.join(inside + changed)})"
+        return f"{kind}({', '.join(inside + changed)})" if inside or changed else kind
     return " ".join([kind, *(f"{value:g}" for value in plain.values() if value is not None)])
 
 
@@ -141,3 +142,5 @@ def test_the_page_names_all_that_is_measured() -> None:
     revised = Measures(rows=1, revised=1, corrections=1, positions=1, mismatches=1, kl=1.0, place=1.0, kl_corrected=1.0)
     measured = [*(f"token/{name}" for name in ClippedKL.measures), *revised.row()]
     assert [name for name in measured if f"`{name}`" not in section] == []
+    section = _section("docs/methods.md", "What a run of MiniLLM logs")
+    assert [name for name in ReverseKLGradient().measures if f"`token/{name}`" not in section] == []

@@ -17,7 +17,7 @@ from limbeck.studies.budget import Plan
 from limbeck.studies.scoring_arms import ScoredArm
 from limbeck.testing import save_tiny, save_toy
 
-_PARTS = ("time", "terms", "tokens", "origin", "measures", "revision")
+_PARTS = ("time", "terms", "tokens", "origin", "measures", "revision", "collection")
 PAGE = Path(__file__).parents[2] / "docs" / "run-directory.md"
 
 
@@ -50,6 +50,25 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return done.directory
 
 
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose source remembers tensors."""
+    folder = tmp_path_factory.mktemp("collected")
+    recipe = {
+        "method": {"base": "minillm", "sequences": {"rows": 4, "epochs": 2}},
+        "models": {
+            "teacher": str(save_tiny(folder / "teacher", seed=1, layers=3)),
+            "student": str(save_tiny(folder / "student", seed=2)),
+        },
+        "data": {"corpus": str(save_toy(folder / "toy.jsonl", 8)), "max_prompt": 48, "max_length": 64},
+        "sampling": {"max_new_tokens": 3},
+        "train": {"steps": 1, "batch_rows": 4},
+        "validate": {"every": None},
+        "run": str(folder / "run"),
+    }
+    return limbeck.train(recipe).directory
+
+
 def _section(heading: str) -> str:
     """The text below the heading that holds these words, up to the next heading."""
     found = re.search(rf"^#+ [^\n]*{re.escape(heading)}[^\n]*\n(.*?)(?=^#|\Z)", PAGE.read_text(), re.M | re.S)
@@ -76,10 +95,10 @@ def _keys(rows: Iterable[dict[str, Any]]) -> set[str]:
     return {key for row in rows for key in row}
 
 
-def test_every_file_is_described(run: Path) -> None:
+def test_every_file_is_described(run: Path, collected: Path) -> None:
     page = PAGE.read_text()
-    for path in run.rglob("*"):
-        name = str(path.relative_to(run))
+    for path in (*run.rglob("*"), *collected.rglob("*")):
+        name = str(path.relative_to(run if path.is_relative_to(run) else collected))
         if path.is_dir() or name.startswith("answers/"):
             continue
         described = re.sub(r"\d{6}", "NNNNNN", name)
@@ -89,8 +108,9 @@ def test_every_file_is_described(run: Path) -> None:
     assert all(f"`{name.replace('starter', 'CORPUS')}`" in page for name in evaluated)
 
 
-def test_every_field_of_the_metrics_is_described_and_no_other(run: Path) -> None:
-    section, rows = _section("metrics.jsonl"), _rows(run / "metrics.jsonl")
+def test_every_field_of_the_metrics_is_described_and_no_other(run: Path, collected: Path) -> None:
+    section = _section("metrics.jsonl")
+    rows = [row for each in (run, collected) for row in _rows(each / "metrics.jsonl")]
     step, validation = _tables(section)
     assert step == _keys(row for row in rows if row["kind"] == "step")
     assert validation == _keys(row for row in rows if row["kind"] == "validation")

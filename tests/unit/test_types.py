@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from limbeck.losses.divergences import ForwardKL
-from limbeck.models.scoring import predicting_states, scored_tokens
-from limbeck.types import Experience, Sequences, pack_rows
+from limbeck.models.scoring import predicting_states, scored_tokens, split_rows
+from limbeck.types import Experience, Sequences, joined, pack_rows
 
 
 def packed() -> Sequences:
@@ -23,14 +23,54 @@ def packed() -> Sequences:
     )
 
 
-def test_rows_keep_their_origin_and_key_and_lose_their_experience() -> None:
-    sequences = dataclasses.replace(packed(), experience=Experience(behaviour_logp=torch.zeros(3)))
-    chosen = sequences.rows([2, 1])
+def experienced() -> Sequences:
+    """Rows of 2, 1 and 0 scored tokens whose columns name them: 10·row + place."""
+    column = torch.tensor([0.0, 1.0, 10.0])
+    return dataclasses.replace(packed(), experience=Experience(behaviour_logp=column, advantage=-column))
+
+
+def test_rows_keep_their_origin_and_key() -> None:
+    chosen = packed().rows([2, 1])
     assert chosen.origin == ("prompt", "student")
     assert chosen.keys == (("validation", "a"), (0, 1))
     assert chosen.tokens.tolist() == [[4, 0], [8, 9]]
     assert chosen.experience is None
-    assert sequences.to("cpu").experience is sequences.experience
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [([0, 1, 2], [0, 1, 10]), ([1, 0], [10, 0, 1]), ([2], []), ([], []), ([1, 2, 1], [10, 10]), ([2, 0], [0, 1])],
+)
+def test_experience_goes_where_its_rows_go(rows: list[int], expected: list[float]) -> None:
+    chosen = experienced().rows(rows)
+    assert chosen.experience is not None
+    assert chosen.experience.behaviour_logp.tolist() == expected
+    assert chosen.experience.advantage is not None
+    assert chosen.experience.advantage.tolist() == [-value for value in expected]
+    assert chosen.experience.student_logp is None
+    assert chosen.to("cpu").experience is not None
+
+
+def test_micro_batches_share_the_experience_out() -> None:
+    parts = [experienced().rows(group) for group in split_rows(experienced(), 2)]
+    seen = [value for part in parts if part.experience for value in part.experience.behaviour_logp.tolist()]
+    assert sorted(seen) == [0, 1, 10]
+    with pytest.raises(AssertionError, match="one entry a scored token"):
+        dataclasses.replace(packed(), experience=Experience(behaviour_logp=torch.zeros(2)))
+
+
+def test_rows_that_were_dealt_out_are_joined_again() -> None:
+    whole = dataclasses.replace(experienced(), limits=(4, 5, 6))
+    again = joined([whole.rows([row]) for row in range(3)], pad_id=0)
+    assert torch.equal(again.tokens, whole.tokens)
+    assert torch.equal(again.attended, whole.attended)
+    assert torch.equal(again.is_response, whole.is_response)
+    assert (again.origin, again.keys, again.limits) == (whole.origin, whole.keys, whole.limits)
+    assert again.experience is not None
+    assert again.experience.columns().keys() == {"behaviour_logp", "advantage"}
+    assert again.experience.behaviour_logp.tolist() == [0, 1, 10]
+    mixed = joined([whole.rows([0]), packed().rows([1])], pad_id=0)
+    assert (mixed.experience, mixed.limits, len(joined([], pad_id=0))) == (None, None, 0)
 
 
 def test_no_rows_are_still_a_batch() -> None:

@@ -31,6 +31,7 @@ def check_uses(
     """Raise `ConfigError` for the first contradiction or unused setting; a key at its default counts as not set."""
     found = [
         *_parts(method, draft),
+        *_collecting(method, sampling, train, validate, draft),
         *_teacher(models, watch, method, draft),
         *_lengths(models, data, train),
         *_drawing(data, sampling, validate, method, draft),
@@ -42,10 +43,10 @@ def check_uses(
 
 
 def needs_teacher(method: Any) -> bool:
-    """Whether a term of the method that has a weight reads the teacher, or its revision does."""
+    """Whether a term of the method that has a weight reads the teacher, its revision does, or its source."""
     objective = method.objective()
     is_matched = bool(objective.pair_terms) or any(term.needs_teacher for term in objective.terms.values())
-    return is_matched or method.revision is not None
+    return is_matched or method.revision is not None or bool(getattr(method.sequences, "needs_teacher", False))
 
 
 def only_fixed(source: Any) -> bool:
@@ -80,6 +81,51 @@ def _parts(method: Any, draft: Draft) -> _Found:
     if method.span is not None and method.weights.span == 0.0:
         message = "method.span is set, but method.weights.span is 0, so that nothing reads it"
         return [("method.span", f"{message}; set method.span to null, or raise its weight")]
+    return []
+
+
+def _collecting(
+    method: Any, sampling: SamplingSection, train: TrainSection, validate: ValidateSection, draft: Draft
+) -> _Found:
+    """Rows that several steps learn from, and terms that need to know how a row was drawn."""
+    from limbeck.losses import ExperiencedTerm
+    from limbeck.sequences import Collecting
+
+    base, source, term = draft.values["method"]["base"], method.sequences, method.objective().terms.get("token")
+    if not isinstance(source, Collecting):
+        nested = [
+            part.name for part in dataclasses.fields(source) if isinstance(getattr(source, part.name), Collecting)
+        ]
+        if nested:
+            key = f"method.sequences.{nested[0]}"
+            return [(key, f"{key} gathers a collection, which takes its own steps; make it method.sequences itself")]
+        if isinstance(term, ExperiencedTerm):
+            message = "method.token learns from how its rows were drawn, which method.sequences does not keep"
+            return [("method.token", f"{message}; set method.sequences to rollouts, or choose another term")]
+        return []
+    if method.revision is not None:
+        message = "method.revision corrects rows that were just drawn, but a collection is learned from later too"
+        return [("method.revision", f"{message}; set it to null, or method.sequences to student or a mixture")]
+    if method.weights.supervised:
+        message = (
+            f"method.weights.supervised is {method.weights.supervised:g}, but {base} reads rows of the corpus at the"
+        )
+        return [("method.weights.supervised", f"{message} first step of a collection only; set it to 0")]
+    rows = getattr(source, "rows", train.batch_rows)
+    if rows % train.batch_rows:
+        message = f"train.batch_rows is {train.batch_rows}, which does not divide the {rows} of method.sequences.rows"
+        return [("train.batch_rows", f"{message}; every row of a collection is learned from equally often")]
+    if not isinstance(term, ExperiencedTerm):
+        return []
+    cut = {"top_p": sampling.top_p < 1, "top_k": sampling.top_k > 0, "temperature": sampling.temperature == 0}
+    for key in (key for key, is_cut in cut.items() if is_cut):
+        message = (
+            f"sampling.{key} is {getattr(sampling, key)}, which never draws some of the student's tokens: no weight"
+        )
+        return [(f"sampling.{key}", f"{message} makes up for that; allowed: temperature above 0, top_p 1, top_k 0")]
+    if not getattr(term, "single_step", True) and validate.metric == "loss" and validate.every is not None:
+        message = "validate.metric is loss, but without method.token.single_step there is none on references"
+        return [("validate.metric", f"{message}; allowed: rouge-l")]
     return []
 
 

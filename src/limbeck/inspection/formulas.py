@@ -19,15 +19,17 @@ from limbeck.losses.divergences import (
 )
 from limbeck.losses.match import Likelihood, Match, TeacherTarget, UniformWeight
 from limbeck.losses.objective import Reduction
+from limbeck.losses.policy_gradient import ReverseKLGradient
 from limbeck.losses.ranked_networks import Convolutional, Recurrent
 from limbeck.losses.targets import NucleusTarget, TopKTarget
 from limbeck.revision import SCRG, AttentionArgmax, Heuristic, KLDArgmax, RandomToken
-from limbeck.sequences import Fixed, Mixture, Student
+from limbeck.sequences import CollectedRollouts, Fixed, Mixture, Student
 from limbeck.spans import Learned, Phrases, Sentences, SpacyPhrases, Whole, Window
 
 MGSR = "MGSR, arXiv 2407.10068"
 _GKD = "GKD, arXiv 2306.13649"
 _DISTILLM = "DistiLLM, arXiv 2402.03898"
+_MINILLM = "MiniLLM, arXiv 2306.08543"
 
 
 class Formula(NamedTuple):
@@ -158,10 +160,36 @@ def _gates(part: DACKL) -> list[Formula]:
     return lines
 
 
+def _reverse_kl_gradient(part: ReverseKLGradient) -> tuple[Formula, ...]:
+    starts_next = part.returns_from == "next" or (part.returns_from == "auto" and part.single_step)
+    weight = "w_t · " if part.weigh_long_term else ""
+    first, exponent, count = ("t + 1", "t'−t−1", "T − t") if starts_next else ("t", "t'−t", "T − t + 1")
+    discount = f"γ^{{{exponent}}} · " if part.gamma != 1 else ""
+    mean = f"1/({count}) · " if part.length_normalised else ""
+    lines = [Formula(f"{'w_t · ' if part.weigh_single_step else ''}KL(q_t‖p_t)", f"{_MINILLM}, Eq. 3")]
+    lines = lines if part.single_step else []
+    lines += [
+        Formula("− min(ρ_t·A_t, clip(ρ_t, 1 − c, 1 + c)·A_t), c = clip"),
+        Formula(f"ρ_t = {weight}q_θ(y_t)/q_old(y_t)"),
+    ]
+    is_weighed = part.weigh_long_term or part.weigh_single_step
+    lines += [Formula("w_t = q_old(y_t)/p̃_t(y_t)", f"{_MINILLM}, Eq. 5")] if is_weighed else []
+    lines += [
+        Formula(f"R_t = {mean}Σ_{{t' = {first}}}^T {discount}r_t'", f"{_MINILLM}, Eq. 6"),
+        Formula("r_t = log p(y_t) − log q_old(y_t)", f"{_MINILLM}, Eq. 2"),
+    ]
+    made = "(R − mean)/std over the collection's response tokens" if part.whitened else "R"
+    return (*lines, Formula(f"A = {made}"))
+
+
 FORMULAS: Mapping[type, tuple[Formula, ...] | Callable[[Any], tuple[Formula, ...]]] = {
     Fixed: (Formula("y as the corpus has it: (x, y) ~ (X, Y)"),),
     Student: (Formula("y ~ q_θ(·|x)", f"{_GKD}, λ = 1"),),
     Mixture: (Formula("u(step) < share → first, else second", f"{_GKD}, Algorithm 1"),),
+    CollectedRollouts: (
+        Formula("y_t ~ p̃_t = a·p_t + (1 − a)·q_t, a = teacher_share", f"{_MINILLM}, Eq. 4"),
+        Formula("`rows` responses, then `epochs` passes over them"),
+    ),
     SCRG: _scrg,
     KLDArgmax: _kld,
     RandomToken: (Formula("score_i = u_i ~ U[0, 1), by seed, row, round and position"),),
@@ -186,6 +214,7 @@ FORMULAS: Mapping[type, tuple[Formula, ...] | Callable[[Any], tuple[Formula, ...
     SkewForwardKL: (Formula("KL(t‖α·t + (1 − α)·s)", _DISTILLM),),
     SkewReverseKL: (Formula("KL(s‖α·s + (1 − α)·t)", _DISTILLM),),
     DACKL: _dac_kl,
+    ReverseKLGradient: _reverse_kl_gradient,
     MLP: _bounds("a, b = two layers of the features"),
     Convolutional: _bounds("a, b = two convolutions along the classes by rank, their mean and maximum, one layer"),
     Recurrent: _bounds("a, b = a GRU along the classes by rank, the likeliest last, one layer"),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from limbeck.inspection.formulas import MGSR as MGSR_SOURCE
 from limbeck.inspection.mgsr import MGSR
+from limbeck.inspection.minillm import MINILLM
 from limbeck.inspection.readings import OTHERWISE, PRINTED, Fields, Paper, Reading, Readings
 from limbeck.losses.divergences import JSD, ForwardKL
 from limbeck.losses.match import Likelihood, Match, TeacherTarget, UniformWeight
@@ -161,5 +162,5 @@ _GKD = Paper(
     settings={"sampling.temperature": {1.0: PRINTED, OTHERWISE: Reading("differs", "T = 1 for drawn training data")}},
 )
 
-PAPERS: Mapping[str, Paper] = {"sft": _SFT, "kd": _KD, "imitkd": _IMITKD, "gkd": _GKD, "mgsr": MGSR}
+PAPERS: Mapping[str, Paper] = {"sft": _SFT, "kd": _KD, "imitkd": _IMITKD, "gkd": _GKD, "minillm": MINILLM, "mgsr": MGSR}
 """By the name of the method; a preset `method:variant` has its method's paper."""

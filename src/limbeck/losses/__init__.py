@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         TokenWeight,
         UniformWeight,
     )
+    from limbeck.losses.policy_gradient import ExperiencedTerm, ReverseKLGradient
     from limbeck.losses.ranked_networks import Convolutional, Recurrent
     from limbeck.losses.targets import NucleusTarget, TopKTarget
     from limbeck.registry import Registry
@@ -61,6 +62,7 @@ __all__ = [
     "Convolutional",
     "Correlation",
     "Divergence",
+    "ExperiencedTerm",
     "FixedBounds",
     "ForwardKL",
     "Likelihood",
@@ -72,6 +74,7 @@ __all__ = [
     "PairTerm",
     "Recurrent",
     "ReverseKL",
+    "ReverseKLGradient",
     "SkewForwardKL",
     "SkewReverseKL",
     "SymmetricKL",
@@ -102,11 +105,13 @@ _HOME = {
     "TermToBuild": "match",
     "TVD": "divergences",
     "Divergence": "divergences",
+    "ExperiencedTerm": "policy_gradient",
     "ForwardKL": "divergences",
     "Likelihood": "match",
     "Match": "match",
     "Recurrent": "ranked_networks",
     "ReverseKL": "divergences",
+    "ReverseKLGradient": "policy_gradient",
     "SkewForwardKL": "divergences",
     "SkewReverseKL": "divergences",
     "SymmetricKL": "divergences",
@@ -122,7 +127,16 @@ _REGISTRIES = ("CLIP_NETWORKS", "DIVERGENCES", "SPAN_TERMS", "TARGETS", "TOKEN_T
 
 
 def _load_registries() -> dict[str, object]:
-    from limbeck.losses import clip_networks, correlation, dac, divergences, match, ranked_networks, targets
+    from limbeck.losses import (
+        clip_networks,
+        correlation,
+        dac,
+        divergences,
+        match,
+        policy_gradient,
+        ranked_networks,
+        targets,
+    )
     from limbeck.registry import Registry
 
     return {
@@ -152,7 +166,13 @@ def _load_registries() -> dict[str, object]:
             "target", {"teacher": match.TeacherTarget, "top-k": targets.TopKTarget, "nucleus": targets.NucleusTarget}
         ),
         "TOKEN_TERMS": Registry[Any](
-            "token term", {"likelihood": match.Likelihood, "match": match.Match, "dac-kl": dac.DACKL}
+            "token term",
+            {
+                "likelihood": match.Likelihood,
+                "match": match.Match,
+                "dac-kl": dac.DACKL,
+                "reverse-kl-gradient": policy_gradient.ReverseKLGradient,
+            },
         ),
         "TOKEN_WEIGHTS": Registry[Any]("token weight", {"uniform": match.UniformWeight}),
     }

@@ -19,6 +19,7 @@ from limbeck.losses.heads import Head
 from limbeck.losses.match import TokenScores, TokenTerm
 from limbeck.losses.views import HiddenView, TeacherView, chunks, target_of
 from limbeck.losses.walking import Gradients, Walk, take_walk
+from limbeck.types import Experience
 
 __all__ = ["FusedResult", "HiddenView", "TeacherView", "fused_loss", "token_scores"]
 
@@ -49,6 +50,7 @@ def fused_loss(
     chunk: int,
     pairs_P: Int[Tensor, " P"] | None = None,
     pair_terms: Mapping[str, PairTerm] | None = None,
+    experience: Experience | None = None,
     separate_gradients: bool = False,
 ) -> FusedResult:
     """The weighted sum of the terms over the scored tokens, `[N V]` never formed.
@@ -57,8 +59,9 @@ def fused_loss(
 
     Nothing divides: the normaliser is in `weights`, one entry for each term that applies here: `[N]` for one of
     `terms`, `[P]` for one of `pair_terms`, whose pair p is of the tokens `pairs_P[p]` (ascending) and the one after
-    it. With `separate_gradients`, `gradient_norms` holds the L2 norm of each scaled term's own gradient with respect
-    to `hidden_ND`; it costs one more head gradient for each term after the first.
+    it. `experience`, where rows were drawn with one, has an entry for each token. With `separate_gradients`,
+    `gradient_norms` holds the L2 norm of each scaled term's own gradient with respect to `hidden_ND`; it costs one more
+    head gradient for each term after the first.
 
     The gradient reaches `hidden_ND`, the head's weight and bias unless they are frozen, and the parameters of terms
     that are modules (zeros for a term that does not apply here). It does not reach the views.
@@ -74,6 +77,7 @@ def fused_loss(
         scales=scales,
         chunk=chunk,
         separate=separate_gradients,
+        experience=experience,
     )
     own = [p for term in terms.values() if isinstance(term, nn.Module) for p in term.parameters() if p.requires_grad]
     loss: Tensor = _FusedLoss.apply(hidden_ND, head.weight, head.bias, walk, *own)  # type: ignore[no-untyped-call]

@@ -15,18 +15,21 @@ from torch import Tensor
 
 from limbeck.errors import ConfigError
 from limbeck.losses.divergences import Divergence, SkewForwardKL, SkewReverseKL
+from limbeck.types import Experience
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenScores:
     """What the models say about n scored tokens: log-probabilities in nats, over the vocabulary that both share.
 
-    `target_logp` is the teacher's, None where no teacher ran; `tokens` are the tokens that stand there.
+    `target_logp` is the teacher's, None where no teacher ran; `tokens` are the tokens that stand there, `experience`
+    what was known when they were drawn, None where that was not kept.
     """
 
     student_logp: Float[Tensor, "n V"]
     target_logp: Float[Tensor, "n V"] | None
     tokens: Int[Tensor, " n"]
+    experience: Experience | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,10 @@ class TokenTerm(Protocol):
 
 @runtime_checkable
 class MeasuringTerm(Protocol):
-    """A token term that tells more than its loss. `measured` gives the loss that calling it gives."""
+    """A token term that tells more than its loss. `measured` gives the loss that calling it gives.
+
+    It may leave out values that these scores do not have.
+    """
 
     @property
     def measures(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from limbeck.losses.correlation import PairScores, PairTerm
 from limbeck.losses.heads import Head, tiles
 from limbeck.losses.match import MeasuringTerm, TokenScores, TokenTerm
 from limbeck.losses.views import TeacherView, chunks, target_of
+from limbeck.types import Experience
 
 # The head wants many tokens at once, or reading its weight is most of the work. The terms want few: of what they make,
 # several times [n V], only this many numbers then exist at a time, in blocks that the allocator keeps.
@@ -38,6 +39,7 @@ class Walk:
     scales: Mapping[str, float]
     chunk: int
     separate: bool
+    experience: Experience | None = None
     totals: list[Tensor] = field(default_factory=list)
     norms: list[Tensor] = field(default_factory=list)
     measures: dict[str, Tensor] = field(default_factory=dict)
@@ -167,7 +169,8 @@ def _parts(
     own = place.stop - place.start
     # Cutting the halo off would cost a pass over the gradient: token terms see it, with the weight 0.
     tokens_n = walk.tokens_N[place.start : place.start + len(raw_nV)]
-    scores = TokenScores(student_logp=student_nV, target_logp=target_nV, tokens=tokens_n)
+    drawn = None if walk.experience is None else walk.experience.take(slice(place.start, place.start + len(raw_nV)))
+    scores = TokenScores(student_logp=student_nV, target_logp=target_nV, tokens=tokens_n, experience=drawn)
     parts = {}
     for name, term in walk.terms.items():
         weight_n = walk.weights[name][place.start : place.start + len(raw_nV)]
@@ -175,8 +178,8 @@ def _parts(
             weight_n = torch.cat([weight_n[:own], weight_n.new_zeros(1)])
         if isinstance(term, MeasuringTerm):
             measured = term.measured(scores)
-            for key in term.measures:
-                walk.measures[f"{name}/{key}"] += (measured.values[key] * weight_n).sum()
+            for key, value_n in measured.values.items():
+                walk.measures[f"{name}/{key}"] += (value_n * weight_n).sum()
             parts[name] = (measured.loss * weight_n).sum()
         else:
             parts[name] = (term(scores) * weight_n).sum()

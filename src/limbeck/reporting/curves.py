@@ -16,6 +16,10 @@ _MEASURES = {
     "kept_mass": ("Clip: share of the teacher's mass kept, Σ m·p", ""),
     "kept_classes": ("Clip: classes kept a token, Σ m", ""),
     "only_target": ("Clip: only the likeliest class kept", "share of tokens"),
+    "single_step": ("Policy gradient: exact part, KL(student‖teacher)", "nats a token"),
+    "long_term": ("Policy gradient: what follows, −min(ρ·A, clip(ρ)·A)", "nats a token"),
+    "ratio": ("Policy gradient: ρ, the student now to what was drawn from", ""),
+    "clipped": ("Policy gradient: cut off by the clip", "share of tokens"),
 }
 _REVISION = {
     "revised_rows": ("Revision: rows corrected", "share of drawn rows"),
@@ -47,8 +51,8 @@ def training_charts(metrics: Metrics) -> tuple[Chart, ...]:
 
 
 def _drawn(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A step with the share of its rows that the student drew, whether corrected or not."""
-    return {**row, "drawn": row["origin"].get("student", 0.0) + row["origin"].get("revised", 0.0)}
+    """A step with the share of its rows that the student drew, corrected, together with the teacher, or alone."""
+    return {**row, "drawn": sum(row["origin"].get(name, 0.0) for name in ("student", "mixed", "revised"))}
 
 
 def revision_charts(metrics: Metrics) -> tuple[Chart, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from limbeck.data.loader import batch, prompts
 from limbeck.models.decoders import Decoder
@@ -16,7 +17,7 @@ from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import split_rows
 from limbeck.records import EncodedRow
 from limbeck.seeds import RowNoise, Seeds
-from limbeck.types import RowKey, Sequences, pack_rows
+from limbeck.types import Experience, RowKey, Sequences, pack_rows
 
 Item = tuple[RowKey, EncodedRow]
 
@@ -25,8 +26,9 @@ Item = tuple[RowKey, EncodedRow]
 class Rollouts:
     """What a source draws with: the decoder, how tokens are drawn, and the seeds of the run.
 
-    `max_new_tokens` is the most that a response may be long, `max_length` the most that a row may be; `group_rows` rows
-    are decoded together, longest prompts first. `state`, where given, keeps what rows that are drawn on from need.
+    `decoder` is the student, `teacher` the teacher of a run with one. `max_new_tokens` is the most that a response may
+    be long, `max_length` the most that a row may be; `group_rows` rows are decoded together, longest prompts first.
+    `state`, where given, keeps what rows that are drawn on from need.
     """
 
     decoder: Decoder
@@ -38,6 +40,7 @@ class Rollouts:
     seeds: Seeds
     device: torch.device
     state: DrawState | None = None
+    teacher: Decoder | None = None
 
     def reference(self, items: Sequence[Item]) -> Sequences:
         """The rows with the responses that the corpus has."""
@@ -48,15 +51,29 @@ class Rollouts:
 
         Noise belongs to the row: `seeds.child(purpose, *key)`. Rows come back in the order they were given.
         """
+        drawn = self.drawn(items, decoder=self.decoder, origin="student", horizon=horizon, purpose=purpose)
+        return replace(drawn, experience=None)
+
+    def drawn(
+        self,
+        items: Sequence[Item],
+        *,
+        decoder: Decoder,
+        origin: str,
+        horizon: int | None = None,
+        purpose: str = "draw",
+    ) -> Sequences:
+        """The rows with responses from any decoder, and what each token was drawn with as their experience."""
         rows = prompts(items, pad_id=self.pad_id)
         most = self.max_new_tokens if horizon is None else min(horizon, self.max_new_tokens)
         limit_B = (rows.lengths + most).clamp(max=self.max_length)
         tokens: list[list[int]] = [[] for _ in items]
         flags: list[list[bool]] = [[] for _ in items]
+        logp: list[list[float]] = [[] for _ in items]
         for group in split_rows(rows, self.group_rows):
             part = rows.rows(group).to(self.device)
-            extended = extend(
-                self.decoder,
+            extension = extend(
+                decoder,
                 part,
                 start=part.lengths,
                 limit=limit_B[group].to(self.device),
@@ -64,19 +81,31 @@ class Rollouts:
                 sampling=self.sampling,
                 noise=RowNoise([self.seeds.child(purpose, *key) for key in part.keys]),
                 state=self.state,
-            ).sequences.to("cpu")
+            )
+            extended, behaviour_logp = extension.sequences.to("cpu"), extension.behaviour_logp.cpu()
             for place, row in enumerate(group):
                 length = int(extended.lengths[place])
                 tokens[row] = extended.tokens[place, :length].tolist()
                 flags[row] = extended.is_response[place, :length].tolist()
-        origin = ["student"] * len(items)
-        limits = limit_B.tolist()
-        return pack_rows(tokens, flags, origin=origin, keys=rows.keys, pad_id=self.pad_id, limits=limits)
+                logp[row] = behaviour_logp[place, extended.scored[place]].tolist()
+        whole = pack_rows(
+            tokens,
+            flags,
+            origin=[origin] * len(items),
+            keys=rows.keys,
+            pad_id=self.pad_id,
+            limits=limit_B.tolist(),
+        )
+        behaviour_logp_N = torch.tensor([value for row in logp for value in row], dtype=torch.float32)
+        return replace(whole, experience=Experience(behaviour_logp=behaviour_logp_N))
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Where the rows of a step come from. `state` and `restore` are what a checkpoint holds of it."""
+    """Where the rows of a step come from. `state` and `restore` are what a checkpoint holds of it.
+
+    A source that remembers tensors is a `HoldingTensors` too; one whose rows serve several steps is `Collecting`.
+    """
 
     def prompts(self, step: int, *, batch_rows: int, seeds: Seeds) -> int:
         """How many new rows this step takes from the loader."""
@@ -101,3 +130,55 @@ class Source(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
         ...
+
+
+@runtime_checkable
+class HoldingTensors(Protocol):
+    """A source whose checkpoint holds tensors beside the JSON values of `state`.
+
+    They are written by the first rank and read by all: what `tensors` gives must be the same on every rank. Names
+    are the source's own; a source of sources puts "NAME/" before those of a part.
+    """
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold, as CPU tensors by name; empty where nothing is remembered yet."""
+        ...
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `state` and `tensors`."""
+        ...
+
+
+@runtime_checkable
+class Collecting(Protocol):
+    """A source that gathers a collection of rows, to be learned from in several steps.
+
+    At the first step of a collection `prompts` asks for all its rows, and `draw` gives this rank's part of them; at the
+    others there is nothing to draw. `keep` gets the whole collection, the rows of all ranks, at every step.
+    """
+
+    @property
+    def repeats(self) -> int:
+        """How many steps learn from each row."""
+        ...
+
+    def collection(self) -> Sequences | None:
+        """The collection that was kept last."""
+        ...
+
+    def portion(self, step: int, *, batch_rows: int, seeds: Seeds) -> list[int]:
+        """Which rows of its collection a step learns from."""
+        ...
+
+
+def tensors_of(source: Source) -> dict[str, Tensor]:
+    """The tensors that a checkpoint must hold of a source; empty where it has none."""
+    return source.tensors() if isinstance(source, HoldingTensors) else {}
+
+
+def restore_source(source: Source, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `state` and `tensors_of` gave."""
+    if isinstance(source, HoldingTensors):
+        source.restore(state, tensors)
+    else:
+        source.restore(state)

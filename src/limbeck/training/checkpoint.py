@@ -12,8 +12,9 @@ import os
 import shutil
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,16 +29,21 @@ FORMAT = 2
 _BLOCK = 1 << 24
 _LATEST = "latest"
 _WEIGHTS, _OPTIMIZER, _STATE, _RECIPE = "trainable.safetensors", "optimizer.safetensors", "state.json", "recipe.yaml"
+_SOURCE = "source.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What was read back: tensors by name, and the JSON state of everything else; its folder holds `recipe.yaml`."""
+    """What was read back: tensors by name, and the JSON state of everything else; its folder holds `recipe.yaml`.
+
+    `source` are the tensors that the source of sequences remembers, none for most.
+    """
 
     path: Path
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
+    source: dict[str, Tensor] = field(default_factory=dict)
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -96,9 +102,11 @@ def write(
     weights: Mapping[str, Tensor],
     optimizer: Mapping[str, Tensor],
     state: Mapping[str, Any],
+    source: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Path:
     """Write `folder/step-NNNNNN` atomically, point `latest` at it, and remove all but the last two.
 
+    Where a source has tensors they become a file of their own.
     A step that `latest` names already is left as it is: replacing a folder would leave a moment without one.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,8 +120,11 @@ def write(
     try:
         save_file({key: value.contiguous() for key, value in weights.items()}, draft / _WEIGHTS)
         save_file({key: value.contiguous() for key, value in optimizer.items()}, draft / _OPTIMIZER)
+        if source:
+            save_file({key: value.contiguous() for key, value in source.items()}, draft / _SOURCE)
         (draft / _RECIPE).write_text(recipe, encoding="utf-8")
-        sums = {part: _sum(draft / part) for part in (_WEIGHTS, _OPTIMIZER, _RECIPE)}
+        parts = (_WEIGHTS, _OPTIMIZER, _RECIPE, *((_SOURCE,) if source else ()))
+        sums = {part: _sum(draft / part) for part in parts}
         # Through JSON once, so that the sum is taken of what will be read back.
         body = json.loads(json.dumps({"format": FORMAT, "step": step, "sums": sums, "state": dict(state)}))
         (draft / _STATE).write_text(json.dumps({"sum": _text_sum(body), **body}, indent=1), encoding="utf-8")
@@ -180,6 +191,7 @@ def latest(folder: Path) -> Checkpoint | None:
             weights=load_file(path / _WEIGHTS),
             optimizer=load_file(path / _OPTIMIZER),
             state=body["state"],
+            source=load_file(path / _SOURCE) if _SOURCE in body["sums"] else {},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         if isinstance(error, CheckpointError):

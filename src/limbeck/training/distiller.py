@@ -71,6 +71,7 @@ class Distiller(nn.Module):
             chunk=self.chunk,
             pairs_P=None if pairs is None else pairs.first,
             pair_terms=self.objective.pair_terms,
+            experience=sequences.experience,
             separate_gradients=separate_gradients,
         )
         # A plain dictionary: a sharding wrapper looks for the tensors of an output, and does not look into a record.

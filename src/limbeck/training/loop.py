@@ -13,6 +13,7 @@ import torch
 from limbeck.config import Recipe, resumable_difference
 from limbeck.errors import CheckpointError, NonFiniteLoss, Stopped
 from limbeck.models.pieces import TokenTexts
+from limbeck.sequences.source import restore_source
 from limbeck.training import checkpoint
 from limbeck.training.keeping import save_batch, save_best, save_checkpoint
 from limbeck.training.looking import token_rows
@@ -210,7 +211,7 @@ class _Loop:
             found.optimizer.clear()
             self.position = Position(**found.state["position"])
             self.saved_step = self.position.step
-            session.method.sequences.restore(found.state["source"])
+            restore_source(session.method.sequences, found.state["source"], found.source)
             with_micro_rows(session, int(found.state["micro_rows"]))
             logs = found.state["logs"]
             self.progress.note(f"going on after step {self.position.step} of {session.steps}")

@@ -13,29 +13,25 @@ from torch import nn
 from limbeck.config import Recipe
 from limbeck.data.loader import Loader
 from limbeck.data.tokenizing import Encoder
-from limbeck.errors import CheckpointError, ConfigError
 from limbeck.evaluation.answers import Answerer, Decoding
-from limbeck.losses.heads import auto_chunk
 from limbeck.methods import Method
+from limbeck.models.decoders import TeacherDecoder
 from limbeck.models.loading import Attention, LoraSettings, checkpoint_activations
 from limbeck.models.pair import Pair
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
 from limbeck.seeds import Seeds
-from limbeck.sequences.source import Rollouts
+from limbeck.sequences.source import Collecting, Rollouts
 from limbeck.spans.packing import SpanFinder
 from limbeck.training.distiller import Distiller
 from limbeck.training.optimizers import adamw, own_rates
+from limbeck.training.resolving import resolve_auto, resolve_precision
 from limbeck.training.rows import Rows, build_encoder, encode_rows
 from limbeck.training.rundir import RunDirectory
 from limbeck.training.spanning import open_finder, pairs_of, try_extractors
 from limbeck.training.validation import Validator
 from limbeck.training.world import World
 from limbeck.types import Pairs, Sequences
-
-# Tokens that a micro-batch of `micro_rows: auto` may hold at the longest rows a recipe allows.
-_CPU_TOKENS = 4096
-_GPU_TOKENS = 16384
 
 
 @dataclass(kw_only=True)
@@ -82,7 +78,7 @@ def open_session(
     has what a span extractor learned then; both are used again on resume."""
     method = recipe.built_method()
     try_extractors(method.objective())
-    precision = str(recorded.get("precision", _precision(recipe, world)))
+    precision = str(recorded.get("precision", resolve_precision(recipe, world)))
     attention = cast(Attention, recorded.get("attention", recipe.models.attention))
     pair, student_dtype_note = _load_pair(recipe, world, precision=precision, attention=attention)
     seeds = Seeds(recipe.train.seed)
@@ -90,7 +86,8 @@ def open_session(
     encoded = encode_rows(recipe, encoder, seeds=seeds, rows=rows, pair=pair)
     loader = Loader(encoded.train, seeds=seeds, pad_id=pair.pad_id)
     fresh = {"precision": precision, "rows": encoded.fingerprint()}
-    auto = _resolve_auto(recipe, fresh, loader=loader, pair=pair, world=world, recorded=recorded)
+    repeats = method.sequences.repeats if isinstance(method.sequences, Collecting) else 1
+    auto = resolve_auto(recipe, fresh, loader=loader, pair=pair, world=world, recorded=recorded, repeats=repeats)
     autocast = torch.bfloat16 if auto["precision"] == "bf16-mixed" else None
     student = Scorer.of(pair.student, vocabulary=pair.vocabulary, autocast=autocast)
     teacher = None if pair.teacher is None else Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
@@ -113,6 +110,7 @@ def open_session(
     )
     finder = open_finder(objective, tokenizer=pair.tokenizer, rows=encoded.train, world=world, resumed=resumed)
     rollouts = _rollouts(recipe, pair=pair, world=world, distiller=distiller, seeds=seeds, auto=auto)
+    rollouts = replace(rollouts, teacher=None if teacher is None else TeacherDecoder(teacher))
     validator = _validator(
         recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=teacher, finder=finder, auto=auto
     )
@@ -166,64 +164,6 @@ def _load_pair(recipe: Recipe, world: World, *, precision: str, attention: Atten
         teacher = sum(p.numel() for p in pair.teacher.parameters())
         note += f"; teacher: {teacher:,} parameters, {pair.teacher.dtype} on {pair.teacher.device}"
     return pair, [note]
-
-
-def _precision(recipe: Recipe, world: World) -> str:
-    """`auto` is bf16 mixed precision on a GPU that computes in bf16, and fp32 elsewhere, where bf16 is slower."""
-    if recipe.train.precision != "auto":
-        return str(recipe.train.precision)
-    fast = world.device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return "bf16-mixed" if fast else "fp32"
-
-
-def _resolve_auto(
-    recipe: Recipe,
-    known: Mapping[str, Any],
-    *,
-    loader: Loader,
-    pair: Pair,
-    world: World,
-    recorded: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Every `auto` as a value. A recorded one holds; only the number of steps may grow on resume."""
-    train = recipe.train
-    if train.batch_rows % world.size:
-        raise ConfigError(f"train.batch_rows is {train.batch_rows}, which {world.size} processes cannot share evenly")
-    per_epoch = -(-loader.rows_per_epoch // train.batch_rows)
-    budget = _CPU_TOKENS if world.device.type == "cpu" else _GPU_TOKENS
-    own_rows = train.batch_rows // world.size
-    fitting = max(1, budget // recipe.data.max_length)
-    fresh: dict[str, Any] = {
-        **known,
-        "attention": str(pair.student.config._attn_implementation),
-        "chunk": auto_chunk(pair.vocabulary.width, world.device.type) if train.chunk == "auto" else train.chunk,
-        "micro_rows": min(own_rows, fitting if train.micro_rows == "auto" else train.micro_rows),
-        "steps_per_epoch": per_epoch,
-        "ranks": world.size,
-        "halvings": [],
-    }
-    resolved = {**fresh, **{key: value for key, value in recorded.items() if key in fresh}}
-    resolved["steps"] = train.steps if train.steps is not None else train.epochs * per_epoch
-    _check_recorded(resolved, fresh=fresh, steps=int(recorded.get("steps", 0)))
-    return resolved
-
-
-def _check_recorded(resolved: Mapping[str, Any], *, fresh: Mapping[str, Any], steps: int) -> None:
-    """A resumed run needs the ranks, the rows and at least the length that it was started with."""
-    if resolved["ranks"] != fresh["ranks"]:
-        raise ConfigError(
-            f"the run was started on {resolved['ranks']} processes and cannot go on with {fresh['ranks']}"
-        )
-    if resolved["rows"] != fresh["rows"]:
-        raise CheckpointError(
-            "the training rows are not those that the run was started with: the data, or how it is cut into training "
-            "and validation, has changed.\n  Put the data back (and validate.every, if it was null), or start a new run"
-        )
-    if resolved["steps"] < steps:
-        raise CheckpointError(
-            f"the run is {steps} steps long and cannot be shortened to {resolved['steps']}; give it at least as many.\n"
-            "  Its folder holds its recipe with the length that it has now"
-        )
 
 
 def _rollouts(

@@ -19,6 +19,7 @@ from limbeck.models.scoring import split_rows
 from limbeck.revision.correcting import Correction, Measures, Revision
 from limbeck.revision.gathering import Viewer
 from limbeck.sequences.source import Item, Rollouts
+from limbeck.training.collecting import collected
 from limbeck.training.optimizers import clipped_norm, learning_rate
 from limbeck.training.session import Session
 from limbeck.training.validation import teacher_views
@@ -28,11 +29,12 @@ from limbeck.types import Sequences
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """A step's row for metrics.jsonl, and what was drawn, for samples."""
+    """A step's row for metrics.jsonl, what was learned from, for samples, and the collection that it is a part of."""
 
     row: dict[str, Any]
     drawn: Sequences
     corrections: tuple[Correction, ...] = ()
+    collection: Sequences | None = None
 
 
 class Diverged(NonFiniteLoss):
@@ -62,6 +64,8 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
         drawn_at = time.perf_counter()
         revision = revise(session, drawn, rollouts=rollouts)
         drawn = drawn if revision is None else revision.sequences
+    collection = collected(session, drawn, step=step)
+    drawn = drawn if collection is None else collection.portion
     revised_at = time.perf_counter()
     batches = micro_batches(session, items=items, drawn=drawn)
     objective = session.distiller.objective
@@ -100,9 +104,15 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
     measures = {name.removeprefix("measure/"): value for name, value in sums.items() if name.startswith("measure/")}
     row |= {"measures": measures, "terms_gradient_norm": own_norm} if measures else {}
     row |= _revision_row(session, revision)
+    row |= {} if collection is None else {"collection": collection.row}
     if norms:
         row["gradient_shares"] = gradient_shares(norms)
-    return StepResult(row=row, drawn=drawn, corrections=() if revision is None else revision.corrections)
+    return StepResult(
+        row=row,
+        drawn=drawn,
+        corrections=() if revision is None else revision.corrections,
+        collection=None if collection is None else collection.whole,
+    )
 
 
 def with_state(session: Session) -> Rollouts:
@@ -139,7 +149,8 @@ def move_weights(session: Session, result: StepResult) -> StepResult:
     for group in session.optimizer.param_groups:
         group["lr"] = result.row["learning_rate"] * group["rate"]
     session.optimizer.step()
-    session.method.sequences.keep(result.drawn, step=result.row["step"], seeds=session.seeds)
+    rows = result.drawn if result.collection is None else result.collection
+    session.method.sequences.keep(rows, step=result.row["step"], seeds=session.seeds)
     spent = time.perf_counter() - started
     before = result.row["time"]
     seconds = before["seconds"] + spent

@@ -94,7 +94,7 @@ def test_registries_hold_the_agreed_names_and_keep_what_is_added() -> None:
         "skew-forward-kl",
         "skew-reverse-kl",
     ]
-    assert list(TOKEN_TERMS) == ["likelihood", "match", "dac-kl"]
+    assert list(TOKEN_TERMS) == ["likelihood", "match", "dac-kl", "reverse-kl-gradient"]
     with pytest.raises(UnknownName, match="reverse-kl"):
         DIVERGENCES["reverse_kl"]
     losses.TOKEN_WEIGHTS.add("certain", Certain)

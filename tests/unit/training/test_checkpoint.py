@@ -205,3 +205,34 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=says):
             checkpoint.install(module, optimizer, found)
     assert torch.equal(module.embedding.weight, before)
+
+
+def test_what_a_source_remembers_is_a_file_of_its_own(tmp_path: Path) -> None:
+    given = {"tokens": torch.arange(6).view(2, 3), "attended": torch.tensor([True, False]), "logp": torch.tensor([0.5])}
+    written = checkpoint.write(
+        tmp_path, step=1, recipe="# 1\n", weights={"w": torch.ones(1)}, optimizer={"m/w": torch.ones(1)}, state={},
+        source=given,
+    )  # fmt: skip
+    found = checkpoint.latest(tmp_path)
+    assert found is not None
+    assert found.source.keys() == given.keys()
+    for name, tensor in given.items():
+        assert found.source[name].dtype == tensor.dtype
+        assert torch.equal(found.source[name], tensor)
+    file = written / "source.safetensors"
+    body = bytearray(file.read_bytes())
+    body[-1] ^= 1
+    file.write_bytes(body)
+    with pytest.raises(CheckpointError, match=r"corrupt: source\.safetensors"):
+        checkpoint.latest(tmp_path)
+    file.unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        checkpoint.latest(tmp_path)
+
+
+def test_a_source_without_tensors_leaves_no_file(tmp_path: Path) -> None:
+    _write(tmp_path, 1)
+    found = checkpoint.latest(tmp_path)
+    assert found is not None
+    assert found.source == {}
+    assert not list(tmp_path.glob("*/source.safetensors"))

@@ -16,7 +16,7 @@ from limbeck.training.step import micro_batches, move_weights, take_items, take_
 from reference import equations
 from training_kit import Models, gradients, in_float64, metrics, opened, recipe, start, tensors
 
-KINDS = ("token", "sequence", "mgsr")
+KINDS = ("token", "sequence", "mgsr", "minillm")
 MIXED = {"base": "gkd", "weights": {"supervised": 0.7}, "sequences": {"kind": "mixture", "share": 0.7}}
 THREE_STEPS = {"steps": 3, "learning_rate": 2e-3}
 
@@ -28,9 +28,11 @@ MGSR = {
     "token": {"top": 40, "clip": {"learning_rate": 0.05}},
 }
 
+MINILLM = {"base": "minillm", "sequences": {"rows": 12, "epochs": 2}}
+
 
 def _settings(models: Models, kind: str, **train: Any) -> dict[str, Any]:
-    method = MGSR if kind == "mgsr" else {**MIXED, "reduction": kind}
+    method = {"mgsr": MGSR, "minillm": MINILLM}.get(kind, {**MIXED, "reduction": kind})
     base = str(method["base"])
     return recipe(models, base, method=method, train={**THREE_STEPS, **train}, validate={"every": None})
 
@@ -59,6 +61,9 @@ def plain(models: Models, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         ("train.chunk=3", "mgsr"),
         ("models.gradient_checkpointing=true", "mgsr"),
         ("row order", "mgsr"),
+        ("train.micro_rows=1", "minillm"),
+        ("train.micro_rows=6", "minillm"),
+        ("train.chunk=3", "minillm"),
     ],
 )
 def test_cutting_up_changes_nothing(
@@ -74,8 +79,8 @@ def test_cutting_up_changes_nothing(
     for name, value in left.items():
         torch.testing.assert_close(right[name], value, rtol=0, atol=1e-9, msg=name)
     pairs = list(zip(metrics(plain[kind]), metrics(tmp_path / "run"), strict=True))
-    drawn = "revised" if kind == "mgsr" else "student"
-    assert {origin for row, _ in pairs for origin in row["origin"]} >= {drawn, "reference"}
+    drawn = {"mgsr": {"revised", "reference"}, "minillm": {"mixed"}}.get(kind, {"student", "reference"})
+    assert {origin for row, _ in pairs for origin in row["origin"]} >= drawn
     for one, other in pairs:
         # Weights of tokens are float32; what differs is the order of sums.
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-9)
