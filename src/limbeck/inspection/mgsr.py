@@ -91,7 +91,7 @@ _BESIDE: Mapping[type, tuple[Reading, ...]] = {
         Reading(
             "open",
             "ŷ^s* takes the student's probabilities at the kept classes",
-            "they are not renormalised, so that mass outside of them costs something",
+            "they are not renormalised (but with normalise `both`), so that mass outside costs something",
             "student",
         ),
         Reading(
