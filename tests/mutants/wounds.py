@@ -222,8 +222,8 @@ MUTANTS = (
         3,
         "division by the vocabulary",
         "limbeck.losses.match:Match.__call__",
-        "* gap_n",
-        "* gap_n / scores.student_logp.shape[1]",
+        ".detach() * gap_n",
+        ".detach() * gap_n / scores.student_logp.shape[1]",
         invariants.kl_is_the_formula_on_plain_logits,
     ),
     Mutant(

@@ -31,7 +31,7 @@ def test_the_score_is_the_number_where_a_token_may_be_corrected() -> None:
 
 
 def test_every_eligible_token_is_as_likely() -> None:
-    rows = 2000
+    rows = 600
     counts = Counter(_places(pack([[1] * 6] * rows, limits=[8] * rows), seed=11, group_rows=rows))
     assert set(counts) == {0, 2, 3, 5}
     expected = rows / 4
@@ -42,7 +42,7 @@ def test_every_eligible_token_is_as_likely() -> None:
 
 def test_rows_of_two_tokens_and_of_six_are_alike() -> None:
     """No place is preferred, however many tokens may be corrected."""
-    rows = 600
+    rows = 240
     wrong = differing(**{f"_{place}": (3, 0.9) for place in range(6)})
     for count in (2, 6):
         drawn = pack([[1] * count] * rows, limits=[2 + count] * rows)

@@ -29,6 +29,10 @@ def _free_port() -> int:
         return int(listening.getsockname()[1])
 
 
+# One worker, so that the processes are started once.
+pytestmark = pytest.mark.xdist_group("sharded-students")
+
+
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each rank found."""
