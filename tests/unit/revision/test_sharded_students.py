@@ -20,17 +20,14 @@ SHARES = ([[0, 1, 2, 3, 4], [5]], [[], [0, 3]], [[5, 2, 1], [6, 7]])
 # The detector of each share: whatever it needs, ranks stay in step.
 DETECTORS = ("attention", "kld-argmax", "random")
 
-pytestmark = pytest.mark.distributed
+# In one worker, so that the processes are started once.
+pytestmark = [pytest.mark.distributed, pytest.mark.xdist_group("sharded-students")]
 
 
 def _free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
-
-
-# One worker, so that the processes are started once.
-pytestmark = pytest.mark.xdist_group("sharded-students")
 
 
 @pytest.fixture(scope="module")
