@@ -20,7 +20,7 @@ from limbeck.losses.divergences import (
 from limbeck.losses.match import Likelihood, Match, TeacherTarget, UniformWeight
 from limbeck.losses.objective import Reduction
 from limbeck.revision import SCRG, KLDArgmax
-from limbeck.sequences import Fixed, Mixture, Student
+from limbeck.sequences import Adaptive, Constant, Fixed, Linear, Mixture, Replay, Student, TeacherWritten
 from limbeck.spans import Phrases
 
 MGSR = "MGSR, arXiv 2407.10068"
@@ -68,6 +68,20 @@ def reduction_formulas(reduction: Reduction, *, has_spans: bool) -> tuple[Formul
     return tuple(lines)
 
 
+def _replay(part: Replay) -> tuple[Formula, ...]:
+    if part.replay_on_mixed:
+        return (
+            Formula("u(step) < φ → fresh rows into the buffer, learned from: rows of it", _DISTILLM),
+            Formula("otherwise → fixed"),
+        )
+    shares = {"decreasing": "φ·(1 − t/T)", "constant": "φ/2", "increasing": "φ·t/T"}
+    return (
+        Formula("u(step) < s, or u(step) < φ while the buffer is not full → fresh", _DISTILLM),
+        Formula("u(step) < φ → replayed, otherwise → fixed"),
+        Formula(f"s(t) = {shares[part.fresh]}", _DISTILLM),
+    )
+
+
 def _scrg(part: SCRG) -> tuple[Formula, ...]:
     teacher = (
         Formula("y^t_i = argmax p(·|y_<i, x)") if part.greedy else Formula("y^t_i ~ p(·|y_<i, x)", f"{MGSR}, §4.1")
@@ -104,6 +118,14 @@ def _dac_kl(part: DACKL) -> tuple[Formula, ...]:
 FORMULAS: Mapping[type, tuple[Formula, ...] | Callable[[Any], tuple[Formula, ...]]] = {
     Fixed: (Formula("y as the corpus has it: (x, y) ~ (X, Y)"),),
     Student: (Formula("y ~ q_θ(·|x)", f"{_GKD}, λ = 1"),),
+    TeacherWritten: (Formula("y ~ p(·|x), once for each prompt", "SeqKD, arXiv 1606.07947"),),
+    Replay: _replay,
+    Constant: (Formula("φ(t) = share", f"{_GKD}, λ"),),
+    Linear: (Formula("φ(t) = first + (last − first)·t/T"),),
+    Adaptive: (
+        Formula("φ = min(1, initial + increase · rises)", _DISTILLM),
+        Formula("L ≥ L_prev + rise → rises + 1, L_prev ← L", _DISTILLM),
+    ),
     Mixture: (Formula("u(step) < share → first, else second", f"{_GKD}, Algorithm 1"),),
     SCRG: _scrg,
     KLDArgmax: _kld,

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from limbeck.inspection.off_policy import REPLAY_BESIDE, REPLAY_FIELDS
 from limbeck.inspection.readings import OTHERWISE, PRINTED, Fields, Paper, Reading, Readings
 from limbeck.losses.clip_networks import MLP
 from limbeck.losses.correlation import Correlation
 from limbeck.losses.dac import DACKL
 from limbeck.methods import Method, Weights
 from limbeck.revision import SCRG, KLDArgmax
-from limbeck.sequences import Fixed, Mixture, Student
+from limbeck.sequences import Fixed, Mixture, Replay, Student
 from limbeck.spans import Phrases
 
 _ALL_ONE = {1.0: PRINTED, OTHERWISE: Reading("differs", "Eq. 11 adds the three losses, each with weight 1")}
@@ -25,6 +26,11 @@ _SEQUENCES: Fields = {
             "SCRG goes with on-policy sampling (a mixture of drawn and fixed data, as GKD) and with off-policy "
             "sampling (an adaptive scheduler, as DistiLLM)",
             "the on-policy rows of Table 3a carry the headline numbers",
+        ),
+        Replay: Reading(
+            "open",
+            "“an adaptive scheduler”, as DistiLLM: the off-policy rows of Table 3a",
+            "corrected rows are remembered, and not corrected again",
         ),
     },
     (Mixture, "first"): {Student: PRINTED},
@@ -282,7 +288,7 @@ _SETTINGS: Mapping[str, Readings] = {
 MGSR = Paper(
     name="MGSR",
     source="arXiv 2407.10068",
-    fields={**_SEQUENCES, **_REVISION, **_TOKEN, **_SPAN, **_SUM},
-    beside=_BESIDE,
+    fields={**_SEQUENCES, **REPLAY_FIELDS, **_REVISION, **_TOKEN, **_SPAN, **_SUM},
+    beside={**_BESIDE, **REPLAY_BESIDE},
     settings=_SETTINGS,
 )

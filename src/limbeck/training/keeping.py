@@ -30,7 +30,7 @@ def save_checkpoint(session: Session, directory: RunDirectory, *, position: Mapp
         state = {
             "position": dict(position),
             "logs": directory.sizes(),
-            "source": dict(session.method.sequences.state()),
+            "source": dict(session.source.state()),
             "micro_rows": session.auto["micro_rows"],
         }
         checkpoint.write(

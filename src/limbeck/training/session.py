@@ -11,31 +11,29 @@ import torch
 from torch import nn
 
 from limbeck.config import Recipe
+from limbeck.config.uses import matches_teacher
 from limbeck.data.loader import Loader
 from limbeck.data.tokenizing import Encoder
-from limbeck.errors import CheckpointError, ConfigError
 from limbeck.evaluation.answers import Answerer, Decoding
-from limbeck.losses.heads import auto_chunk
 from limbeck.methods import Method
 from limbeck.models.loading import Attention, LoraSettings, checkpoint_activations
 from limbeck.models.pair import Pair
 from limbeck.models.pieces import token_pieces
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
+from limbeck.records import EncodedRow
 from limbeck.seeds import Seeds
-from limbeck.sequences.source import Rollouts
+from limbeck.sequences.source import Rollouts, Source
 from limbeck.spans.packing import SpanFinder
+from limbeck.training.automatic import own_precision, resolved
 from limbeck.training.distiller import Distiller
 from limbeck.training.optimizers import adamw, own_rates
 from limbeck.training.rows import Rows, build_encoder, encode_rows
+from limbeck.training.sourcing import Desk, with_source
 from limbeck.training.spanning import pairs_of
 from limbeck.training.validation import Validator
 from limbeck.training.world import World
 from limbeck.types import Pairs, Sequences
-
-# Tokens that a micro-batch of `micro_rows: auto` may hold at the longest rows a recipe allows.
-_CPU_TOKENS = 4096
-_GPU_TOKENS = 16384
 
 
 @dataclass(kw_only=True)
@@ -59,6 +57,12 @@ class Session:
     auto: dict[str, Any]
     notes: tuple[str, ...]
     finder: SpanFinder | None = None
+    observed: tuple[EncodedRow, ...] = ()
+
+    @property
+    def source(self) -> Source:
+        """Where the rows of a step come from, built for this run."""
+        return cast(Source, self.method.sequences)
 
     def pairs(self, sequences: Sequences) -> Pairs | None:
         """The pairs of a span term in these rows; None for a method without one."""
@@ -74,23 +78,26 @@ def open_session(
     recipe: Recipe, *, world: World, rows: Iterable[Mapping[str, Any]] | None, recorded: Mapping[str, Any]
 ) -> Session:
     """Load and build everything. `recorded` is what `auto` became at the first start; it is used again on resume."""
-    method = recipe.built_method()
-    precision = str(recorded.get("precision", _precision(recipe, world)))
+    component = recipe.built_method()
+    precision = str(recorded.get("precision", own_precision(recipe, world)))
     attention = cast(Attention, recorded.get("attention", recipe.models.attention))
-    pair, student_dtype_note = _load_pair(recipe, world, precision=precision, attention=attention)
+    is_matched = matches_teacher(component)
+    pair, student_dtype_note = _load_pair(
+        recipe, world, precision=precision, attention=attention, is_matched=is_matched
+    )
     seeds = Seeds(recipe.train.seed)
     encoder = build_encoder(recipe, pair)
     encoded = encode_rows(recipe, encoder, seeds=seeds, rows=rows, pair=pair)
     loader = Loader(encoded.train, seeds=seeds, pad_id=pair.pad_id)
     fresh = {"precision": precision, "rows": encoded.fingerprint()}
-    auto = _resolve_auto(recipe, fresh, loader=loader, pair=pair, world=world, recorded=recorded)
+    auto = resolved(recipe, fresh, loader=loader, pair=pair, world=world, recorded=recorded)
     autocast = torch.bfloat16 if auto["precision"] == "bf16-mixed" else None
     student = Scorer.of(pair.student, vocabulary=pair.vocabulary, autocast=autocast)
     teacher = None if pair.teacher is None else Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
     if recipe.models.gradient_checkpointing:
         checkpoint_activations(pair.student)
     pair.student.train()
-    objective = method.objective().built(
+    objective = component.objective().built(
         vocabulary_size=pair.vocabulary.width,
         generator=torch.Generator().manual_seed(seeds.child("terms").integer()),
     )
@@ -102,11 +109,15 @@ def open_session(
         weight_decay=recipe.train.weight_decay,
         betas=recipe.train.betas,
         sharded=world.strategy == "fsdp",
-        own_rates=own_rates(method.objective().terms, distiller.terms, peak=recipe.train.learning_rate),
+        own_rates=own_rates(component.objective().terms, distiller.terms, peak=recipe.train.learning_rate),
     )
     finders = [SpanFinder(span.extractor, token_pieces(pair.tokenizer)) for span in objective.pair_terms.values()]
     finder = finders[0] if finders else None
     rollouts = _rollouts(recipe, pair=pair, world=world, distiller=distiller, seeds=seeds, auto=auto)
+    desk = Desk(
+        recipe=recipe, world=world, pair=pair, teacher=teacher, encoder=encoder, rollouts=rollouts, asked=encoded.asked
+    )
+    method = with_source(component, desk, loader=loader, steps=int(auto["steps"]), observed=encoded.observed)
     validator = _validator(
         recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=teacher, finder=finder, auto=auto
     )
@@ -133,14 +144,18 @@ def open_session(
         auto=auto,
         notes=tuple(notes),
         finder=finder,
+        observed=encoded.observed,
     )
 
 
-def _load_pair(recipe: Recipe, world: World, *, precision: str, attention: Attention) -> tuple[Pair, list[str]]:
+def _load_pair(
+    recipe: Recipe, world: World, *, precision: str, attention: Attention, is_matched: bool
+) -> tuple[Pair, list[str]]:
+    """The models; a teacher that only writes text is not among them, so that its vocabulary is its own business."""
     models = recipe.models
     lora = None if models.lora is None else LoraSettings(**dataclasses.asdict(models.lora))
     pair = Pair.load(
-        teacher=models.teacher,
+        teacher=models.teacher if is_matched else None,
         student=models.student,
         student_dtype="bfloat16" if precision == "bf16" else "float32",
         teacher_dtype=models.teacher_dtype,
@@ -160,64 +175,6 @@ def _load_pair(recipe: Recipe, world: World, *, precision: str, attention: Atten
         teacher = sum(p.numel() for p in pair.teacher.parameters())
         note += f"; teacher: {teacher:,} parameters, {pair.teacher.dtype} on {pair.teacher.device}"
     return pair, [note]
-
-
-def _precision(recipe: Recipe, world: World) -> str:
-    """`auto` is bf16 mixed precision on a GPU that computes in bf16, and fp32 elsewhere, where bf16 is slower."""
-    if recipe.train.precision != "auto":
-        return str(recipe.train.precision)
-    fast = world.device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return "bf16-mixed" if fast else "fp32"
-
-
-def _resolve_auto(
-    recipe: Recipe,
-    known: Mapping[str, Any],
-    *,
-    loader: Loader,
-    pair: Pair,
-    world: World,
-    recorded: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Every `auto` as a value. A recorded one holds; only the number of steps may grow on resume."""
-    train = recipe.train
-    if train.batch_rows % world.size:
-        raise ConfigError(f"train.batch_rows is {train.batch_rows}, which {world.size} processes cannot share evenly")
-    per_epoch = -(-loader.rows_per_epoch // train.batch_rows)
-    budget = _CPU_TOKENS if world.device.type == "cpu" else _GPU_TOKENS
-    own_rows = train.batch_rows // world.size
-    fitting = max(1, budget // recipe.data.max_length)
-    fresh: dict[str, Any] = {
-        **known,
-        "attention": str(pair.student.config._attn_implementation),
-        "chunk": auto_chunk(pair.vocabulary.width, world.device.type) if train.chunk == "auto" else train.chunk,
-        "micro_rows": min(own_rows, fitting if train.micro_rows == "auto" else train.micro_rows),
-        "steps_per_epoch": per_epoch,
-        "ranks": world.size,
-        "halvings": [],
-    }
-    resolved = {**fresh, **{key: value for key, value in recorded.items() if key in fresh}}
-    resolved["steps"] = train.steps if train.steps is not None else train.epochs * per_epoch
-    _check_recorded(resolved, fresh=fresh, steps=int(recorded.get("steps", 0)))
-    return resolved
-
-
-def _check_recorded(resolved: Mapping[str, Any], *, fresh: Mapping[str, Any], steps: int) -> None:
-    """A resumed run needs the ranks, the rows and at least the length that it was started with."""
-    if resolved["ranks"] != fresh["ranks"]:
-        raise ConfigError(
-            f"the run was started on {resolved['ranks']} processes and cannot go on with {fresh['ranks']}"
-        )
-    if resolved["rows"] != fresh["rows"]:
-        raise CheckpointError(
-            "the training rows are not those that the run was started with: the data, or how it is cut into training "
-            "and validation, has changed.\n  Put the data back (and validate.every, if it was null), or start a new run"
-        )
-    if resolved["steps"] < steps:
-        raise CheckpointError(
-            f"the run is {steps} steps long and cannot be shortened to {resolved['steps']}; give it at least as many.\n"
-            "  Its folder holds its recipe with the length that it has now"
-        )
 
 
 def _rollouts(

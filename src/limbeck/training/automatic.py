@@ -1,0 +1,77 @@
+"""What every `auto` of a recipe becomes, and what of it holds when a run is resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from limbeck.config import Recipe
+from limbeck.data.loader import Loader
+from limbeck.errors import CheckpointError, ConfigError
+from limbeck.losses.heads import auto_chunk
+from limbeck.models.pair import Pair
+from limbeck.training.world import World
+
+# Tokens that a micro-batch of `micro_rows: auto` may hold at the longest rows a recipe allows.
+_CPU_TOKENS = 4096
+_GPU_TOKENS = 16384
+
+
+def own_precision(recipe: Recipe, world: World) -> str:
+    """`auto` is bf16 mixed precision on a GPU that computes in bf16, and fp32 elsewhere, where bf16 is slower."""
+    if recipe.train.precision != "auto":
+        return str(recipe.train.precision)
+    fast = world.device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return "bf16-mixed" if fast else "fp32"
+
+
+def resolved(
+    recipe: Recipe,
+    known: Mapping[str, Any],
+    *,
+    loader: Loader,
+    pair: Pair,
+    world: World,
+    recorded: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Every `auto` as a value. A recorded one holds; only the number of steps may grow on resume."""
+    train = recipe.train
+    if train.batch_rows % world.size:
+        raise ConfigError(f"train.batch_rows is {train.batch_rows}, which {world.size} processes cannot share evenly")
+    per_epoch = -(-loader.rows_per_epoch // train.batch_rows)
+    budget = _CPU_TOKENS if world.device.type == "cpu" else _GPU_TOKENS
+    own_rows = train.batch_rows // world.size
+    fitting = max(1, budget // recipe.data.max_length)
+    fresh: dict[str, Any] = {
+        **known,
+        "attention": str(pair.student.config._attn_implementation),
+        "chunk": auto_chunk(pair.vocabulary.width, world.device.type) if train.chunk == "auto" else train.chunk,
+        "micro_rows": min(own_rows, fitting if train.micro_rows == "auto" else train.micro_rows),
+        "steps_per_epoch": per_epoch,
+        "ranks": world.size,
+        "halvings": [],
+    }
+    found = {**fresh, **{key: value for key, value in recorded.items() if key in fresh}}
+    found["steps"] = train.steps if train.steps is not None else train.epochs * per_epoch
+    _check_recorded(found, fresh=fresh, steps=int(recorded.get("steps", 0)))
+    return found
+
+
+def _check_recorded(resolved: Mapping[str, Any], *, fresh: Mapping[str, Any], steps: int) -> None:
+    """A resumed run needs the ranks, the rows and at least the length that it was started with."""
+    if resolved["ranks"] != fresh["ranks"]:
+        raise ConfigError(
+            f"the run was started on {resolved['ranks']} processes and cannot go on with {fresh['ranks']}"
+        )
+    if resolved["rows"] != fresh["rows"]:
+        raise CheckpointError(
+            "the training rows are not those that the run was started with: the data, or how it is cut into training "
+            "and validation, has changed.\n  Put the data back (and validate.every, if it was null), or start a new run"
+        )
+    if resolved["steps"] < steps:
+        raise CheckpointError(
+            f"the run is {steps} steps long and cannot be shortened to {resolved['steps']}; give it at least as many.\n"
+            "  Its folder holds its recipe with the length that it has now"
+        )
