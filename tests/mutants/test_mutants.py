@@ -6,12 +6,20 @@ from collections.abc import Callable
 
 import pytest
 
-from mutants import invariants, mgsr_invariants, mgsr_wounds, wounds
+from mutants import invariants, mgsr_invariants, mgsr_wounds, source_invariants, source_wounds, wounds
 from mutants.wounds import Mutant
 
-ROWS = {1: "shift", 2: "mask", 3: "denominator", 5: "text", 7: "nothing", mgsr_wounds.MGSR: "mgsr"}
-CHECKS = (*invariants.CHECKS, *mgsr_invariants.CHECKS)
-MUTANTS = (*wounds.MUTANTS, *mgsr_wounds.MUTANTS)
+ROWS = {
+    1: "shift",
+    2: "mask",
+    3: "denominator",
+    5: "text",
+    7: "nothing",
+    mgsr_wounds.MGSR: "mgsr",
+    source_wounds.SOURCES: "sources",
+}
+CHECKS = (*invariants.CHECKS, *mgsr_invariants.CHECKS, *source_invariants.CHECKS)
+MUTANTS = (*wounds.MUTANTS, *mgsr_wounds.MUTANTS, *source_wounds.MUTANTS)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

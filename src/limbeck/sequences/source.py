@@ -91,11 +91,11 @@ class Source(Protocol):
         ...
 
     def observe(self, validation_loss: float) -> None:
-        """After a validation: adapt, if this source does."""
+        """After a validation: adapt, if this source does. One that is `building.Observing` says when it is called."""
         ...
 
     def state(self) -> Mapping[str, Any]:
-        """What a checkpoint must hold, as plain JSON values."""
+        """What a checkpoint must hold, as plain JSON values and tensors."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def encode_rows(
     kept = [(example, row) for example in examples if (row := measuring.row(example)) is not None]
     if examples and not kept:
         raise DataError(f"all {len(examples)} validation prompts are longer than data.max_prompt; see data.long_prompt")
-    observed = [row for example in held_out[:OBSERVED_ROWS] if (row := measuring.row(example)) is not None]
+    observed = islice(filter(None, (measuring.row(example) for example in held_out)), OBSERVED_ROWS)
     return Rows(
         train=train,
         valid=tuple(row for _, row in kept),

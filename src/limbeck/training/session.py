@@ -117,7 +117,7 @@ def open_session(
     desk = Desk(
         recipe=recipe, world=world, pair=pair, teacher=teacher, encoder=encoder, rollouts=rollouts, asked=encoded.asked
     )
-    method = with_source(component, desk, loader=loader, steps=int(auto["steps"]), observed=encoded.observed)
+    method = with_source(component, desk, loader=loader, steps=int(auto["steps"]))
     validator = _validator(
         recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=teacher, finder=finder, auto=auto
     )

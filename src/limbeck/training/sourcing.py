@@ -13,7 +13,6 @@ from limbeck.config import Recipe
 from limbeck.data.loader import Loader
 from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
-from limbeck.errors import ConfigError
 from limbeck.evaluation.identity import weights_fingerprint
 from limbeck.methods import Method
 from limbeck.models.decoders import CausalDecoder
@@ -26,7 +25,7 @@ from limbeck.records import EncodedRow, Example
 from limbeck.seeds import Seeds
 from limbeck.sequences.answer_cache import Answer, AnswerCache
 from limbeck.sequences.answering import Author, Reading, Share, write_answers
-from limbeck.sequences.building import Ground, Observing, SourceToBuild, Written
+from limbeck.sequences.building import Ground, SourceToBuild, Written
 from limbeck.sequences.source import Rollouts
 from limbeck.sequences.teacher import TeacherWritten
 from limbeck.training.progress import Progress
@@ -52,11 +51,8 @@ class Desk:
     asked: Mapping[tuple[int, ...], Example]
 
 
-def with_source(method: Method, desk: Desk, *, loader: Loader, steps: int, observed: Sequence[EncodedRow]) -> Method:
-    """The method with its source built; answers of a teacher that are missing are written now, on every rank.
-
-    Raises `ConfigError` where the source wants to look at validation rows and there is none.
-    """
+def with_source(method: Method, desk: Desk, *, loader: Loader, steps: int) -> Method:
+    """The method with its source built; answers of a teacher that are missing are written now, on every rank."""
     if not isinstance(method.sequences, SourceToBuild):
         return method
     batch_rows, world = desk.recipe.train.batch_rows, desk.world
@@ -74,13 +70,7 @@ def with_source(method: Method, desk: Desk, *, loader: Loader, steps: int, obser
         gather=world.gather,
         written=written,
     )
-    source = method.sequences.build(ground)
-    if isinstance(source, Observing) and source.observes(0) and not observed:
-        raise ConfigError(
-            "the schedule of method.sequences follows the validation loss, but no row was held out for validation.\n"
-            "  Set data.valid to a number of rows or a file, or take a schedule of another kind: constant, linear"
-        )
-    return dataclasses.replace(method, sequences=source)
+    return dataclasses.replace(method, sequences=method.sequences.build(ground))
 
 
 def _written(source: TeacherWritten, desk: Desk, *, rows: Sequence[EncodedRow]) -> Written:
