@@ -1,4 +1,4 @@
-"""How replay and teacher-written rows can be built wrong, as one-line changes to the real functions; see `wounds.py`."""
+"""How replay and teacher-written rows can be built wrong: one-line changes to the real functions; see `wounds.py`."""
 
 from __future__ import annotations
 
