@@ -101,8 +101,10 @@ def write_answers(
     asked = {row.prompt: author.reading.prompt(row) for row in rows}
     hashes = {prompt: prompt_hash(tokens) for prompt, tokens in asked.items()}
     wanted = dict.fromkeys(hashes.values())
-    found = cache.read() if share.rank == 0 else {}
-    known = {each.prompt: each for each in share.gather([found[hash] for hash in wanted if hash in found])}
+    # Read on every rank, so that a damaged file is an error on all of them; what counts is what the first one saw.
+    found = cache.read()
+    seen = [found[hash] for hash in wanted if hash in found] if share.rank == 0 else []
+    known = {each.prompt: each for each in share.gather(seen)}
     tokens_of = {hashes[prompt]: tokens for prompt, tokens in asked.items()}
     groups = _groups(tokens_of, known=known, group_rows=author.rollouts.group_rows)
     progress = _Progress(missing=sum(map(len, groups)), rows=len(wanted), cache=cache, note=note)
