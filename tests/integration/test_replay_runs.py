@@ -178,7 +178,7 @@ def test_gkd_without_drawn_rows_is_kd_with_jsd(models: Models, tmp_path: Path) -
     start(recipe(models, "kd", method={"base": "kd", "token": jsd}), tmp_path / "kd")
     assert metrics(tmp_path / "gkd") == metrics(tmp_path / "kd")
     one, other = tensors(tmp_path / "gkd"), tensors(tmp_path / "kd")
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert all(torch.equal(value, one[name]) for name, value in other.items())
 
 
 def test_a_threshold_of_zero_is_learning_from_references(models: Models, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_threshold_of_zero_is_learning_from_references(models: Models, tmp_pat
     start(recipe(models, "distillm", method={"base": "distillm", "sequences": never}), tmp_path / "replay")
     start(recipe(models, "kd", method={"base": "kd", "token": skewed}), tmp_path / "fixed")
     one, other = tensors(tmp_path / "replay"), tensors(tmp_path / "fixed")
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    assert all(torch.equal(value, one[name]) for name, value in other.items())
 
 
 def test_the_look_is_the_cross_entropy_of_a_validation_and_does_not_depend_on_validations(
