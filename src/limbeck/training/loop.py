@@ -13,7 +13,7 @@ import torch
 from limbeck.config import Recipe, resumable_difference
 from limbeck.errors import CheckpointError, NonFiniteLoss, Stopped
 from limbeck.models.pieces import TokenTexts
-from limbeck.sequences.source import restore_source
+from limbeck.sequences.building import Observing
 from limbeck.training import checkpoint
 from limbeck.training.keeping import save_batch, save_best, save_checkpoint
 from limbeck.training.looking import token_rows
@@ -35,6 +35,7 @@ from limbeck.training.session import Session, open_session, with_micro_rows
 from limbeck.training.spanning import learned_state
 from limbeck.training.step import Diverged, StepResult, take_items, take_step
 from limbeck.training.stopping import StopRequest, full_disk_stops, how_to_resume
+from limbeck.training.validation import reference_loss
 from limbeck.training.world import World, lost_rank_stops
 
 
@@ -94,6 +95,11 @@ def _environment(world: World) -> dict[str, Any]:
     return environment(device=str(world.device), ranks=world.size, threads=torch.get_num_threads())
 
 
+def _observed(session: Session) -> float:
+    micro_rows = int(session.auto["micro_rows"])
+    return reference_loss(session.distiller, session.observed, micro_rows=micro_rows, world=session.world)
+
+
 class _Loop:
     def __init__(self, session: Session, directory: RunDirectory) -> None:
         self.session = session
@@ -115,6 +121,8 @@ class _Loop:
         elif self.session.world.is_main:
             self.memory.record()
         with self.stop.watching():
+            if self.position.step == 0:
+                self._observe()
             while self._goes_on():
                 self._one_step()
                 if self.session.world.any(self.stop.is_set):
@@ -148,11 +156,19 @@ class _Loop:
             self.directory.append(METRICS, {**result.row, "epoch": position.consumed / session.loader.rows_per_epoch})
             self._sample(step, result)
         self.progress.step(result.row)
+        self._observe()
         validated = self._validates_at(step)
         if validated:
             self._validate()
         if validated or session.world.any(self.clock.is_due()):
             self._save()
+
+    def _observe(self) -> None:
+        """What the source asks of the validation rows; before a checkpoint, so that no look is taken twice."""
+        session, step = self.session, self.position.step
+        source = session.source
+        if isinstance(source, Observing) and source.observes(step):
+            source.observe(self.memory.take(step, "check", lambda: _observed(session)))
 
     def _validates_at(self, step: int) -> bool:
         every = self.session.recipe.validate.every
@@ -170,7 +186,8 @@ class _Loop:
             return numbers, answers, token_rows(session, step=position.step, texts=self.texts)
 
         numbers, answers, tokens = self.memory.take(position.step, "validation", measured)
-        session.method.sequences.observe(numbers["cross_entropy"])
+        if not isinstance(session.source, Observing):
+            session.source.observe(numbers["cross_entropy"])
         metric = session.recipe.validate.metric
         score = numbers["rouge_l"] if metric == "rouge-l" else -numbers["loss"]
         # A loss that is no number would never be beaten.
@@ -211,7 +228,7 @@ class _Loop:
             found.optimizer.clear()
             self.position = Position(**found.state["position"])
             self.saved_step = self.position.step
-            restore_source(session.method.sequences, found.state["source"], found.source)
+            session.source.restore(found.state["source"])
             with_micro_rows(session, int(found.state["micro_rows"]))
             logs = found.state["logs"]
             self.progress.note(f"going on after step {self.position.step} of {session.steps}")

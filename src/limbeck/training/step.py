@@ -18,6 +18,8 @@ from limbeck.models.prefixes import DrawState
 from limbeck.models.scoring import split_rows
 from limbeck.revision.correcting import Correction, Measures, Revision
 from limbeck.revision.gathering import Viewer
+from limbeck.sequences.building import Exchanging, Telling
+from limbeck.sequences.replay import REPLAYED
 from limbeck.sequences.source import Item, Rollouts
 from limbeck.training.collecting import collected
 from limbeck.training.optimizers import clipped_norm, learning_rate
@@ -29,12 +31,16 @@ from limbeck.types import Sequences
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """A step's row for metrics.jsonl, what was learned from, for samples, and the collection that it is a part of."""
+    """A step's row for metrics.jsonl, what was learned from, for samples, and what the source is to remember.
+
+    `kept` is what was drawn and revised, or a whole collection; `drawn` is the same unless the source gave other rows
+    in exchange, or a portion of its collection.
+    """
 
     row: dict[str, Any]
     drawn: Sequences
+    kept: Sequences
     corrections: tuple[Correction, ...] = ()
-    collection: Sequences | None = None
 
 
 class Diverged(NonFiniteLoss):
@@ -47,7 +53,7 @@ class Diverged(NonFiniteLoss):
 
 def take_items(session: Session, step: int, consumed: int) -> tuple[tuple[Item, ...], int]:
     """This rank's rows of a step, and how many rows all ranks take together."""
-    wanted = session.method.sequences.prompts(step, batch_rows=session.recipe.train.batch_rows, seeds=session.seeds)
+    wanted = session.source.prompts(step, batch_rows=session.recipe.train.batch_rows, seeds=session.seeds)
     items = session.loader.take(consumed, wanted)
     return items[session.world.rank :: session.world.size], wanted
 
@@ -60,12 +66,12 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
     started = time.perf_counter()
     with evaluating(session.distiller.student), session.world.decoding(session.rollouts.decoder):
         rollouts = with_state(session)
-        drawn = session.method.sequences.draw(items, rollouts=rollouts, step=step)
+        drawn = session.source.draw(items, rollouts=rollouts, step=step)
         drawn_at = time.perf_counter()
         revision = revise(session, drawn, rollouts=rollouts)
         drawn = drawn if revision is None else revision.sequences
-    collection = collected(session, drawn, step=step)
-    drawn = drawn if collection is None else collection.portion
+    learned = _learned(session, drawn, step=step)
+    drawn = learned.rows
     revised_at = time.perf_counter()
     batches = micro_batches(session, items=items, drawn=drawn)
     objective = session.distiller.objective
@@ -103,16 +109,31 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
         row["spans"] = sum(counts.tokens[name] for name in objective.pair_terms)
     measures = {name.removeprefix("measure/"): value for name, value in sums.items() if name.startswith("measure/")}
     row |= {"measures": measures, "terms_gradient_norm": own_norm} if measures else {}
-    row |= _revision_row(session, revision)
-    row |= {} if collection is None else {"collection": collection.row}
+    row |= {**_revision_row(session, revision), **learned.told}
     if norms:
         row["gradient_shares"] = gradient_shares(norms)
-    return StepResult(
-        row=row,
-        drawn=drawn,
-        corrections=() if revision is None else revision.corrections,
-        collection=None if collection is None else collection.whole,
-    )
+    corrections = revision.corrections if revision is not None and drawn is learned.kept else ()
+    return StepResult(row=row, drawn=drawn, kept=learned.kept, corrections=corrections)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Learned:
+    """The rows that a step learns from, those that the source is to remember, and what the step's row says of both."""
+
+    rows: Sequences
+    kept: Sequences
+    told: dict[str, Any]
+
+
+def _learned(session: Session, drawn: Sequences, *, step: int) -> _Learned:
+    """A portion of the collection, other rows in exchange, or what was drawn. Outside `decoding`, on every rank."""
+    collection = collected(session, drawn, step=step)
+    if collection is not None:
+        return _Learned(rows=collection.portion, kept=collection.whole, told={"collection": collection.row})
+    source, seeds = session.source, session.seeds
+    rows = source.exchanged(drawn, step=step, seeds=seeds) if isinstance(source, Exchanging) else drawn
+    told = {"replay": dict(source.told(step, seeds=seeds))} if isinstance(source, Telling) else {}
+    return _Learned(rows=rows, kept=drawn, told=told)
 
 
 def with_state(session: Session) -> Rollouts:
@@ -149,8 +170,7 @@ def move_weights(session: Session, result: StepResult) -> StepResult:
     for group in session.optimizer.param_groups:
         group["lr"] = result.row["learning_rate"] * group["rate"]
     session.optimizer.step()
-    rows = result.drawn if result.collection is None else result.collection
-    session.method.sequences.keep(rows, step=result.row["step"], seeds=session.seeds)
+    session.source.keep(result.kept, step=result.row["step"], seeds=session.seeds)
     spent = time.perf_counter() - started
     before = result.row["time"]
     seconds = before["seconds"] + spent
@@ -167,7 +187,8 @@ def micro_batches(session: Session, *, items: tuple[Item, ...], drawn: Sequences
     """The drawn rows in micro-batches with the terms taken on each; supervised rows beside them where they differ.
 
     Rows that are references carry the supervised term in the same forward; beside rows of another origin the same
-    items' references make micro-batches of their own.
+    same prompts' references make micro-batches of their own. Replayed rows were read in another step: the loader finds
+    their references by their keys.
     """
     size = int(session.auto["micro_rows"])
     active = frozenset(session.distiller.objective.names)
@@ -176,6 +197,8 @@ def micro_batches(session: Session, *, items: tuple[Item, ...], drawn: Sequences
     parts = [drawn.rows(group) for group in split_rows(drawn, size)]
     batches = [Batch(sequences=part, terms=own_terms, pairs=session.pairs(part)) for part in parts]
     if "supervised" in active and not is_reference:
+        if REPLAYED in drawn.origin:
+            items = tuple(session.loader.named(key) for key in drawn.keys)
         references = session.rollouts.reference(items)
         only = frozenset({"supervised"})
         batches += [Batch(sequences=references.rows(group), terms=only) for group in split_rows(references, size)]

@@ -95,6 +95,20 @@ class Validator:
         return sorted(world.gather(rows), key=lambda row: str(row["id"]))
 
 
+def reference_loss(distiller: Distiller, rows: Sequence[EncodedRow], *, micro_rows: int, world: World) -> float:
+    """Mean −log s(token) over the reference tokens of these rows, in nats; every rank must call it."""
+    whole = batch([((CORPUS, row.id), row) for row in rows], pad_id=0)
+    own = [whole.rows(group) if group else idle_rows() for group in _share(split_rows(whole, micro_rows), world)]
+    entropy, tokens = 0.0, 0
+    with evaluating(distiller.student):
+        for sequences in own:
+            part = Batch(sequences=sequences, terms=frozenset())
+            entropy += _one_batch(distiller, part, {}, None, world.device)[f"total/{CROSS_ENTROPY}"]
+            tokens += sequences.num_scored
+    total_entropy, total_tokens = world.sum(torch.tensor([entropy, tokens], dtype=torch.float64)).tolist()
+    return float(total_entropy / total_tokens)
+
+
 def _share(groups: list[list[int]], world: World) -> list[list[int]]:
     """This rank's groups; each rank gets equally many (an empty one if need be), as a sharded forward wants."""
     each = -(-len(groups) // world.size)
