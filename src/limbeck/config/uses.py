@@ -14,6 +14,7 @@ from limbeck.config.sections import (
     ValidateSection,
     WatchSection,
 )
+from limbeck.config.watching import unread_thresholds
 from limbeck.errors import ConfigError
 
 
@@ -35,6 +36,13 @@ def check_uses(
         *_lengths(models, data, train),
         *_drawing(data, sampling, validate, method, draft),
         *_schedule(train, validate),
+        *unread_thresholds(
+            watch,
+            method=method,
+            validate=validate,
+            is_fixed=only_fixed(method.sequences),
+            base=draft.values["method"]["base"],
+        ),
     ]
     if found:
         key, message = found[0]
