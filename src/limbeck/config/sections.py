@@ -176,7 +176,7 @@ class WatchSection:
         NotNegative | None, Key("loss of teacher's log p by revision, nats a token", "null, or a number of at least 0")
     ] = 0.1
     clip_collapsed: Annotated[Share | None, Key("share of tokens with one class kept", _OFF_OR_SHARE)] = 0.9
-    clip_unstable: Annotated[Share | None, Key("change of the clip from step to step", _OFF_OR_SHARE)] = 0.2
+    clip_unstable: Annotated[Share | None, Key("change of the clip from step to step", _OFF_OR_SHARE)] = 0.1
     span_dominates: Annotated[Share | None, Key("span term's share of the gradient", _OFF_OR_SHARE)] = 0.8
     repetition: Annotated[Share | None, Key("distinct token pairs / the references'", _OFF_OR_SHARE)] = 0.5
     length_drift: Annotated[

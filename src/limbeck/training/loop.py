@@ -51,8 +51,8 @@ def train(
     `resume` a stopped run goes on, and ends with the weights it would have had: bit for bit, on the same machine and
     thread count. With `strict` the first failure signature (docs/watching.md) that the run was not warned of before
     ends it after the step. Raises `ConfigError`, `DataError` and their kin before anything is written; `Stopped` after
-    Ctrl-C and `FailureSignature` under `strict`, with the run resumable; `NonFiniteLoss` with the offending batch saved;
-    `CheckpointError` for a foreign or corrupt run directory.
+    Ctrl-C and `FailureSignature` under `strict`, with the run resumable; `NonFiniteLoss` with the offending batch
+    saved; `CheckpointError` for a foreign or corrupt run directory.
     """
     settings = Recipe.load(recipe, list(overrides))
     path = Path(settings.run)

@@ -66,7 +66,7 @@ def _response(sequences: Sequences, row: int) -> list[int]:
 def _sums(responses: Sequence[Sequence[int]]) -> list[float]:
     """Responses and their tokens; responses with a pair, and the sum of their `distinct_2`."""
     shares = [share for share in map(distinct_2, responses) if share is not None]
-    return [len(responses), sum(map(len, responses)), len(shares), sum(shares)]
+    return [float(each) for each in (len(responses), sum(map(len, responses)), len(shares), sum(shares))]
 
 
 def first_corrections(revision: Revision | None) -> dict[RowKey, int]:

@@ -30,7 +30,7 @@ def _numbers(row: Row, part: str, *names: str) -> dict[str, float] | None:
     inside = row.get(part)
     if not isinstance(inside, Mapping):
         return None
-    found = {name: inside[name] for name in names if _is_number(inside.get(name))}
+    found = {name: float(inside[name]) for name in names if _is_number(inside.get(name))}
     return found if len(found) == len(names) else None
 
 
@@ -59,16 +59,25 @@ def collapse(first: Sequence[Reading], last: Sequence[Reading]) -> Finding:
 
 
 def clip(row: Row) -> Reading | None:
-    """Rows with a clip, its bounds and what it keeps."""
-    return _numbers(row, "measures", "token/lower", "token/upper", "token/kept_mass")
+    """Rows with a clip, its bounds and what it keeps, and the share of references among what the step took."""
+    found = _numbers(row, "measures", *_CLIP_WORDS)
+    origin = _numbers(row, "origin", "reference") or {"reference": 0.0}
+    return None if found is None else {**found, **origin}
 
 
 _CLIP_WORDS = {"token/lower": "lower bound l", "token/upper": "upper bound u", "token/kept_mass": "kept mass Σ m·p"}
 
 
-def swing(first: Sequence[Reading], last: Sequence[Reading]) -> Finding:
-    """Of l, u and the kept mass, the one whose change between neighbouring readings has the largest median."""
-    swings = {name: median(abs(after[name] - before[name]) for before, after in pairwise(last)) for name in _CLIP_WORDS}
+def swing(first: Sequence[Reading], last: Sequence[Reading]) -> Finding | None:
+    """Of l, u and the kept mass, the one whose change between neighbouring readings has the largest median.
+
+    References are neighbours of references only, and drawn responses of drawn ones: teachers are surer of the former.
+    """
+    kinds = [[each for each in last if (each["reference"] > 0.5) is is_reference] for is_reference in (True, False)]
+    steps = [pair for kind in kinds for pair in pairwise(kind)]
+    if not steps:
+        return None
+    swings = {name: median(abs(after[name] - before[name]) for before, after in steps) for name in _CLIP_WORDS}
     widest = max(swings, key=lambda name: swings[name])
     return Finding(value=swings[widest], about=_CLIP_WORDS[widest])
 
@@ -150,4 +159,4 @@ def counts(row: Row) -> Reading | None:
 def nothing(first: Sequence[Reading], last: Sequence[Reading]) -> Finding | None:
     """The terms that counted nothing in any of the readings; None where each did once."""
     empty = [name for name in last[-1] if all(each.get(name) == 0 for each in last)]
-    return Finding(value=len(last), about=" and ".join(sorted(empty))) if empty else None
+    return Finding(value=float(len(last)), about=" and ".join(sorted(empty))) if empty else None

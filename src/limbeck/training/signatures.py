@@ -92,7 +92,8 @@ SIGNATURES: dict[str, Signature] = {
     ),
     "clip-unstable": Signature(
         key="clip_unstable",
-        measures="change from step to step of a bound of the clip or of the mass that it keeps, the largest of three",
+        measures="change of l, u or the kept mass from step to step, the largest of the three; steps on references and "
+        "steps on drawn responses are compared among themselves",
         unit="change of a share",
         window=9,
         read=clip,
