@@ -11,7 +11,7 @@ import pytest
 
 import limbeck
 from limbeck.cli import main
-from limbeck.errors import CheckpointError, ConfigError, NothingToLearn, Stopped
+from limbeck.errors import CheckpointError, ConfigError, FailureSignature, NothingToLearn, Stopped
 
 _VERBS = ("quickstart", "init", "train", "evaluate", "report", "shrink", "fetch", "explain")
 
@@ -21,7 +21,7 @@ def failing(monkeypatch: pytest.MonkeyPatch):
     """Lets `limbeck train` end with this exception; returns the exit code."""
 
     def failing(error: BaseException, *arguments: str) -> int:
-        def train(*given: Any, resume: bool) -> None:
+        def train(*given: Any, resume: bool, strict: bool) -> None:
             raise error
 
         monkeypatch.setitem(vars(limbeck), "train", train)
@@ -37,6 +37,7 @@ def failing(monkeypatch: pytest.MonkeyPatch):
         (CheckpointError("foreign"), 2),
         (NothingToLearn("nothing"), 2),
         (Stopped("stopped"), 75),
+        (FailureSignature("a sick run"), 1),
         (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 75),
         (RuntimeError("a bug\nsecond line"), 1),
     ],
