@@ -109,7 +109,11 @@ def one_step(
     session.distiller = session.wrapped = distiller
     session.optimizer = torch.optim.SGD(distiller.parameters(), lr=0.0)
     session.teacher = None if pair.teacher is None else Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
-    session.rollouts = SimpleNamespace(decoder=None, reference=lambda items: batch(items, pad_id=pair.pad_id))
+    session.rollouts = SimpleNamespace(
+        decoder=None,
+        reference=lambda items: batch(items, pad_id=pair.pad_id),
+        sampling=SimpleNamespace(stop_ids=pair.stop_ids),
+    )
     source = SimpleNamespace(draw=lambda items, rollouts, step: drawn, keep=lambda drawn, step, seeds: None)
     session.method = SimpleNamespace(sequences=source, revision=revision)
     session.finder = finder

@@ -98,14 +98,16 @@ def test_python_dash_m():
 def test_train_passes_its_arguments_on(monkeypatch, capsys):
     seen: list[Any] = []
 
-    def train(recipe: Path, *overrides: str, resume: bool) -> SimpleNamespace:
-        seen.append((recipe, overrides, resume))
+    def train(recipe: Path, *overrides: str, resume: bool, strict: bool) -> SimpleNamespace:
+        seen.append((recipe, overrides, resume, strict))
         return SimpleNamespace(directory=Path("runs/x"), best={"step": 3})
 
     monkeypatch.setitem(vars(limbeck), "train", train)
     assert main(["train", "r.yaml", "train.steps=3", "--resume", "--run", "a: b", "train.warmup=-1"]) == 0
-    assert seen == [(Path("r.yaml"), ("train.steps=3", "train.warmup=-1", 'run="a: b"'), True)]
-    assert capsys.readouterr().out == "run: runs/x\nbest: step 3\n"
+    assert seen == [(Path("r.yaml"), ("train.steps=3", "train.warmup=-1", 'run="a: b"'), True, False)]
+    assert main(["train", "r.yaml", "--strict"]) == 0
+    assert seen[1] == (Path("r.yaml"), (), False, True)
+    assert capsys.readouterr().out == 2 * "run: runs/x\nbest: step 3\n"
 
 
 def test_evaluate_passes_its_arguments_on(monkeypatch, capsys, tmp_path):
