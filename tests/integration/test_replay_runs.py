@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from limbeck.training import Distiller, loop, memory
+from limbeck.training import Distiller, looking, loop, memory
 from training_kit import Models, assert_same_run, metrics, opened, recipe, start, start_and_kill, state, tensors
 
 # Twelve rows are two steps; the threshold rises at every look, and nearly all steps take a student's rows.
@@ -201,18 +201,20 @@ def test_the_look_is_the_cross_entropy_of_a_validation_and_does_not_depend_on_va
             start(settings, tmp_path / name, *overrides)
     assert len(seen["often"]) == 4
     assert seen["often"] == seen["seldom"]
-    validations = {row["step"]: row["cross_entropy"] for row in metrics(tmp_path / "often") if row["kind"] != "step"}
+    validations = {
+        row["step"]: row["cross_entropy"] for row in metrics(tmp_path / "often") if row["kind"] == "validation"
+    }
     assert seen["often"][1:] == pytest.approx([validations[step] for step in (3, 6, 9)], rel=1e-6)
 
 
 def _noting_looks(patch: pytest.MonkeyPatch) -> list[float]:
-    whole, seen = loop.reference_loss, list[float]()
+    whole, seen = looking.reference_loss, list[float]()
 
     def noted(*args: Any, **kwargs: Any) -> float:
         seen.append(whole(*args, **kwargs))
         return seen[-1]
 
-    patch.setattr(loop, "reference_loss", noted)
+    patch.setattr(looking, "reference_loss", noted)
     return seen
 
 

@@ -21,7 +21,7 @@ from limbeck.studies.budget import Plan
 from limbeck.studies.scoring_arms import ScoredArm
 from limbeck.testing import ScriptedModel, random_script, save_tiny, save_toy, scripted_rollouts
 
-_PARTS = ("time", "terms", "tokens", "origin", "measures", "revision", "collection", "replay")
+_PARTS = ("time", "terms", "tokens", "origin", "measures", "revision", "own", "collection", "replay")
 PAGE = Path(__file__).parents[2] / "docs" / "run-directory.md"
 
 
@@ -38,6 +38,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sampling": {"max_new_tokens": 6},
         "train": {"steps": 2, "batch_rows": 4},
         "validate": {"every": 1, "rows": 2},
+        # A lead that no teacher has: the signature shows at the first validation.
+        "watch": {"teacher_no_better": 1e6},
         "run": str(folder / "run"),
     }
     done = limbeck.train(recipe)
@@ -115,9 +117,10 @@ def test_every_file_is_described(run: Path, collected: Path) -> None:
 def test_every_field_of_the_metrics_is_described_and_no_other(run: Path, collected: Path) -> None:
     section = _section("metrics.jsonl")
     rows = [row for each in (run, collected) for row in _rows(each / "metrics.jsonl")]
-    step, validation = _tables(section)
+    step, validation, watch = _tables(section)
     assert step == _keys(row for row in rows if row["kind"] == "step")
     assert validation == _keys(row for row in rows if row["kind"] == "validation")
+    assert watch == _keys(row for row in rows if row["kind"] == "watch")
     inside = {key for row in rows for part in _PARTS for key in row.get(part, ())}
     assert {key for key in inside if f"`{key}`" not in section} == set()
 

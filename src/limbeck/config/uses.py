@@ -14,6 +14,7 @@ from limbeck.config.sections import (
     ValidateSection,
     WatchSection,
 )
+from limbeck.config.watching import unread_thresholds
 from limbeck.errors import ConfigError
 
 
@@ -37,6 +38,13 @@ def check_uses(
         *_lengths(models, data, train),
         *_drawing(data, sampling, validate, method, draft),
         *_schedule(train, validate),
+        *unread_thresholds(
+            watch,
+            method=method,
+            validate=validate,
+            writer=_other_writer(method.sequences),
+            base=draft.values["method"]["base"],
+        ),
     ]
     if found:
         key, message = found[0]
@@ -70,6 +78,18 @@ def student_draws(source: Any) -> bool:
     from limbeck.sequences import Fixed
 
     return any(not isinstance(part, Fixed) and not _is_written(part) for part in _leaves(source))
+
+
+def _other_writer(source: Any) -> str | None:
+    """Whose responses a run learns from where the student writes none of them alone; None where it does."""
+    from limbeck.sequences import CollectedRollouts
+
+    if only_fixed(source):
+        return "the corpus's"
+    if not student_draws(source):
+        return "the teacher's"
+    is_shared = isinstance(source, CollectedRollouts) and source.teacher_share > 0
+    return "the teacher's and student's common" if is_shared else None
 
 
 def _is_written(source: Any) -> bool:

@@ -91,6 +91,7 @@ class _Row:
     key: RowKey
     tokens: Int[Tensor, " n"]
     is_response: Bool[Tensor, " n"]
+    step: int
 
 
 class Replaying:
@@ -143,7 +144,7 @@ class Replaying:
         """With `replay_on_mixed`, rows of the buffer in the place of fresh ones; otherwise the rows as they are."""
         if not self.component.replay_on_mixed or self.turn(step, seeds=seeds) != "fresh":
             return drawn
-        rows = [*self._buffer, *self._of_all_ranks(drawn)][-self.component.capacity :]
+        rows = [*self._buffer, *self._of_all_ranks(drawn, step=step)][-self.component.capacity :]
         return self._sampled(rows, step=step, seeds=seeds)
 
     def keep(self, drawn: Sequences, *, step: int, seeds: Seeds) -> None:
@@ -151,7 +152,7 @@ class Replaying:
         turn = self.turn(step, seeds=seeds)
         self._turns[turn] += 1
         if turn == "fresh":
-            self._buffer.extend(self._of_all_ranks(drawn))
+            self._buffer.extend(self._of_all_ranks(drawn, step=step))
 
     def observes(self, step: int) -> bool:
         """When the schedule looks at the validation loss."""
@@ -165,12 +166,20 @@ class Replaying:
             self._rises, self._since = self._rises + 1, validation_loss
 
     def told(self, step: int, *, seeds: Seeds) -> Mapping[str, Any]:
-        """Its turn, φ and s, the rows in the buffer, and the share of each turn among the steps so far, this one in."""
+        """Its turn, φ and s, the rows in the buffer, and the share of each turn among the steps so far, this one in;
+        where rows of the buffer are learned from, their `age`: the mean number of steps since each was drawn."""
         threshold, fresh = self.thresholds(step)
         turn = self.turn(step, seeds=seeds)
         counts = {name: count + (name == turn) for name, count in self._turns.items()}
         shares = {name: count / sum(counts.values()) for name, count in counts.items()}
-        return {"turn": turn, "threshold": threshold, "fresh_threshold": fresh, "rows": len(self._buffer)} | shares
+        said = {"turn": turn, "threshold": threshold, "fresh_threshold": fresh, "rows": len(self._buffer), **shares}
+        drawn = [row.step for row in self._buffer]
+        if turn == "fresh" and self.component.replay_on_mixed:
+            drawn = [*drawn, *[step] * self._ground.batch_rows][-self.component.capacity :]
+        elif turn != "replayed":
+            return said
+        ages = [step - drawn[place] for place in self._chosen(len(drawn), step=step, seeds=seeds)]
+        return {**said, "age": sum(ages) / len(ages)}
 
     def state(self) -> Mapping[str, Any]:
         """The buffer row after row as tensors, and the numbers."""
@@ -184,6 +193,7 @@ class Replaying:
             "is_response": torch.cat([nothing.bool(), *(row.is_response for row in rows)]),
             "lengths": torch.tensor([len(row.tokens) for row in rows], dtype=torch.int32),
             "keys": torch.tensor([row.key for row in rows], dtype=torch.long).reshape(len(rows), -1 if rows else 0),
+            "drawn_at": torch.tensor([row.step for row in rows], dtype=torch.long),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -195,17 +205,19 @@ class Replaying:
             state["keys"].tolist(),
             state["tokens"].long().split(lengths),
             state["is_response"].split(lengths),
+            state["drawn_at"].tolist(),
             strict=True,
         )
         # Copies: a part of a split keeps the memory of the whole.
-        rows = [_Row(tuple(key), tokens.clone(), flags.clone()) for key, tokens, flags in parts] if lengths else []
+        copied = (_Row(tuple(key), tokens.clone(), flags.clone(), step) for key, tokens, flags, step in parts)
+        rows = list(copied) if lengths else []
         self._buffer = deque(rows, maxlen=self.component.capacity)
 
-    def _of_all_ranks(self, drawn: Sequences) -> list[_Row]:
+    def _of_all_ranks(self, drawn: Sequences, *, step: int) -> list[_Row]:
         """The step's rows of all ranks in the order of the batch, of which each rank has every `ranks`-th."""
         lengths = drawn.lengths.tolist()
         own = [
-            _Row(key, drawn.tokens[row, :length].cpu().clone(), drawn.is_response[row, :length].cpu().clone())
+            _Row(key, drawn.tokens[row, :length].cpu().clone(), drawn.is_response[row, :length].cpu().clone(), step)
             for row, (key, length) in enumerate(zip(drawn.keys, lengths, strict=True))
         ]
         rows = self._ground.gather(own)
@@ -214,8 +226,7 @@ class Replaying:
 
     def _sampled(self, rows: Sequence[_Row], *, step: int, seeds: Seeds) -> Sequences:
         """This rank's share of `batch_rows` different rows, in the order that they were remembered in."""
-        generator = seeds.child("replay", step).generator()
-        chosen = sorted(generator.choice(len(rows), size=self._ground.batch_rows, replace=False).tolist())
+        chosen = self._chosen(len(rows), step=step, seeds=seeds)
         own = [rows[place] for place in chosen[self._ground.rank :: self._ground.ranks]]
         return pack_rows(
             [row.tokens.tolist() for row in own],
@@ -224,3 +235,8 @@ class Replaying:
             keys=[row.key for row in own],
             pad_id=self._ground.pad_id,
         )
+
+    def _chosen(self, rows: int, *, step: int, seeds: Seeds) -> list[int]:
+        """The places of `batch_rows` different ones among so many rows, in ascending order."""
+        generator = seeds.child("replay", step).generator()
+        return sorted(generator.choice(rows, size=self._ground.batch_rows, replace=False).tolist())

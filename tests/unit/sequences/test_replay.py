@@ -150,6 +150,7 @@ def test_a_replayed_row_is_as_it_was_kept() -> None:
     for name in ("tokens", "attended", "is_response"):
         assert torch.equal(getattr(drawn, name), getattr(kept, name)), name
     assert drawn.keys == kept.keys
+    assert source.told(2, seeds=SEEDS)["age"] == 1.0
 
 
 def test_two_ranks_hold_one_buffer_and_share_its_rows() -> None:
@@ -160,7 +161,7 @@ def test_two_ranks_hold_one_buffer_and_share_its_rows() -> None:
     both = [replay.build(ground(9, rank=rank, ranks=2, gather=lambda own: list(gathered))) for rank in (0, 1)]
     for step in (1, 2):
         alone.keep(rows_of(step), step=step, seeds=SEEDS)
-        gathered[:] = [row for part in parts for row in alone._of_all_ranks(rows_of(step, rows=part))]
+        gathered[:] = [row for part in parts for row in alone._of_all_ranks(rows_of(step, rows=part), step=step)]
         for each, part in zip(both, parts, strict=True):
             each.keep(rows_of(step, rows=part), step=step, seeds=SEEDS)
     assert keys(alone) == keys(both[0]) == keys(both[1])
@@ -215,6 +216,7 @@ def test_replay_on_mixed_learns_from_the_buffer_with_the_fresh_rows_in_it() -> N
     learned = source.exchanged(rows_of(2), step=2, seeds=SEEDS)
     assert set(learned.keys) < candidates
     assert len(set(learned.keys)) == BATCH
+    assert source.told(2, seeds=SEEDS)["age"] == sum(step == 1 for step, _ in learned.keys) / BATCH
     assert keys(source) == [[1, row] for row in range(BATCH)]
     assert {source.turn(step, seeds=SEEDS) for step in range(1, 200)} == {"fresh"}
 
