@@ -164,7 +164,7 @@ def test_a_step_says_what_the_teacher_thinks_of_both_versions(
     settings = recipe(models, "mgsr", method=method, train={"micro_rows": micro_rows}, sampling={"max_new_tokens": 9})
     session = opened(settings, tmp_path / "run")
     items, _ = take_items(session, 1, 0)
-    drawn = session.method.sequences.draw(items, rollouts=with_state(session), step=1)
+    drawn = session.source.draw(items, rollouts=with_state(session), step=1)
     revision = revise(session, drawn, rollouts=with_state(session))
     assert revision is not None
     assert revision.corrections
