@@ -105,12 +105,13 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def tensors(run: Path) -> dict[str, torch.Tensor]:
-    """Every tensor of the last checkpoint: weights and optimizer."""
+    """Every tensor of the last checkpoint: weights, optimizer, and what the source remembers."""
     folder = run / "checkpoints" / (run / "checkpoints" / "latest").read_text()
     weights, moments = (load_file(folder / f"{name}.safetensors") for name in ("trainable", "optimizer"))
     assert weights
     assert moments
-    return {**{f"weight {name}": value for name, value in weights.items()}, **moments}
+    source = load_file(folder / "source.safetensors") if (folder / "source.safetensors").exists() else {}
+    return {**{f"weight {name}": value for name, value in weights.items()}, **moments, **source}
 
 
 def listing(run: Path) -> list[str]:

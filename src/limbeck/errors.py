@@ -72,6 +72,13 @@ class NonFiniteLoss(LimbeckError, RuntimeError):
     """The loss or the gradient of a step is not a finite number."""
 
 
+class FailureSignature(LimbeckError, RuntimeError):
+    """A run under --strict that showed a failure signature; it is stopped, saved, and can be resumed.
+
+    Not `Stopped`: whatever starts runs again on exit code 75 should not go past what a person has to look at.
+    """
+
+
 class CheckpointError(LimbeckError, RuntimeError):
     """A run directory or checkpoint that is corrupt, foreign, or does not fit this recipe."""
 

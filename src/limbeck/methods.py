@@ -14,24 +14,33 @@ A new method is a new record; nothing below this file asks which method is runni
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from limbeck.errors import ConfigError, UnknownName
-from limbeck.losses import CLIP_NETWORKS, DIVERGENCES, SPAN_TERMS, TARGETS, TOKEN_TERMS, TOKEN_WEIGHTS
 from limbeck.losses.correlation import Correlation, PairTerm
 from limbeck.losses.dac import DACKL
-from limbeck.losses.divergences import JSD, ForwardKL
+from limbeck.losses.divergences import JSD, ForwardKL, SkewForwardKL, SkewReverseKL
 from limbeck.losses.match import Likelihood, Match, TermToBuild, TokenTerm
 from limbeck.losses.objective import Objective, Reduction
 from limbeck.losses.policy_gradient import ReverseKLGradient
 from limbeck.registry import Registry
-from limbeck.revision import DETECTORS, REVISERS, SCRG, Reviser
-from limbeck.sequences import SOURCES, CollectedRollouts, Fixed, Mixture, Source, Student
-from limbeck.spans import EXTRACTORS
+from limbeck.revision import SCRG, Reviser
+from limbeck.sequences import (
+    Adaptive,
+    CollectedRollouts,
+    Constant,
+    Fixed,
+    Mixture,
+    Replay,
+    Source,
+    SourceToBuild,
+    Student,
+    TeacherWritten,
+)
+from limbeck.slots import SLOTS, component_of, merged_parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +59,7 @@ class Weights:
 class Method:
     """What is drawn and what is minimised; printable, comparable, and the whole of what a run does differently."""
 
-    sequences: Source
+    sequences: Source | SourceToBuild
     token: TokenTerm | TermToBuild
     revision: Reviser | None = None
     span: PairTerm | None = None
@@ -73,6 +82,11 @@ def kd() -> Method:
     return Method(sequences=Fixed(), token=Match(ForwardKL()))
 
 
+def seqkd() -> Method:
+    """Sequence-level knowledge distillation: fine-tuning on responses that the teacher writes."""
+    return Method(sequences=TeacherWritten(), token=Likelihood())
+
+
 def imitkd() -> Method:
     """Imitation distillation: forward KL on responses that the student draws."""
     return Method(sequences=Student(), token=Match(ForwardKL()))
@@ -91,10 +105,23 @@ def minillm(*, teacher_share: float = 0.2, term: ReverseKLGradient | None = None
     )
 
 
-def mgsr(*, student_share: float = 0.5, clip: DACKL | None = None) -> Method:
+def distillm(*, schedule: Adaptive | None = None, token: TokenTerm | None = None) -> Method:
+    """DistiLLM: skew reverse KL on the student's responses, replayed more and more, and on the corpus's."""
+    source = Replay(Student(), Adaptive() if schedule is None else schedule)
+    return Method(sequences=source, token=Match(SkewReverseKL(0.1)) if token is None else token)
+
+
+def buffered(method: Method, *, student_share: float) -> Method:
+    """The method with the sampling of DistiLLM's code: rows of a buffer, into which fresh ones go, where it draws."""
+    return dataclasses.replace(
+        method, sequences=Replay(Student(), Constant(student_share), capacity=1000, replay_on_mixed=True)
+    )
+
+
+def mgsr(*, sequences: Source | SourceToBuild | None = None, clip: DACKL | None = None) -> Method:
     """Multi-granularity semantic revision (arXiv 2407.10068): SCRG, DAC-KL, span correlation, Eq. 11's three terms."""
     return Method(
-        sequences=Mixture(Student(), Fixed(), student_share),
+        sequences=Mixture(Student(), Fixed(), 0.5) if sequences is None else sequences,
         revision=SCRG(),
         token=clip if clip is not None else DACKL(),
         span=Correlation(),
@@ -107,9 +134,11 @@ METHODS: Registry[Callable[[], Method]] = Registry(
     {
         "sft": sft,
         "kd": kd,
+        "seqkd": seqkd,
         "imitkd": imitkd,
         "gkd": gkd,
         "minillm": minillm,
+        "distillm": distillm,
         "mgsr": mgsr,
     },
 )
@@ -118,10 +147,17 @@ PRESETS: Registry[Callable[[], Method]] = Registry(
     "method or preset",
     {
         **METHODS,
+        "seqkd:kl": lambda: dataclasses.replace(seqkd(), token=Match(ForwardKL())),
+        "imitkd:buffered": lambda: buffered(imitkd(), student_share=1.0),
         "gkd:distillm": lambda: gkd(beta=0.1),
+        "gkd:buffered": lambda: buffered(gkd(beta=0.1), student_share=0.5),
         "minillm:code": lambda: minillm(
             term=ReverseKLGradient(returns_from="own", gamma=0.95, reward_scale=2.0, reward_limit=100.0)
         ),
+        "distillm:small": lambda: distillm(schedule=Adaptive(initial=0.5)),
+        "distillm:gpt2-base": lambda: distillm(token=Match(SkewForwardKL(0.1))),
+        "distillm:openllama": lambda: distillm(schedule=Adaptive(initial=0.2, rise=0.2)),
+        "mgsr:off-policy": lambda: mgsr(sequences=Replay(Student(), Adaptive())),
         "mgsr:full": lambda: mgsr(clip=DACKL(features="full")),
         "mgsr:literal": lambda: mgsr(clip=DACKL(features="full", coordinate="value", normalise="none")),
     },
@@ -129,21 +165,6 @@ PRESETS: Registry[Callable[[], Method]] = Registry(
 
 # The base of a method that is no preset with changes: its record states every part.
 CUSTOM = "custom"
-
-SLOTS: dict[str, Registry[Any]] = {
-    "sequences": SOURCES,
-    "first": SOURCES,
-    "second": SOURCES,
-    "token": TOKEN_TERMS,
-    "divergence": DIVERGENCES,
-    "target": TARGETS,
-    "weight": TOKEN_WEIGHTS,
-    "clip": CLIP_NETWORKS,
-    "revision": REVISERS,
-    "detector": DETECTORS,
-    "span": SPAN_TERMS,
-    "extractor": EXTRACTORS,
-}
 
 
 def to_config(component: Any) -> Any:
@@ -175,7 +196,7 @@ def from_config(plain: Mapping[str, Any], *, allow_import: bool) -> Method:
     for key in changes:
         if key not in known:
             raise UnknownName.among("part of a method", key, known, f"method.{key}")
-    merged = _merge(whole, changes)
+    merged = merged_parts(whole, changes)
     for key in known:
         if key not in merged:
             raise ConfigError(f"method.{key} is missing; a method of base '{CUSTOM}' states every part")
@@ -189,8 +210,8 @@ def from_config(plain: Mapping[str, Any], *, allow_import: bool) -> Method:
     if merged["reduction"] not in ("token", "sequence"):
         raise ConfigError(f"method.reduction is {merged['reduction']!r}; allowed: token, sequence")
     return Method(
-        sequences=_component("sequences", merged["sequences"], "method.sequences", allow_import),
-        token=_component("token", merged["token"], "method.token", allow_import),
+        sequences=component_of("sequences", merged["sequences"], "method.sequences", allow_import),
+        token=component_of("token", merged["token"], "method.token", allow_import),
         revision=_optional("revision", merged["revision"], allow_import),
         span=_optional("span", merged["span"], allow_import),
         weights=Weights(**{key: float(value) for key, value in weights.items()}),
@@ -204,70 +225,5 @@ def _nothing_but_defaults() -> dict[str, Any]:
     return {key: value for key, value in to_config(gkd()).items() if key not in required}
 
 
-def _merge(whole: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`changes` laid over `whole`; a part whose kind changes is replaced, not merged."""
-    merged = dict(whole)
-    for key, value in changes.items():
-        old = merged.get(key)
-        if isinstance(value, str) and isinstance(old, dict) and "kind" in old:
-            value = {"kind": value}
-        if isinstance(value, Mapping) and isinstance(old, dict):
-            same = value.get("kind", old.get("kind")) == old.get("kind")
-            merged[key] = _merge(old, value) if same else dict(value)
-        else:
-            merged[key] = value
-    return merged
-
-
 def _optional(slot: str, plain: Any, allow_import: bool) -> Any:
-    return None if plain is None else _component(slot, plain, f"method.{slot}", allow_import)
-
-
-def _component(slot: str, plain: Any, where: str, allow_import: bool) -> Any:
-    if isinstance(plain, str):
-        plain = {"kind": plain}
-    if not isinstance(plain, Mapping) or "kind" not in plain:
-        raise ConfigError(f"{where} is {plain!r}; write {{kind: ...}}\n  known: {', '.join(sorted(SLOTS[slot]))}")
-    kind = str(plain["kind"])
-    if ":" in kind and kind not in SLOTS[slot]:
-        entry = _imported(kind, where, allow_import)
-    elif kind in SLOTS[slot]:
-        entry = SLOTS[slot][kind]
-    else:
-        raise UnknownName.among(SLOTS[slot].what, kind, SLOTS[slot], f"{where}.kind")
-    known = [part.name for part in dataclasses.fields(entry)]
-    values: dict[str, Any] = {}
-    for key, value in plain.items():
-        if key == "kind":
-            continue
-        if key not in known:
-            raise UnknownName.among(f"field of '{kind}'", key, [*known, "kind"], f"{where}.{key}")
-        is_part = key in SLOTS and isinstance(value, str | Mapping)
-        values[key] = _component(key, value, f"{where}.{key}", allow_import) if is_part else value
-    try:
-        return entry(**values)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{where} ('{kind}') does not take these values: {_reason(error)}") from error
-
-
-def _imported(kind: str, where: str, allow_import: bool) -> Any:
-    if not allow_import:
-        raise ConfigError(
-            f"{where}.kind is '{kind}', code outside Limbeck; it is taken from hand-written recipes only.\n"
-            "  Pass your recipe file again instead of the run's own copy."
-        )
-    module, _, name = kind.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{where}.kind is '{kind}', which cannot be imported: {error}") from error
-
-
-def _reason(error: Exception) -> str:
-    """pydantic's findings on one line each, without its web links."""
-    found = getattr(error, "errors", None)
-    if found is None:
-        return str(error)
-    return "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in found())
+    return None if plain is None else component_of(slot, plain, f"method.{slot}", allow_import)

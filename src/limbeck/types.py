@@ -55,7 +55,8 @@ class Sequences:
     """Rows of tokens, right-padded, without holes: row b is `tokens[b, :length]` with `attended` true there.
 
     `is_response` marks the tokens that may be learned, end-of-turn included; it is carried from where the row was made
-    and never worked out from an id. `origin` says who wrote the response: reference, teacher, student, revised.
+    and never worked out from an id. `origin` says who wrote the response: reference, teacher, student, revised,
+    or replayed, where it is an earlier response of the student.
     `keys` are the row keys that noise is drawn by. `limits` are the lengths in tokens that each row may be drawn to;
     None where nobody drew. `experience` has an entry for each token of `scored`, row after row.
     """

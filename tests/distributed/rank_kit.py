@@ -25,6 +25,18 @@ CASES: dict[str, dict[str, Any]] = {
     "mgsr": {"method": "mgsr"},
     "minillm": {"method": "minillm", "parts": {"sequences": {"rows": 16, "epochs": 2}}},
     "tied": {"method": "gkd", "student": "tied", "models": {"gradient_checkpointing": True}, "train": {"chunk": 3}},
+    # A buffer of two steps, so that rows of both ranks are replayed in the run's few steps.
+    "replay": {
+        "method": "mgsr:off-policy",
+        "parts": {
+            "sequences": {
+                "capacity": 16,
+                "schedule": {"initial": 0.8, "rise": 0.0, "check_every": 2},
+                "fresh": "constant",
+            }
+        },
+    },
+    "seqkd": {"method": "seqkd"},
     "lora": {"method": "mgsr", "models": {"lora": {"rank": 4, "alpha": 8}}},
     **{
         name: {
@@ -56,6 +68,9 @@ class Place:
     ) -> dict[str, Any]:
         """A recipe of 6 steps: on two ranks 4 rows each, in 2 micro-batches; 33 validation rows at the end."""
         supervised = {} if method in ("sft", "minillm") else {"weights": {"supervised": 1}}
+        if method == "seqkd":
+            # Both processes and the one write into a folder of the run.
+            supervised |= {"sequences": {"cache": str(self.path / f"answers-{run}")}}
         teacher = {} if method == "sft" else {"teacher": str(self.path / "teacher")}
         return {
             "method": {"base": method, **supervised, **sections.get("parts", {})},
@@ -113,7 +128,8 @@ class Place:
         """The same bits of two runs: student, trained weights, optimizer and metrics."""
         assert self.metrics(run) == self.metrics(other)
         kept = Path("checkpoints") / "step-000006"
-        for part in (Path("student") / "model", kept / "trainable", kept / "optimizer"):
+        held = [kept / "source"] if (self.path / run / kept / "source.safetensors").exists() else []
+        for part in (Path("student") / "model", kept / "trainable", kept / "optimizer", *held):
             ours, theirs = (load_file(self.path / each / f"{part}.safetensors") for each in (run, other))
             assert ours.keys() == theirs.keys()
             assert all(torch.equal(ours[name], theirs[name]) for name in ours), part

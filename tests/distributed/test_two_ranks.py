@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from rank_kit import CASES, Launch, Place
@@ -14,32 +16,44 @@ pytestmark = pytest.mark.distributed
 @pytest.mark.usefixtures("alone", "ranks")
 def test_two_ranks_give_the_losses_and_weights_of_one(place: Place, strategy: str, case: str) -> None:
     ones, twos = place.metrics(f"alone-{case}"), place.metrics(f"{strategy}-{case}")
-    assert [row["kind"] for row in twos] == ["step"] * 6 + ["validation"]
+    assert [row["kind"] for row in twos][:7] == ["step"] * 6 + ["validation"]
+    assert [row["name"] for row in twos[7:]] in ([], ["teacher-no-better"]), "random models: either may be the better"
     for one, two in zip(ones, twos, strict=True):
         assert two.keys() == one.keys()
-        for key in {"loss", "cross_entropy", "rouge_l", "response_tokens"} & one.keys():
+        for key in {"loss", "cross_entropy", "teacher_cross_entropy", "rouge_l", "response_tokens"} & one.keys():
             assert two[key] == pytest.approx(one[key], abs=1e-6, rel=0), key
         for key in {"terms", "gradient_shares"} & one.keys():
             assert two[key] == pytest.approx(one[key], abs=1e-6, rel=0), key
-        for key in {"measures", "revision", "spans", "collection"} & one.keys():
+        for key in {"measures", "revision", "spans", "collection", "own"} & one.keys():
             assert two[key] == pytest.approx(one[key], rel=1e-5), key
         for key in {"gradient_norm"} & one.keys():
             assert two[key] == pytest.approx(one[key], rel=1e-6)
-        for key in {"tokens", "origin", "learning_rate", "step"} & one.keys():
+        for key in {"tokens", "origin", "learning_rate", "step", "replay"} & one.keys():
             assert two[key] == one[key]
     origins = {origin for row in twos[:6] for origin in row["origin"]}
-    drawn = {"gkd": {"student"}, "mgsr": {"revised"}}
+    drawn = {"gkd": {"student"}, "mgsr": {"revised"}, "mgsr:off-policy": {"revised", "replayed"}}
     method = CASES[case]["method"]
-    assert origins >= ({"mixed"} if method == "minillm" else {"reference"} | drawn.get(method, set()))
+    if method == "seqkd":
+        assert origins == {"teacher"}
+        assert _written(place, f"alone-{case}") == _written(place, f"{strategy}-{case}")
+    else:
+        assert origins >= ({"mixed"} if method == "minillm" else {"reference"} | drawn.get(method, set()))
     one_student, two_student = place.weights(f"alone-{case}"), place.weights(f"{strategy}-{case}")
     assert two_student.keys() == one_student.keys()
     for name, weight in one_student.items():
         torch.testing.assert_close(two_student[name], weight, atol=1e-5, rtol=0)
     one_clip, two_clip = place.clip_network(f"alone-{case}"), place.clip_network(f"{strategy}-{case}")
     assert two_clip.keys() == one_clip.keys()
-    assert bool(one_clip) == (case in ("mgsr", "lora", "conv", "rnn"))
+    assert bool(one_clip) == (case in ("mgsr", "replay", "lora", "conv", "rnn"))
     for name, weight in one_clip.items():
         torch.testing.assert_close(two_clip[name], weight, atol=1e-4, rtol=0)
+
+
+def _written(place: Place, run: str) -> dict[str, list[int]]:
+    (file,) = (place.path / f"answers-{run}").glob("*.jsonl")
+    rows = [json.loads(line) for line in file.read_text().splitlines()[1:]]
+    assert len(rows) == len({row["prompt"] for row in rows})
+    return {row["prompt"]: row["tokens"] for row in rows}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -104,7 +104,8 @@ def test_a_collection_survives_in_its_middle_at_its_end_and_behind_it(models: Mo
         held = checkpoint.latest(run / "checkpoints")
         assert held is not None
         assert (held.state["position"]["step"], held.state["source"]["first"]) == (call - 1, first)
-        assert {"tokens", "experience/advantage", "experience/behaviour_logp"} <= held.source.keys()
+        assert isinstance(held.state["source"]["tokens"], torch.Tensor)
+        assert {"advantage", "behaviour_logp"} <= held.state["source"]["experience"].keys()
         start(settings, run, resume=True)
         assert_same_run(tmp_path / "whole", run)
         kept = Path("checkpoints") / "step-000007" / "source.safetensors"

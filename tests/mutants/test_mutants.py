@@ -14,6 +14,8 @@ from mutants import (
     mgsr_wounds,
     minillm_invariants,
     minillm_wounds,
+    source_invariants,
+    source_wounds,
     wounds,
 )
 from mutants.wounds import Mutant
@@ -27,9 +29,22 @@ ROWS = {
     mgsr_wounds.MGSR: "mgsr",
     clip_wounds.CLIP: "clip",
     minillm_wounds.MINILLM: "minillm",
+    source_wounds.SOURCES: "sources",
 }
-CHECKS = (*invariants.CHECKS, *mgsr_invariants.CHECKS, *clip_invariants.CHECKS, *minillm_invariants.CHECKS)
-MUTANTS = (*wounds.MUTANTS, *mgsr_wounds.MUTANTS, *clip_wounds.MUTANTS, *minillm_wounds.MUTANTS)
+CHECKS = (
+    *invariants.CHECKS,
+    *mgsr_invariants.CHECKS,
+    *clip_invariants.CHECKS,
+    *minillm_invariants.CHECKS,
+    *source_invariants.CHECKS,
+)
+MUTANTS = (
+    *wounds.MUTANTS,
+    *mgsr_wounds.MUTANTS,
+    *clip_wounds.MUTANTS,
+    *minillm_wounds.MUTANTS,
+    *source_wounds.MUTANTS,
+)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -16,6 +16,7 @@ CODES = {
     "VocabularyMismatch": 2,
     "NothingToLearn": 2,
     "NonFiniteLoss": 1,
+    "FailureSignature": 1,
     "CheckpointError": 2,
     "Stopped": 75,
 }

@@ -16,12 +16,13 @@ from limbeck.losses.dac import ClippedKL
 from limbeck.losses.policy_gradient import ReverseKLGradient
 from limbeck.methods import METHODS, PRESETS, SLOTS, Method, to_config
 from limbeck.revision import DETECTORS, REVISERS, Measures
-from limbeck.sequences import SOURCES
+from limbeck.sequences import SCHEDULES, SOURCES
 from limbeck.spans import EXTRACTORS
 
 ROOT = Path(__file__).parents[2]
 PARTS = {
     "Sequences": SOURCES,
+    "Schedules": SCHEDULES,
     "Revision": REVISERS,
     "Detectors": DETECTORS,
     "Token terms": TOKEN_TERMS,
@@ -62,6 +63,14 @@ def _short(part: Any) -> str:
         assert (plain["target"], plain["weight"]) == ({"kind": "teacher"}, {"kind": "uniform"})
         assert plain["temperature_square_scaled"] == 1.0
         return f"match({_short(plain['divergence'])})"
+    if kind == "replay":
+        flags = ["replay_on_mixed"] if plain["replay_on_mixed"] else []
+        assert (plain["capacity"], plain["fresh"]) == (1000, "decreasing")
+        return f"replay({', '.join([_short(plain['source']), _short(plain['schedule']), *flags])})"
+    if kind in ("teacher", "adaptive"):
+        usual = to_config((SOURCES | SCHEDULES)[kind]())
+        changed = ", ".join(f"{key} {value:g}" for key, value in plain.items() if value != usual[key])
+        return f"{kind} {changed}".rstrip()
     if kind in ("scrg", "dac-kl", "correlation", "rollouts", "reverse-kl-gradient"):
         registry = next(each for each in SLOTS.values() if kind in each)
         usual = to_config(registry[kind]())

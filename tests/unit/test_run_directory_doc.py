@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 import limbeck
 from limbeck.evaluation import Decoding
+from limbeck.sequences import TeacherWritten
+from limbeck.sequences.answer_cache import Answer, AnswerCache
+from limbeck.sequences.answering import Author
 from limbeck.studies.budget import Plan
 from limbeck.studies.scoring_arms import ScoredArm
-from limbeck.testing import save_tiny, save_toy
+from limbeck.testing import ScriptedModel, random_script, save_tiny, save_toy, scripted_rollouts
 
-_PARTS = ("time", "terms", "tokens", "origin", "measures", "revision", "collection")
+_PARTS = ("time", "terms", "tokens", "origin", "measures", "revision", "own", "collection", "replay")
 PAGE = Path(__file__).parents[2] / "docs" / "run-directory.md"
 
 
@@ -27,13 +31,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = str(save_toy(folder / "toy.jsonl", 40))
     teacher = str(save_tiny(folder / "teacher", seed=1, layers=3))
     recipe = {
-        # The method that writes the most; rows that the student draws in every step are revised in every step.
-        "method": {"base": "mgsr", "sequences": {"kind": "student"}},
+        # The method that writes the most: until its buffer is full, rows are drawn and revised in every step.
+        "method": {"base": "mgsr:off-policy", "sequences": {"schedule": {"kind": "constant", "share": 1.0}}},
         "models": {"teacher": teacher, "student": str(save_tiny(folder / "student", seed=2))},
         "data": {"corpus": rows, "max_prompt": 48, "max_length": 64},
         "sampling": {"max_new_tokens": 6},
         "train": {"steps": 2, "batch_rows": 4},
         "validate": {"every": 1, "rows": 2},
+        # A lead that no teacher has: the signature shows at the first validation.
+        "watch": {"teacher_no_better": 1e6},
         "run": str(folder / "run"),
     }
     done = limbeck.train(recipe)
@@ -111,9 +117,10 @@ def test_every_file_is_described(run: Path, collected: Path) -> None:
 def test_every_field_of_the_metrics_is_described_and_no_other(run: Path, collected: Path) -> None:
     section = _section("metrics.jsonl")
     rows = [row for each in (run, collected) for row in _rows(each / "metrics.jsonl")]
-    step, validation = _tables(section)
+    step, validation, watch = _tables(section)
     assert step == _keys(row for row in rows if row["kind"] == "step")
     assert validation == _keys(row for row in rows if row["kind"] == "validation")
+    assert watch == _keys(row for row in rows if row["kind"] == "watch")
     inside = {key for row in rows for part in _PARTS for key in row.get(part, ())}
     assert {key for key in inside if f"`{key}`" not in section} == set()
 
@@ -124,13 +131,18 @@ def test_every_field_of_a_json_file_is_described_and_no_other(run: Path, name: s
     assert table == set(json.loads((run / name).read_text()))
 
 
-def test_every_field_of_a_checkpoint_is_described_and_no_other(run: Path) -> None:
+def test_every_field_of_a_checkpoint_is_described_and_no_other(run: Path, collected: Path) -> None:
     (file,) = run.glob("checkpoints/step-*/state.json")
+    (other,) = collected.glob("checkpoints/step-*/state.json")
     body = json.loads(file.read_text())
     state = body.pop("state")
     section = _section("state.json")
     assert _tables(section) == [{*body, *(f"state.{key}" for key in state)}]
-    assert {key for key in state["position"] if f"`{key}`" not in section} == set()
+    inside = {*state["position"], *state["source"], *json.loads(other.read_text())["state"]["source"]}
+    assert {key for key in inside if f"`{key}`" not in section} == set()
+    tensors = {name for each in (file, other) for name in load_file(each.with_name("source.safetensors"))}
+    named = {re.sub("experience/.*", "experience/*", name.removeprefix("source/")) for name in tensors}
+    assert {name for name in named if f"`{name}`" not in PAGE.read_text()} == set()
 
 
 def test_every_field_of_a_row_is_described_and_no_other(run: Path) -> None:
@@ -159,6 +171,32 @@ def test_every_field_of_a_token_is_described_and_no_other(run: Path) -> None:
     tokens = [token for row in rows for token in row["tokens"]]
     distributions = [token["distribution"] for token in tokens if "distribution" in token]
     assert _tables(_section("tokens.jsonl")) == [_keys(rows), _keys(tokens), _keys(distributions)]
+
+
+def test_every_field_of_a_teachers_answers_is_described_and_no_other(tmp_path: Path) -> None:
+    source = TeacherWritten()
+    rollouts = scripted_rollouts(ScriptedModel(random_script(1, vocab_size=5), vocab_size=5), max_new_tokens=2)
+    author = Author(rollouts=rollouts, reading=_Plain(), identity={"name": "", "weights": "", "dtype": ""})
+    cache = AnswerCache(tmp_path, author.asked(source))
+    cache.add([Answer(prompt="", text="", tokens=(), stopped=False)])
+    header, row = _rows(cache.path)
+    section = _section("teacher-written/HASH.jsonl")
+    assert _tables(section) == [set(header), set(row)]
+    inside = {*header["teacher"], *header["sampling"]}
+    assert {key for key in inside if f"`{key}`" not in section} == set()
+
+
+class _Plain:
+    name = ""
+
+    def prompt(self, row: Any) -> tuple[int, ...]:
+        return tuple(row.prompt)
+
+    def text(self, tokens: Any) -> str:
+        return ""
+
+    def learned(self, row: Any, answer: Answer) -> Any:
+        return row
 
 
 def test_the_quickstarts_own_files_are_described() -> None:

@@ -27,6 +27,7 @@ class Key:
 _STRICT = ConfigDict(extra="forbid")
 _WHOLE = "a whole number of at least 1"
 _OR_AUTO = "auto, or a whole number of at least 1"
+_OFF_OR_SHARE = "null, or a number between 0 and 1"
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -165,13 +166,35 @@ class ValidateSection:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class WatchSection:
-    """What is looked at beside the loss."""
+    """What is looked at beside the loss; below `rows`, when a failure signature shows (docs/watching.md)."""
 
     every: Annotated[Count, Key("steps between looks at each term's gradient", _WHOLE)] = 50
     rows: Annotated[
         int, Field(ge=0), Key("validation rows that tokens.jsonl follows", "a whole number of at least 0")
     ] = 8
+    revision_harm: Annotated[
+        NotNegative | None, Key("loss of teacher's log p by revision, nats a token", "null, or a number of at least 0")
+    ] = 0.1
+    clip_collapsed: Annotated[Share | None, Key("share of tokens with one class kept", _OFF_OR_SHARE)] = 0.9
+    clip_unstable: Annotated[Share | None, Key("change of the clip from step to step", _OFF_OR_SHARE)] = 0.1
+    span_dominates: Annotated[Share | None, Key("span term's share of the gradient", _OFF_OR_SHARE)] = 0.8
+    repetition: Annotated[Share | None, Key("distinct token pairs / the references'", _OFF_OR_SHARE)] = 0.5
+    length_drift: Annotated[
+        Annotated[float, Field(gt=1, allow_inf_nan=False)] | None,
+        Key("factor on the responses' first length", "null, or a number above 1"),
+    ] = 2.0
+    teacher_no_better: Annotated[
+        Annotated[float, Field(allow_inf_nan=False)] | None,
+        Key("least lead of the teacher, nats a token", "null, or a number"),
+    ] = 0.0
+    stale_replay: Annotated[
+        Positive | None, Key("mean age of replayed rows, in steps", "null, or a number above 0")
+    ] = 200.0
+    counts_nothing: Annotated[Count | None, Key("steps in which a term counts nothing", "null, or " + _WHOLE)] = 20
 
+
+THRESHOLDS = tuple(each.name for each in dataclasses.fields(WatchSection) if each.name not in ("every", "rows"))
+"""The keys of `watch` that say when a failure signature shows."""
 
 SECTIONS = {
     "models": ModelsSection,

@@ -14,6 +14,7 @@ from limbeck.config.sections import (
     ValidateSection,
     WatchSection,
 )
+from limbeck.config.watching import unread_thresholds
 from limbeck.errors import ConfigError
 
 
@@ -32,10 +33,18 @@ def check_uses(
     found = [
         *_parts(method, draft),
         *_collecting(method, sampling, train, validate, draft),
+        *_replay(train, validate, method, draft),
         *_teacher(models, watch, method, draft),
         *_lengths(models, data, train),
         *_drawing(data, sampling, validate, method, draft),
         *_schedule(train, validate),
+        *unread_thresholds(
+            watch,
+            method=method,
+            validate=validate,
+            writer=_other_writer(method.sequences),
+            base=draft.values["method"]["base"],
+        ),
     ]
     if found:
         key, message = found[0]
@@ -43,7 +52,15 @@ def check_uses(
 
 
 def needs_teacher(method: Any) -> bool:
-    """Whether a term of the method that has a weight reads the teacher, its revision does, or its source."""
+    """Whether anything of the method asks the teacher: a term that has a weight, its revision, or its source."""
+    return matches_teacher(method) or any(_is_written(part) for part in _leaves(method.sequences))
+
+
+def matches_teacher(method: Any) -> bool:
+    """Whether a term of the method that has a weight, its revision or its source reads the teacher's distributions.
+
+    The teacher of a method that only learns from its text may have another vocabulary.
+    """
     objective = method.objective()
     is_matched = bool(objective.pair_terms) or any(term.needs_teacher for term in objective.terms.values())
     return is_matched or method.revision is not None or bool(getattr(method.sequences, "needs_teacher", False))
@@ -51,24 +68,58 @@ def needs_teacher(method: Any) -> bool:
 
 def only_fixed(source: Any) -> bool:
     """Whether every row comes with the response that the corpus has."""
-    from limbeck.sequences import Fixed, Source
+    from limbeck.sequences import Fixed
 
-    if isinstance(source, Fixed):
-        return True
+    return all(isinstance(part, Fixed) for part in _leaves(source))
+
+
+def student_draws(source: Any) -> bool:
+    """Whether some rows come with responses that the student draws."""
+    from limbeck.sequences import Fixed
+
+    return any(not isinstance(part, Fixed) and not _is_written(part) for part in _leaves(source))
+
+
+def _other_writer(source: Any) -> str | None:
+    """Whose responses a run learns from where the student writes none of them alone; None where it does."""
+    from limbeck.sequences import CollectedRollouts
+
+    if only_fixed(source):
+        return "the corpus's"
+    if not student_draws(source):
+        return "the teacher's"
+    is_shared = isinstance(source, CollectedRollouts) and source.teacher_share > 0
+    return "the teacher's and student's common" if is_shared else None
+
+
+def _is_written(source: Any) -> bool:
+    from limbeck.sequences import TeacherWritten
+
+    return isinstance(source, TeacherWritten)
+
+
+def _leaves(source: Any) -> list[Any]:
+    """The sources that a source is made of; itself where there is none inside it."""
+    from limbeck.sequences import Source, SourceToBuild
+
     parts = dataclasses.fields(source) if dataclasses.is_dataclass(source) else ()
     values = [getattr(source, part.name) for part in parts]
-    inside = [value for value in values if isinstance(value, Source)]
-    return bool(inside) and all(only_fixed(part) for part in inside)
+    inside = [value for value in values if isinstance(value, Source | SourceToBuild)]
+    return [leaf for part in inside for leaf in _leaves(part)] or [source]
 
 
 _Found = list[tuple[str, str]]
+_UNREAD = "which nothing reads"
 
 
 def _parts(method: Any, draft: Draft) -> _Found:
     """Parts of a method that do not go together."""
     base = draft.values["method"]["base"]
-    if method.revision is not None and only_fixed(method.sequences):
-        message = f"method.revision corrects what the student draws, but {base} learns from the corpus's responses only"
+    if method.revision is not None and not student_draws(method.sequences):
+        writer = "corpus" if only_fixed(method.sequences) else "teacher"
+        message = (
+            f"method.revision corrects what the student draws, but {base} learns from the {writer}'s responses only"
+        )
         return [
             (
                 "method.revision",
@@ -129,24 +180,52 @@ def _collecting(
     return []
 
 
+def _replay(train: TrainSection, validate: ValidateSection, method: Any, draft: Draft) -> _Found:
+    """A replay whose buffer or schedule does not fit the run."""
+    from limbeck.sequences import Mixture, Replay
+
+    source, place = method.sequences, "method.sequences"
+    if isinstance(source, Mixture):
+        inside = [name for name in ("first", "second") if isinstance(getattr(source, name), Replay | Mixture)]
+        found = [f"{place}.{name}" for name in inside]
+        message = "tosses the coin of the step itself, which the mixture around it has tossed already"
+        way_out = "Take kind: replay with a schedule in the place of the mixture"
+        return [(key, f"{key} {message}.\n  {way_out}") for key in found]
+    if not isinstance(source, Replay):
+        return []
+    if source.capacity < train.batch_rows:
+        message = f"{place}.capacity is {source.capacity}, less than the {train.batch_rows} rows of train.batch_rows"
+        return [(f"{place}.capacity", f"{message}: no step could be replayed; raise it")]
+    if source.schedule.observes(0, steps=1) and validate.every is None:
+        message = f"{place}.schedule follows the validation loss, but validate.every is null: no row is held out"
+        return [
+            (f"{place}.schedule", f"{message}.\n  Set validate.every, or take a schedule of kind constant or linear")
+        ]
+    return []
+
+
 def _teacher(models: ModelsSection, watch: WatchSection, method: Any, draft: Draft) -> _Found:
     base = draft.values["method"]["base"]
     if not method.objective().names:
         return [("method.weights", f"every weight of {base} is 0, so nothing would be learned; raise one of them")]
     if needs_teacher(method):
+        if models.teacher and not matches_teacher(method) and watch.rows != WatchSection().rows:
+            message = f"watch.rows is {watch.rows}, {_UNREAD}: {base} compares nothing with the teacher token by token"
+            return [("watch.rows", f"{message}; delete it")]
         missing = f"models.teacher is missing; {base} matches a teacher. Name a model, or choose method.base: sft"
         return [] if models.teacher else [("models.teacher", missing)]
-    unread = "which nothing reads"
     if models.teacher:
         way_out = "delete it, or pass models.teacher=null"
-        return [("models.teacher", f"models.teacher is '{models.teacher}', {unread}: {base} has no teacher; {way_out}")]
+        return [
+            ("models.teacher", f"models.teacher is '{models.teacher}', {_UNREAD}: {base} has no teacher; {way_out}")
+        ]
     keys = {
         "models.teacher_dtype": (models.teacher_dtype, "auto"),
         "models.teacher_device": (models.teacher_device, "auto"),
         "watch.rows": (watch.rows, WatchSection().rows),
     }
     return [
-        (key, f"{key} is '{value}', {unread}: there is no teacher; delete it")
+        (key, f"{key} is '{value}', {_UNREAD}: there is no teacher; delete it")
         for key, (value, standard) in keys.items()
         if value != standard
     ]
@@ -175,11 +254,10 @@ def _drawing(
     data: DataSection, sampling: SamplingSection, validate: ValidateSection, method: Any, draft: Draft
 ) -> _Found:
     base = draft.values["method"]["base"]
-    is_fixed = only_fixed(method.sequences)
-    if data.train_on == "all" and not is_fixed:
+    if data.train_on == "all" and not only_fixed(method.sequences):
         message = f"data.train_on is 'all', but {base} draws its own last responses; allowed: last"
         return [("data.train_on", f"{message} (all goes with fixed responses only: sft, kd)")]
-    is_drawn = not is_fixed or (validate.metric == "rouge-l" and validate.every is not None)
+    is_drawn = student_draws(method.sequences) or (validate.metric == "rouge-l" and validate.every is not None)
     values, standard = dataclasses.asdict(sampling), dataclasses.asdict(SamplingSection())
     for key in ("temperature", "top_p", "top_k"):
         name = f"sampling.{key}"

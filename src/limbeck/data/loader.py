@@ -78,6 +78,11 @@ class Loader:
         again, place = divmod(epoch * self._quotas[part] + rank, len(rows))
         return (epoch, index), rows[self._order(part, again, size=len(rows))[place]]
 
+    def named(self, key: RowKey) -> Item:
+        """The row of a key that `take` gave."""
+        epoch, index = key
+        return self.row(int(epoch), int(index))
+
     def take(self, first: int, count: int) -> tuple[Item, ...]:
         """`count` rows from the `first` on, counted from the start of training, across the ends of epochs."""
         return tuple(self.row(*self.place(number)) for number in range(first, first + count))

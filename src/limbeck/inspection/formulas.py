@@ -23,7 +23,17 @@ from limbeck.losses.policy_gradient import ReverseKLGradient
 from limbeck.losses.ranked_networks import Convolutional, Recurrent
 from limbeck.losses.targets import NucleusTarget, TopKTarget
 from limbeck.revision import SCRG, AttentionArgmax, Heuristic, KLDArgmax, RandomToken
-from limbeck.sequences import CollectedRollouts, Fixed, Mixture, Student
+from limbeck.sequences import (
+    Adaptive,
+    CollectedRollouts,
+    Constant,
+    Fixed,
+    Linear,
+    Mixture,
+    Replay,
+    Student,
+    TeacherWritten,
+)
 from limbeck.spans import Learned, Phrases, Sentences, SpacyPhrases, Whole, Window
 
 MGSR = "MGSR, arXiv 2407.10068"
@@ -70,6 +80,20 @@ def reduction_formulas(reduction: Reduction, *, has_spans: bool) -> tuple[Formul
         lines = [Formula("token: 1/R · Σ_rows 1/L_row · Σ_tokens", f"{MGSR}, Eq. 1 and Eq. 8")]
         lines += [Formula("pair: 1/R′ · Σ_rows 1/n_s · Σ_i 1/n_si · Σ_pairs", f"{MGSR}, Eq. 10")] if has_spans else []
     return tuple(lines)
+
+
+def _replay(part: Replay) -> tuple[Formula, ...]:
+    if part.replay_on_mixed:
+        return (
+            Formula("u(step) < φ → fresh rows into the buffer, learned from: rows of it", _DISTILLM),
+            Formula("otherwise → fixed"),
+        )
+    shares = {"decreasing": "φ·(1 − t/T)", "constant": "φ/2", "increasing": "φ·t/T"}
+    return (
+        Formula("u(step) < s, or u(step) < φ while the buffer is not full → fresh", _DISTILLM),
+        Formula("u(step) < φ → replayed, otherwise → fixed"),
+        Formula(f"s(t) = {shares[part.fresh]}", _DISTILLM),
+    )
 
 
 def _scrg(part: SCRG) -> tuple[Formula, ...]:
@@ -185,6 +209,14 @@ def _reverse_kl_gradient(part: ReverseKLGradient) -> tuple[Formula, ...]:
 FORMULAS: Mapping[type, tuple[Formula, ...] | Callable[[Any], tuple[Formula, ...]]] = {
     Fixed: (Formula("y as the corpus has it: (x, y) ~ (X, Y)"),),
     Student: (Formula("y ~ q_θ(·|x)", f"{_GKD}, λ = 1"),),
+    TeacherWritten: (Formula("y ~ p(·|x), once for each prompt", "SeqKD, arXiv 1606.07947"),),
+    Replay: _replay,
+    Constant: (Formula("φ(t) = share", f"{_GKD}, λ"),),
+    Linear: (Formula("φ(t) = first + (last − first)·t/T"),),
+    Adaptive: (
+        Formula("φ = min(1, initial + increase · rises)", _DISTILLM),
+        Formula("L ≥ L_prev + rise → rises + 1, L_prev ← L", _DISTILLM),
+    ),
     Mixture: (Formula("u(step) < share → first, else second", f"{_GKD}, Algorithm 1"),),
     CollectedRollouts: (
         Formula("y_t ~ p̃_t = a·p_t + (1 − a)·q_t, a = teacher_share", f"{_MINILLM}, Eq. 4"),

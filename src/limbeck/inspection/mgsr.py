@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from limbeck.inspection.clipping import CLIPPED
 from limbeck.inspection.corrections import CORRECTED
 from limbeck.inspection.extractors import EXTRACTED
+from limbeck.inspection.off_policy import REPLAY_BESIDE, REPLAY_FIELDS
 from limbeck.inspection.readings import OTHERWISE, PRINTED, Fields, Paper, Reading, Readings
 from limbeck.losses.clip_networks import MLP
 from limbeck.losses.correlation import Correlation
 from limbeck.losses.dac import DACKL
 from limbeck.methods import Method, Weights
 from limbeck.revision import SCRG
-from limbeck.sequences import Fixed, Mixture, Student
+from limbeck.sequences import Fixed, Mixture, Replay, Student
 
 _ALL_ONE = {1.0: PRINTED, OTHERWISE: Reading("differs", "Eq. 11 adds the three losses, each with weight 1")}
 
@@ -27,6 +28,11 @@ _SEQUENCES: Fields = {
             "SCRG goes with on-policy sampling (a mixture of drawn and fixed data, as GKD) and with off-policy "
             "sampling (an adaptive scheduler, as DistiLLM)",
             "the on-policy rows of Table 3a carry the headline numbers",
+        ),
+        Replay: Reading(
+            "open",
+            "“an adaptive scheduler”, as DistiLLM: the off-policy rows of Table 3a",
+            "corrected rows are remembered, and not corrected again",
         ),
     },
     (Mixture, "first"): {Student: PRINTED},
@@ -172,7 +178,7 @@ _SETTINGS: Mapping[str, Readings] = {
 MGSR = Paper(
     name="MGSR",
     source="arXiv 2407.10068",
-    fields={**_SEQUENCES, **CORRECTED, **CLIPPED, **_SPAN, **_SUM},
-    beside=_BESIDE,
+    fields={**_SEQUENCES, **REPLAY_FIELDS, **CORRECTED, **CLIPPED, **_SPAN, **_SUM},
+    beside={**_BESIDE, **REPLAY_BESIDE},
     settings=_SETTINGS,
 )

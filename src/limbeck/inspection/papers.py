@@ -7,29 +7,16 @@ from collections.abc import Mapping
 from limbeck.inspection.formulas import MGSR as MGSR_SOURCE
 from limbeck.inspection.mgsr import MGSR
 from limbeck.inspection.minillm import MINILLM
-from limbeck.inspection.readings import OTHERWISE, PRINTED, Fields, Paper, Reading, Readings
+from limbeck.inspection.off_policy import DISTILLM, REPLAY_BESIDE, REPLAY_FIELDS
+from limbeck.inspection.readings import OTHERWISE, PRINTED, Paper, Reading, Readings
+from limbeck.inspection.terms import MATCHED as _MATCHED
+from limbeck.inspection.terms import NOTHING_BESIDE as _NOTHING_BESIDE
+from limbeck.inspection.terms import WHOLE as _WHOLE
+from limbeck.inspection.written import SEQKD
 from limbeck.losses.divergences import JSD, ForwardKL
-from limbeck.losses.match import Likelihood, Match, TeacherTarget, UniformWeight
+from limbeck.losses.match import Likelihood, Match
 from limbeck.methods import Method, Weights
-from limbeck.sequences import Fixed, Mixture, Student
-
-_NOTHING_BESIDE: Fields = {
-    (Method, "revision"): {None: PRINTED, OTHERWISE: Reading("differs", "responses are not corrected")},
-    (Method, "span"): {None: PRINTED, OTHERWISE: Reading("differs", "there is no span term")},
-    (Method, "weights"): PRINTED,
-    (Weights, "token"): {1.0: PRINTED, OTHERWISE: Reading("differs", "the term has no weight")},
-    (Weights, "supervised"): {0.0: PRINTED, OTHERWISE: Reading("differs", "there is no second term")},
-    (Weights, "span"): PRINTED,
-}
-
-_MATCHED: Fields = {
-    (Match, "target"): {TeacherTarget: PRINTED, OTHERWISE: Reading("differs", "the teacher's whole distribution")},
-    (Match, "weight"): {UniformWeight: PRINTED, OTHERWISE: Reading("differs", "all tokens weigh alike")},
-    (Match, "temperature_square_scaled"): {
-        1.0: PRINTED,
-        OTHERWISE: Reading("differs", "the distributions as they are, T = 1"),
-    },
-}
+from limbeck.sequences import Fixed, Mixture, Replay, Student
 
 _MEAN_OF_RESPONSES: Readings = {
     "token": Reading(
@@ -39,8 +26,6 @@ _MEAN_OF_RESPONSES: Readings = {
     ),
     "sequence": PRINTED,
 }
-
-_WHOLE = {None: PRINTED, OTHERWISE: Reading("differs", "whole responses are drawn")}
 
 _SFT = Paper(
     name="Supervised fine-tuning",
@@ -97,11 +82,17 @@ _IMITKD = Paper(
     fields={
         **_NOTHING_BESIDE,
         **_MATCHED,
+        **REPLAY_FIELDS,
         (Method, "sequences"): {
             Student: Reading(
                 "differs",
                 "responses of the corpus and of the student are mixed, with a share of the corpus that falls",
                 "the student's alone, as in the comparisons of DistiLLM and MGSR; sequences: {kind: mixture} mixes",
+            ),
+            Replay: Reading(
+                "differs",
+                "corpus and student are mixed, with a share of the corpus that falls",
+                "the student's alone, of the last 1,000 rows: what DistiLLM's code does for this method",
             ),
             OTHERWISE: Reading("differs", "corpus and student are mixed, with a share of the corpus that falls"),
         },
@@ -121,6 +112,7 @@ _IMITKD = Paper(
             "all tokens alike",
         ),
     },
+    beside=REPLAY_BESIDE,
 )
 
 _GKD = Paper(
@@ -129,7 +121,15 @@ _GKD = Paper(
     fields={
         **_NOTHING_BESIDE,
         **_MATCHED,
-        (Method, "sequences"): {Mixture: PRINTED},
+        **REPLAY_FIELDS,
+        (Method, "sequences"): {
+            Mixture: PRINTED,
+            Replay: Reading(
+                "differs",
+                "responses are drawn anew at every step",
+                "rows of the last 1,000, as DistiLLM's code draws for this method",
+            ),
+        },
         (Mixture, "first"): {Student: PRINTED},
         (Mixture, "second"): {
             Fixed: Reading("printed", "a fixed data set: the corpus's responses, or the teacher's", "the corpus's"),
@@ -152,6 +152,7 @@ _GKD = Paper(
         (Method, "reduction"): _MEAN_OF_RESPONSES,
     },
     beside={
+        **REPLAY_BESIDE,
         Mixture: (
             Reading(
                 "printed", "a coin u ~ U(0, 1) a step (Algorithm 1)", "one coin for all rows and ranks", "the coin"
@@ -159,8 +160,23 @@ _GKD = Paper(
         ),
         JSD: (Reading("printed", "JSD is not divided by β", "near 0 or 1 the loss is small: mind the rate", "scale"),),
     },
-    settings={"sampling.temperature": {1.0: PRINTED, OTHERWISE: Reading("differs", "T = 1 for drawn training data")}},
+    settings={
+        "sampling.temperature": {
+            1.0: PRINTED,
+            0.9: Reading("differs", "T = 1 for drawn training data", "TRL's GKDTrainer draws at 0.9"),
+            OTHERWISE: Reading("differs", "T = 1 for drawn training data"),
+        }
+    },
 )
 
-PAPERS: Mapping[str, Paper] = {"sft": _SFT, "kd": _KD, "imitkd": _IMITKD, "gkd": _GKD, "minillm": MINILLM, "mgsr": MGSR}
+PAPERS: Mapping[str, Paper] = {
+    "sft": _SFT,
+    "kd": _KD,
+    "seqkd": SEQKD,
+    "imitkd": _IMITKD,
+    "gkd": _GKD,
+    "minillm": MINILLM,
+    "distillm": DISTILLM,
+    "mgsr": MGSR,
+}
 """By the name of the method; a preset `method:variant` has its method's paper."""

@@ -18,17 +18,18 @@ from limbeck.losses.correlation import PairTerm
 from limbeck.losses.heads import Head
 from limbeck.losses.match import TokenScores, TokenTerm
 from limbeck.losses.views import HiddenView, TeacherView, chunks, target_of
-from limbeck.losses.walking import Gradients, Walk, take_walk
+from limbeck.losses.walking import TEACHER_LOGP, Gradients, Walk, take_walk
 from limbeck.types import Experience
 
-__all__ = ["FusedResult", "HiddenView", "TeacherView", "fused_loss", "token_scores"]
+__all__ = ["TEACHER_LOGP", "FusedResult", "HiddenView", "TeacherView", "fused_loss", "token_scores"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FusedResult:
     """`loss` carries the gradient; the rest is detached.
 
-    `totals`: each term's Σ weight·ℓ. `measures`: what terms measure beside, Σ weight·value by "TERM/NAME".
+    `totals`: each term's Σ weight·ℓ. `measures`: what terms measure beside, Σ weight·value by "TERM/NAME", and
+    "teacher_logp" where it was asked for.
     `gradient_norms`: of `∂loss/∂hidden`, per term, if asked for.
     """
 
@@ -65,6 +66,10 @@ def fused_loss(
 
     The gradient reaches `hidden_ND`, the head's weight and bias unless they are frozen, and the parameters of terms
     that are modules (zeros for a term that does not apply here). It does not reach the views.
+
+    Weights named "teacher_logp", `[N]`, ask for the measure Σ weight·log t(token) beside the terms, in nats: what the
+    teacher thinks of the tokens themselves. It is taken of the distributions that the terms read, adds nothing to the
+    loss, and is 0 where no term here reads the teacher.
     """
     walk = Walk(
         head=head,
@@ -78,6 +83,7 @@ def fused_loss(
         chunk=chunk,
         separate=separate_gradients,
         experience=experience,
+        teacher_weights_N=weights.get(TEACHER_LOGP),
     )
     own = [p for term in terms.values() if isinstance(term, nn.Module) for p in term.parameters() if p.requires_grad]
     loss: Tensor = _FusedLoss.apply(hidden_ND, head.weight, head.bias, walk, *own)  # type: ignore[no-untyped-call]

@@ -24,6 +24,9 @@ from limbeck.types import Experience
 # several times [n V], only this many numbers then exist at a time, in blocks that the allocator keeps.
 _TILE_NUMBERS = 2**20
 
+TEACHER_LOGP = "teacher_logp"
+"""The measure that is no term's: Σ weight·log t(token)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Walk:
@@ -40,6 +43,7 @@ class Walk:
     chunk: int
     separate: bool
     experience: Experience | None = None
+    teacher_weights_N: Float[Tensor, " N"] | None = None
     totals: list[Tensor] = field(default_factory=list)
     norms: list[Tensor] = field(default_factory=list)
     measures: dict[str, Tensor] = field(default_factory=dict)
@@ -115,6 +119,8 @@ def take_walk(hidden_ND: Float[Tensor, "N D"], walk: Walk, gradients: Gradients)
     sums = _Sums({name: zero.clone() for name in walk.names}, {name: zero.clone() for name in walk.names}, {})
     measuring = {name: term for name, term in walk.terms.items() if isinstance(term, MeasuringTerm)}
     walk.measures.update({f"{name}/{key}": zero.clone() for name, term in measuring.items() for key in term.measures})
+    if walk.teacher_weights_N is not None:
+        walk.measures[TEACHER_LOGP] = zero.clone()
     head = walk.head.detached().in_dtype(hidden_ND.dtype)
     for chunk in chunks(hidden_ND.shape[0], walk.chunk):
         _take_chunk(hidden_ND, chunk, walk=walk, head=head, gradients=gradients, sums=sums)
@@ -127,6 +133,10 @@ def _take_chunk(hidden_ND: Tensor, chunk: slice, *, walk: Walk, head: Head, grad
     own = chunk.stop - chunk.start
     wide = slice(chunk.start, chunk.stop + walk.crosses(chunk.stop))
     target_cV = target_of(walk.views, wide, device=hidden_ND.device) if walk.needs_teacher else None
+    if target_cV is not None and walk.teacher_weights_N is not None:
+        walk.measures[TEACHER_LOGP] += _weighted_logp(
+            target_cV[:own], tokens_c=walk.tokens_N[chunk], weights_c=walk.teacher_weights_N[chunk]
+        )
     with torch.no_grad():
         raw_cV = head.raw(hidden_ND[wide])
     # The terms whose gradients are taken together, and the blocks that hold them: the first in place of the logits.
@@ -190,6 +200,14 @@ def _parts(
         pair_scores = PairScores(student_logp=student_nV, target_logp=target_nV, first=first)
         parts[name] = (pair_term(pair_scores) * walk.weights[name][inside]).sum()
     return parts
+
+
+def _weighted_logp(
+    logp_cV: Float[Tensor, "c V"], *, tokens_c: Int[Tensor, " c"], weights_c: Float[Tensor, " c"]
+) -> Float[Tensor, ""]:
+    """Σ weight·log t(token); a token of weight 0 adds nothing, even where its log-probability is −inf."""
+    logp_c = logp_cV.detach().gather(1, tokens_c.long()[:, None]).squeeze(1)
+    return torch.where(weights_c > 0, logp_c * weights_c, 0.0).sum()
 
 
 def _slope(whole: Tensor, leaf_nV: Tensor, gradients: Gradients, *, again: bool) -> Tensor:

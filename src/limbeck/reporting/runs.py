@@ -49,7 +49,7 @@ class _Logs:
 
 
 def report(runs: Sequence[Path], out: Path) -> Path:
-    """Write one HTML page that compares runs: results, curves, answers side by side, recipes; returns `out`.
+    """Write one HTML page that compares runs: failure signatures, results, curves, answers, recipes; returns `out`.
 
     Reads recipe.yaml, metrics.jsonl, samples.jsonl, tokens.jsonl, validation/ and answers/ of each folder, and changes
     none of them; a run that is still going shows what it has so far. Raises `DataError` for a folder that is no run.
@@ -57,7 +57,7 @@ def report(runs: Sequence[Path], out: Path) -> Path:
     if not runs:
         raise DataError("a report needs the folder of at least one run")
     logs = [_read(run, name) for run, name in zip(runs, _names(runs), strict=True)]
-    sections: list[Section] = [TableSection(title="Results", table=_results(logs))]
+    sections: list[Section] = [*_warnings(logs), TableSection(title="Results", table=_results(logs))]
     for kind in dict.fromkeys(kind for log in logs for kind in log.answers):
         intro = "ROUGE-L in %, with 95 % bootstrap intervals over examples; the mean with its standard error."
         sections.append(TableSection(title=f"Evaluation: {kind}", table=_evaluation(logs, kind), intro=intro))
@@ -128,6 +128,26 @@ def _headline(log: _Logs) -> str:
 
 def _last_step(log: _Logs) -> int:
     return int(log.steps[-1]["step"]) if log.steps else 0
+
+
+def _warnings(logs: Sequence[_Logs]) -> list[Section]:
+    """Which failure signatures showed in runs that looked for them, with what to do; or that none did."""
+    paragraphs: list[str] = []
+    for log in logs:
+        signs = [row for row in log.metrics if row["kind"] == "watch"]
+        thresholds = {
+            key: value for key, value in log.settings.get("watch", {}).items() if key not in ("every", "rows")
+        }
+        if not signs and any(value is not None for value in thresholds.values()):
+            paragraphs.append(f"{log.name}: no failure signature showed in {_last_step(log):,} steps.")
+        for sign in signs:
+            after = f"{log.name}, after step {sign['step']:,}: {sign['name']}."
+            paragraphs.append(f"{after} {_capital(str(sign['message']))}. {sign['advice']}")
+    return [TextSection(title="Failure signatures", paragraphs=tuple(paragraphs))] if paragraphs else []
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _results(logs: Sequence[_Logs]) -> Table:

@@ -100,13 +100,15 @@ class Measures:
 class Revision:
     """The rows after revision, in the order they came in; what was corrected in them, round by round; and the sums.
 
-    `evidence` is that of the first round, packed over the rows that were looked at; None where none was.
+    `evidence` is that of the first round, packed over the rows that were looked at, which `looked_at` names in that
+    order; None where none was.
     """
 
     sequences: Sequences
     corrections: tuple[Correction, ...]
     measures: Measures
     evidence: Evidence | None = None
+    looked_at: tuple[int, ...] = ()
 
 
 @runtime_checkable
@@ -187,7 +189,13 @@ class SCRG:
             corrections += found
             measures += _measures(part, evidence, found, stop_ids=rollouts.sampling.stop_ids)
         measures += Measures(revised=len({each.row for each in corrections}))
-        return Revision(sequences=sequences, corrections=tuple(corrections), measures=measures, evidence=first)
+        return Revision(
+            sequences=sequences,
+            corrections=tuple(corrections),
+            measures=measures,
+            evidence=first,
+            looked_at=tuple(looked_at),
+        )
 
 
 def _noise(rollouts: Rollouts, sequences: Sequences, purpose: str, number: int) -> RowNoise:

@@ -105,35 +105,33 @@ class CollectedRollouts:
         """Nothing adapts."""
 
     def state(self) -> Mapping[str, Any]:
-        """The step that the collection was gathered at, and what of its rows is no tensor."""
+        """The step that the collection was gathered at, and its rows with their experience."""
         held = self._held.collection
         if held is None:
             return {"first": None}
-        keys, limits = [list(key) for key in held.keys], None if held.limits is None else list(held.limits)
-        return {"first": self._held.first, "origin": list(held.origin), "keys": keys, "limits": limits}
+        return {
+            "first": self._held.first,
+            "origin": list(held.origin),
+            "keys": [list(key) for key in held.keys],
+            "limits": None if held.limits is None else list(held.limits),
+            "tokens": held.tokens,
+            "attended": held.attended,
+            "is_response": held.is_response,
+            "experience": None if held.experience is None else held.experience.columns(),
+        }
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The collection's tokens with their experience."""
-        held = self._held.collection
-        if held is None:
-            return {}
-        columns = {} if held.experience is None else held.experience.columns()
-        rows = {"tokens": held.tokens, "attended": held.attended, "is_response": held.is_response}
-        return {**rows, **{f"experience/{name}": column for name, column in columns.items()}}
-
-    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
-        """The inverse of `state` and `tensors`."""
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""
         self._held.first, self._held.collection = state["first"], None
-        if not tensors:
+        if state["first"] is None:
             return
-        columns = {name.partition("/")[2]: column for name, column in tensors.items() if name.startswith("experience/")}
         self._held.collection = Sequences(
-            tokens=tensors["tokens"],
-            attended=tensors["attended"],
-            is_response=tensors["is_response"],
+            tokens=state["tokens"],
+            attended=state["attended"],
+            is_response=state["is_response"],
             origin=tuple(state["origin"]),
             keys=tuple(tuple(key) for key in state["keys"]),
-            experience=Experience(**columns) if columns else None,
+            experience=None if state["experience"] is None else Experience(**state["experience"]),
             limits=None if state["limits"] is None else tuple(state["limits"]),
         )
 

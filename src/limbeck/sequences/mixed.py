@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from limbeck.seeds import Seeds
+from limbeck.sequences.building import Ground, SourceToBuild
 from limbeck.sequences.fixed import Fixed
 from limbeck.sequences.source import Item, Rollouts, Source
 from limbeck.sequences.written import Student
@@ -25,13 +26,20 @@ class Mixture:
     The coin belongs to the step, not to the row or the rank: all rows of a step, on all ranks, come from one source.
     """
 
-    first: Source = Field(default_factory=Student)
-    second: Source = Field(default_factory=Fixed)
+    first: Source | SourceToBuild = Field(default_factory=Student)
+    second: Source | SourceToBuild = Field(default_factory=Fixed)
     share: float = Field(default=0.5, ge=0.0, le=1.0)
+
+    def build(self, ground: Ground) -> Mixture:
+        """The same of built parts."""
+        first, second = (
+            part.build(ground) if isinstance(part, SourceToBuild) else part for part in (self.first, self.second)
+        )
+        return Mixture(first, second, self.share)
 
     def chosen(self, step: int, *, seeds: Seeds) -> Source:
         """The source of this step."""
-        return self.first if seeds.child("coin", step).uniform() < self.share else self.second
+        return _built(self.first if seeds.child("coin", step).uniform() < self.share else self.second)
 
     def prompts(self, step: int, *, batch_rows: int, seeds: Seeds) -> int:
         """As many as the source of this step takes."""
@@ -48,13 +56,18 @@ class Mixture:
     def observe(self, validation_loss: float) -> None:
         """Both sources may adapt."""
         for source in (self.first, self.second):
-            source.observe(validation_loss)
+            _built(source).observe(validation_loss)
 
     def state(self) -> Mapping[str, Any]:
         """What both sources save."""
-        return {"first": self.first.state(), "second": self.second.state()}
+        return {"first": _built(self.first).state(), "second": _built(self.second).state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
-        self.first.restore(state["first"])
-        self.second.restore(state["second"])
+        _built(self.first).restore(state["first"])
+        _built(self.second).restore(state["second"])
+
+
+def _built(source: Source | SourceToBuild) -> Source:
+    assert isinstance(source, Source), "Mixture.build first"
+    return source

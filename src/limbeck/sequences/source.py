@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
 
 from limbeck.data.loader import batch, prompts
 from limbeck.models.decoders import Decoder
@@ -104,7 +103,7 @@ class Rollouts:
 class Source(Protocol):
     """Where the rows of a step come from. `state` and `restore` are what a checkpoint holds of it.
 
-    A source that remembers tensors is a `HoldingTensors` too; one whose rows serve several steps is `Collecting`.
+    One whose rows serve several steps is `Collecting` too.
     """
 
     def prompts(self, step: int, *, batch_rows: int, seeds: Seeds) -> int:
@@ -120,32 +119,18 @@ class Source(Protocol):
         ...
 
     def observe(self, validation_loss: float) -> None:
-        """After a validation: adapt, if this source does."""
+        """After a validation: adapt, if this source does. One that is `building.Observing` says when it is called."""
         ...
 
     def state(self) -> Mapping[str, Any]:
-        """What a checkpoint must hold, as plain JSON values."""
+        """What a checkpoint must hold, as plain JSON values, and CPU tensors in mappings of any depth.
+
+        The first rank writes it and all read it: it must be the same on every rank.
+        """
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state`."""
-        ...
-
-
-@runtime_checkable
-class HoldingTensors(Protocol):
-    """A source whose checkpoint holds tensors beside the JSON values of `state`.
-
-    They are written by the first rank and read by all: what `tensors` gives must be the same on every rank. Names
-    are the source's own; a source of sources puts "NAME/" before those of a part.
-    """
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold, as CPU tensors by name; empty where nothing is remembered yet."""
-        ...
-
-    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of `state` and `tensors`."""
         ...
 
 
@@ -169,16 +154,3 @@ class Collecting(Protocol):
     def portion(self, step: int, *, batch_rows: int, seeds: Seeds) -> list[int]:
         """Which rows of its collection a step learns from."""
         ...
-
-
-def tensors_of(source: Source) -> dict[str, Tensor]:
-    """The tensors that a checkpoint must hold of a source; empty where it has none."""
-    return source.tensors() if isinstance(source, HoldingTensors) else {}
-
-
-def restore_source(source: Source, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `state` and `tensors_of` gave."""
-    if isinstance(source, HoldingTensors):
-        source.restore(state, tensors)
-    else:
-        source.restore(state)

@@ -12,9 +12,8 @@ import os
 import shutil
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -34,16 +33,15 @@ _SOURCE = "source.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What was read back: tensors by name, and the JSON state of everything else; its folder holds `recipe.yaml`.
+    """What was read back: tensors by name, and the state of everything else; its folder holds `recipe.yaml`.
 
-    `source` are the tensors that the source of sequences remembers, none for most.
+    Tensors that the state held are where they were.
     """
 
     path: Path
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
-    source: dict[str, Tensor] = field(default_factory=dict)
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -102,12 +100,11 @@ def write(
     weights: Mapping[str, Tensor],
     optimizer: Mapping[str, Tensor],
     state: Mapping[str, Any],
-    source: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> Path:
     """Write `folder/step-NNNNNN` atomically, point `latest` at it, and remove all but the last two.
 
-    Where a source has tensors they become a file of their own.
-    A step that `latest` names already is left as it is: replacing a folder would leave a moment without one.
+    `state` holds JSON values, and tensors in mappings of any depth, which get a file of their own. A step that `latest`
+    names already is left as it is: replacing a folder would leave a moment without one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = f"step-{step:06d}"
@@ -120,13 +117,14 @@ def write(
     try:
         save_file({key: value.contiguous() for key, value in weights.items()}, draft / _WEIGHTS)
         save_file({key: value.contiguous() for key, value in optimizer.items()}, draft / _OPTIMIZER)
-        if source:
-            save_file({key: value.contiguous() for key, value in source.items()}, draft / _SOURCE)
         (draft / _RECIPE).write_text(recipe, encoding="utf-8")
-        parts = (_WEIGHTS, _OPTIMIZER, _RECIPE, *((_SOURCE,) if source else ()))
+        plain, tensors = _apart(state)
+        if tensors:
+            save_file({key: value.contiguous() for key, value in tensors.items()}, draft / _SOURCE)
+        parts = (_WEIGHTS, _OPTIMIZER, _RECIPE, *([_SOURCE] if tensors else []))
         sums = {part: _sum(draft / part) for part in parts}
         # Through JSON once, so that the sum is taken of what will be read back.
-        body = json.loads(json.dumps({"format": FORMAT, "step": step, "sums": sums, "state": dict(state)}))
+        body = json.loads(json.dumps({"format": FORMAT, "step": step, "sums": sums, "state": plain}))
         (draft / _STATE).write_text(json.dumps({"sum": _text_sum(body), **body}, indent=1), encoding="utf-8")
         for part in draft.iterdir():
             _flush(part)
@@ -186,17 +184,43 @@ def latest(folder: Path) -> Checkpoint | None:
             raise CheckpointError(
                 f"checkpoint {path} is corrupt: {changed[0]} does not have the sum that was written with it.{way_out}"
             )
+        tensors = load_file(path / _SOURCE) if _SOURCE in body["sums"] else {}
         return Checkpoint(
             path=path,
             weights=load_file(path / _WEIGHTS),
             optimizer=load_file(path / _OPTIMIZER),
-            state=body["state"],
-            source=load_file(path / _SOURCE) if _SOURCE in body["sums"] else {},
+            state=_together(body["state"], tensors),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"checkpoint {path} cannot be read: {type(error).__name__}: {error}{way_out}") from error
+
+
+def _apart(state: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The state without its tensors, and these by their path: "source/first/tokens"."""
+    plain: dict[str, Any] = {}
+    tensors: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if isinstance(value, Tensor):
+            tensors[key] = value
+        elif isinstance(value, Mapping):
+            plain[key], inner = _apart(value)
+            tensors |= {f"{key}/{name}": tensor for name, tensor in inner.items()}
+        else:
+            plain[key] = value
+    return plain, tensors
+
+
+def _together(plain: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The inverse of `_apart`."""
+    for path, tensor in tensors.items():
+        *folders, name = path.split("/")
+        inside = plain
+        for folder in folders:
+            inside = inside[folder]
+        inside[name] = tensor
+    return plain
 
 
 def _named(folder: Path) -> Path | None:

@@ -29,7 +29,7 @@ def collected(session: Session, drawn: Sequences, *, step: int) -> Collection | 
     what the advantages are relative to, does not depend on the ranks. A new collection gets its advantages once, with
     the weights that it was drawn at; what an inner step finds is that, and nothing is drawn or read again.
     """
-    source = session.method.sequences
+    source = session.source
     if not isinstance(source, Collecting):
         return None
     batch_rows = session.recipe.train.batch_rows

@@ -55,8 +55,8 @@ class Distiller(nn.Module):
 
         `views` is empty where no term needs a teacher; `pairs` are what a span term is taken on. `weights` come from
         `Objective.weights` for the whole step, so that losses of micro-batches and ranks add up. Without a scored
-        token the loss is 0 with a graph. A weight named "cross_entropy" measures −log q(token) beside the terms; it
-        adds nothing to the loss.
+        token the loss is 0 with a graph. Weights named "cross_entropy" and "teacher_logp" measure −log q(token) and
+        log p(token), p the teacher where a term reads it, beside the terms; they add nothing to the loss.
         """
         where = scored_tokens(sequences)
         hidden_ND = self.scorer.predicting(sequences, where)

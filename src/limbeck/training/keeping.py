@@ -14,7 +14,6 @@ from torch import Tensor
 
 from limbeck.models.loading import has_lora
 from limbeck.models.saving import save_student
-from limbeck.sequences.source import tensors_of
 from limbeck.training import checkpoint
 from limbeck.training.rundir import CLIP_NETWORK, RunDirectory
 from limbeck.training.session import Session
@@ -31,7 +30,7 @@ def save_checkpoint(session: Session, directory: RunDirectory, *, position: Mapp
         state = {
             "position": dict(position),
             "logs": directory.sizes(),
-            "source": dict(session.method.sequences.state()),
+            "source": dict(session.source.state()),
             "micro_rows": session.auto["micro_rows"],
         }
         checkpoint.write(
@@ -41,7 +40,6 @@ def save_checkpoint(session: Session, directory: RunDirectory, *, position: Mapp
             weights=weights,
             optimizer=moments,
             state=state,
-            source=tensors_of(session.method.sequences),
         )
     session.world.barrier()
     return time.monotonic() - started

@@ -1,4 +1,4 @@
-"""Token by token: what the student writes to fixed rows, what the teacher says to it, what is revised and kept."""
+"""Looks at fixed rows: their loss, and token by token what is written, what the teacher says, is revised and kept."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from limbeck.revision.correcting import Revision
 from limbeck.revision.gathering import Viewer, gather_evidence
 from limbeck.training.session import Session
 from limbeck.training.step import revise, with_state
-from limbeck.training.validation import CORPUS
+from limbeck.training.validation import CORPUS, reference_loss
 from limbeck.training.world import RankedDecoder
 from limbeck.types import Evidence, Sequences
 
 _DISTRIBUTIONS, _CLASSES, _NAMED = 12, 2000, 24
 _DIGITS = 5
+
+
+def observed_loss(session: Session) -> float:
+    """Mean −log s(token) of the references that a source's schedule follows, in nats; every rank must call it."""
+    micro_rows = int(session.auto["micro_rows"])
+    return reference_loss(session.distiller, session.observed, micro_rows=micro_rows, world=session.world)
 
 
 def token_rows(session: Session, *, step: int, texts: TokenTexts) -> list[dict[str, Any]]:

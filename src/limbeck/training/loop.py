@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from limbeck.config import Recipe, resumable_difference
-from limbeck.errors import CheckpointError, NonFiniteLoss, Stopped
+from limbeck.config.sections import THRESHOLDS
+from limbeck.errors import CheckpointError, FailureSignature, NonFiniteLoss, Stopped
 from limbeck.models.pieces import TokenTexts
-from limbeck.sequences.source import restore_source
+from limbeck.sequences.building import Observing
 from limbeck.training import checkpoint
 from limbeck.training.keeping import save_batch, save_best, save_checkpoint
-from limbeck.training.looking import token_rows
+from limbeck.training.looking import observed_loss, token_rows
 from limbeck.training.memory import MemoryGuard
 from limbeck.training.position import Clock, Position
 from limbeck.training.progress import Progress
@@ -34,7 +35,8 @@ from limbeck.training.rundir import (
 from limbeck.training.session import Session, open_session, with_micro_rows
 from limbeck.training.spanning import learned_state
 from limbeck.training.step import Diverged, StepResult, take_items, take_step
-from limbeck.training.stopping import StopRequest, full_disk_stops, how_to_resume
+from limbeck.training.stopping import StopRequest, full_disk_stops, how_to_resume, past_a_signature
+from limbeck.training.watch import Sign, Watch
 from limbeck.training.world import World, lost_rank_stops
 
 
@@ -43,14 +45,16 @@ def train(
     *overrides: str,
     rows: Iterable[Mapping[str, Any]] | None = None,
     resume: bool = False,
+    strict: bool = False,
 ) -> Run:
     """Distil as the recipe says; returns the run, whose directory explains itself.
 
     `overrides` are dotted settings ("train.steps=100"). `rows`, where given, take the place of `data.corpus`. With
     `resume` a stopped run goes on, and ends with the weights it would have had: bit for bit, on the same machine and
-    thread count. Raises `ConfigError`, `DataError` and their kin before anything is written; `Stopped` after Ctrl-C,
-    with the run resumable; `NonFiniteLoss` with the offending batch saved; `CheckpointError` for a foreign or corrupt
-    run directory.
+    thread count. With `strict` the first failure signature (docs/watching.md) that the run was not warned of before
+    ends it after the step. Raises `ConfigError`, `DataError` and their kin before anything is written; `Stopped` after
+    Ctrl-C and `FailureSignature` under `strict`, with the run resumable; `NonFiniteLoss` with the offending batch
+    saved; `CheckpointError` for a foreign or corrupt run directory.
     """
     settings = Recipe.load(recipe, list(overrides))
     path = Path(settings.run)
@@ -70,7 +74,7 @@ def train(
             learned = learned_state(session.finder)
             RunDirectory.create(path, recipe=settings.dump(), environment=_environment(world), extractor=learned)
         world.barrier()
-        return _Loop(session, RunDirectory.existing(path)).run(resume=resume, found=found)
+        return _Loop(session, RunDirectory.existing(path), strict=strict).run(resume=resume, found=found)
 
 
 def _resumable(path: Path, settings: Recipe) -> dict[str, Any]:
@@ -95,7 +99,7 @@ def _environment(world: World) -> dict[str, Any]:
 
 
 class _Loop:
-    def __init__(self, session: Session, directory: RunDirectory) -> None:
+    def __init__(self, session: Session, directory: RunDirectory, *, strict: bool) -> None:
         self.session = session
         self.directory = directory
         self.position = Position()
@@ -105,6 +109,9 @@ class _Loop:
         self.saved_step: int | None = None
         self.texts = TokenTexts(session.pair.tokenizer)
         self.memory = MemoryGuard(session, directory, note=self.progress.note)
+        self.watch = Watch({key: getattr(session.recipe.watch, key) for key in THRESHOLDS})
+        self.strict = strict
+        self.signs: list[Sign] = []
 
     def run(self, *, resume: bool, found: checkpoint.Checkpoint | None) -> Run:
         """All steps that are left, from the start or from `found`."""
@@ -115,8 +122,14 @@ class _Loop:
         elif self.session.world.is_main:
             self.memory.record()
         with self.stop.watching():
+            if self.position.step == 0:
+                self._observe()
             while self._goes_on():
                 self._one_step()
+                if self.strict and self.session.world.any(bool(self.signs)):
+                    self._save()
+                    step = f"after step {self.position.step} of {self.session.steps}"
+                    raise FailureSignature(past_a_signature(self.directory.path, self.signs, where=step))
                 if self.session.world.any(self.stop.is_set):
                     self._save()
                     raise Stopped(
@@ -144,15 +157,24 @@ class _Loop:
             raise NonFiniteLoss(f"{error}\n  {saved}") from error
         result = self.memory.move(result)
         position.step, position.consumed = step, position.consumed + wanted
+        self._log({**result.row, "epoch": position.consumed / session.loader.rows_per_epoch})
         if session.world.is_main:
-            self.directory.append(METRICS, {**result.row, "epoch": position.consumed / session.loader.rows_per_epoch})
             self._sample(step, result)
         self.progress.step(result.row)
+        self._observe()
+        self._look(result.row)
         validated = self._validates_at(step)
         if validated:
             self._validate()
         if validated or session.world.any(self.clock.is_due()):
             self._save()
+
+    def _observe(self) -> None:
+        """What the source asks of the validation rows; before a checkpoint, so that no look is taken twice."""
+        session, step = self.session, self.position.step
+        source = session.source
+        if isinstance(source, Observing) and source.observes(step):
+            source.observe(self.memory.take(step, "check", lambda: observed_loss(session)))
 
     def _validates_at(self, step: int) -> bool:
         every = self.session.recipe.validate.every
@@ -170,7 +192,8 @@ class _Loop:
             return numbers, answers, token_rows(session, step=position.step, texts=self.texts)
 
         numbers, answers, tokens = self.memory.take(position.step, "validation", measured)
-        session.method.sequences.observe(numbers["cross_entropy"])
+        if not isinstance(session.source, Observing):
+            session.source.observe(numbers["cross_entropy"])
         metric = session.recipe.validate.metric
         score = numbers["rouge_l"] if metric == "rouge-l" else -numbers["loss"]
         # A loss that is no number would never be beaten.
@@ -185,10 +208,24 @@ class _Loop:
             if answers:
                 name = f"validation/step-{position.step:06d}.jsonl"
                 self.directory.write_text(name, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in answers))
-            self.directory.append(METRICS, row)
             for each in tokens:
                 self.directory.append(TOKENS, each)
+        self._log(row)
         self.progress.validation(row)
+        self._look(row)
+
+    def _log(self, row: Mapping[str, Any]) -> None:
+        if self.session.world.is_main:
+            self.directory.append(METRICS, row)
+
+    def _look(self, row: Mapping[str, Any]) -> None:
+        """Tell of the failure signatures that show after this row; the main process alone judges."""
+        if not self.session.world.is_main:
+            return
+        for sign in self.watch.look(row):
+            self.signs.append(sign)
+            self._log(sign.row())
+            self.progress.note(f"warning: {sign.name} at step {sign.step}: {sign.message}\n  {sign.advice}")
 
     def _save(self) -> None:
         if self.saved_step == self.position.step:
@@ -211,7 +248,7 @@ class _Loop:
             found.optimizer.clear()
             self.position = Position(**found.state["position"])
             self.saved_step = self.position.step
-            restore_source(session.method.sequences, found.state["source"], found.source)
+            session.source.restore(found.state["source"])
             with_micro_rows(session, int(found.state["micro_rows"]))
             logs = found.state["logs"]
             self.progress.note(f"going on after step {self.position.step} of {session.steps}")
@@ -220,6 +257,7 @@ class _Loop:
             directory.tidy(after=self.position.step)
             checkpoint.tidy(folder, after=self.position.step)
             directory.write_text(RECIPE, session.recipe.dump())
+            self.watch.recall(directory.rows(METRICS))
             self.memory.record()
             for line in environment_changes(directory.environment(), _environment(session.world)):
                 self.progress.note(line)

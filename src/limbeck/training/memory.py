@@ -30,7 +30,7 @@ class MemoryGuard:
         """Write what `auto` became, and the halvings, into the run's folder."""
         self._directory.write_auto({**self._first, "halvings": self._session.auto["halvings"]})
 
-    def take(self, step: int, during: Literal["step", "validation"], action: Callable[[], T]) -> T:
+    def take(self, step: int, during: Literal["step", "validation", "check"], action: Callable[[], T]) -> T:
         """Do something that changes no weights; as often as memory runs out, halve the micro-batch and do it again.
 
         Raises `Stopped` on several ranks, which would have to halve together, and `LimbeckError` at one row.

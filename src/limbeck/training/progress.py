@@ -61,7 +61,7 @@ class Progress:
 
 def _line(row: Mapping[str, Any], *, steps: int, seconds_left: float) -> str:
     terms = " ".join(f"{name} {value:.4f}" for name, value in row["terms"].items())
-    drawn = 1.0 - row["origin"].get("reference", 0.0)
+    drawn = 1.0 - sum(row["origin"].get(writer, 0.0) for writer in ("reference", "teacher"))
     parts = [f"step {row['step']}/{steps}", f"{duration(seconds_left)} left", terms]
     parts.append(f"{row['time']['tokens_per_second']:.0f} tokens/s")
     parts.append(f"{drawn:.0%} drawn")

@@ -1,4 +1,4 @@
-"""What each `auto` of a recipe becomes at a run's first start; what was recorded then holds when it is resumed."""
+"""What each `auto` of a recipe becomes at a run's first start, and what of it holds when the run is resumed."""
 
 from __future__ import annotations
 

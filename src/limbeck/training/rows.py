@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,24 @@ from limbeck.models.pair import Pair
 from limbeck.records import EncodedRow, Example
 from limbeck.seeds import Seeds
 
+# Validation rows whose cross-entropy a source may ask for; the same ones whatever is validated.
+OBSERVED_ROWS = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """The encoded rows of a run."""
+    """The encoded rows of a run.
+
+    `observed` are the validation rows that a source may ask about. `asked` are the examples of the training rows, by
+    their prompt tokens.
+    """
 
     train: Sequence[EncodedRow] | Mix
     valid: tuple[EncodedRow, ...]
     valid_examples: tuple[Example, ...]
     lines: tuple[str, ...]
+    observed: tuple[EncodedRow, ...] = ()
+    asked: Mapping[tuple[int, ...], Example] = field(default_factory=dict)
 
     def fingerprint(self) -> str:
         """A digest of the training rows in order: ids, tokens, what is learned, and the shares of a mix."""
@@ -81,7 +91,8 @@ def encode_rows(
     parts = [encoder.rows(part.examples) for part in data.parts]
     train: Sequence[EncodedRow] | Mix = parts[0] if len(parts) == 1 else Mix(tuple(parts), data.weights)
     lines = [*data.lines(), f"template: {encoder.template.kind}", *encoder.report.lines()]
-    examples = () if data.valid is None else data.valid.examples[: recipe.validate.rows]
+    held_out = () if data.valid is None else data.valid.examples
+    examples = held_out[: recipe.validate.rows]
     measuring = Encoder(
         pair.tokenizer,
         encoder.template,
@@ -93,12 +104,24 @@ def encode_rows(
     kept = [(example, row) for example in examples if (row := measuring.row(example)) is not None]
     if examples and not kept:
         raise DataError(f"all {len(examples)} validation prompts are longer than data.max_prompt; see data.long_prompt")
+    observed = islice(filter(None, (measuring.row(example) for example in held_out)), OBSERVED_ROWS)
     return Rows(
         train=train,
         valid=tuple(row for _, row in kept),
         valid_examples=tuple(example for example, _ in kept),
         lines=tuple(lines),
+        observed=tuple(observed),
+        asked={
+            row.prompt: example
+            for part, encoded in zip(data.parts, parts, strict=True)
+            for row, example in _with_examples(encoded, part.examples)
+        },
     )
+
+
+def _with_examples(rows: Sequence[EncodedRow], examples: Sequence[Example]) -> list[tuple[EncodedRow, Example]]:
+    by_id = {example.id: example for example in examples}
+    return [(row, by_id[row.id]) for row in rows]
 
 
 def _training_data(recipe: Recipe, *, seeds: Seeds, rows: Iterable[Mapping[str, Any]] | None) -> TrainingData:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from limbeck.config import Recipe
+from limbeck.config.uses import matches_teacher
 from limbeck.data.loader import Loader
 from limbeck.data.tokenizing import Encoder
 from limbeck.evaluation.answers import Answerer, Decoding
@@ -20,14 +21,16 @@ from limbeck.models.loading import Attention, LoraSettings, checkpoint_activatio
 from limbeck.models.pair import Pair
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
+from limbeck.records import EncodedRow
 from limbeck.seeds import Seeds
-from limbeck.sequences.source import Collecting, Rollouts
+from limbeck.sequences.source import Collecting, Rollouts, Source
 from limbeck.spans.packing import SpanFinder
 from limbeck.training.distiller import Distiller
 from limbeck.training.optimizers import adamw, own_rates
 from limbeck.training.resolving import resolve_auto, resolve_precision
 from limbeck.training.rows import Rows, build_encoder, encode_rows
 from limbeck.training.rundir import RunDirectory
+from limbeck.training.sourcing import Desk, with_source
 from limbeck.training.spanning import open_finder, pairs_of, try_extractors
 from limbeck.training.validation import Validator
 from limbeck.training.world import World
@@ -55,6 +58,12 @@ class Session:
     auto: dict[str, Any]
     notes: tuple[str, ...]
     finder: SpanFinder | None = None
+    observed: tuple[EncodedRow, ...] = ()
+
+    @property
+    def source(self) -> Source:
+        """Where the rows of a step come from, built for this run."""
+        return cast(Source, self.method.sequences)
 
     def pairs(self, sequences: Sequences) -> Pairs | None:
         """The pairs of a span term in these rows; None for a method without one."""
@@ -76,17 +85,20 @@ def open_session(
 ) -> Session:
     """Load and build everything. `recorded` is what `auto` became at the first start, and `resumed` the directory that
     has what a span extractor learned then; both are used again on resume."""
-    method = recipe.built_method()
-    try_extractors(method.objective())
+    component = recipe.built_method()
+    try_extractors(component.objective())
     precision = str(recorded.get("precision", resolve_precision(recipe, world)))
     attention = cast(Attention, recorded.get("attention", recipe.models.attention))
-    pair, student_dtype_note = _load_pair(recipe, world, precision=precision, attention=attention)
+    is_matched = matches_teacher(component)
+    pair, student_dtype_note = _load_pair(
+        recipe, world, precision=precision, attention=attention, is_matched=is_matched
+    )
     seeds = Seeds(recipe.train.seed)
     encoder = build_encoder(recipe, pair)
     encoded = encode_rows(recipe, encoder, seeds=seeds, rows=rows, pair=pair)
     loader = Loader(encoded.train, seeds=seeds, pad_id=pair.pad_id)
     fresh = {"precision": precision, "rows": encoded.fingerprint()}
-    repeats = method.sequences.repeats if isinstance(method.sequences, Collecting) else 1
+    repeats = component.sequences.repeats if isinstance(component.sequences, Collecting) else 1
     auto = resolve_auto(recipe, fresh, loader=loader, pair=pair, world=world, recorded=recorded, repeats=repeats)
     autocast = torch.bfloat16 if auto["precision"] == "bf16-mixed" else None
     student = Scorer.of(pair.student, vocabulary=pair.vocabulary, autocast=autocast)
@@ -94,7 +106,7 @@ def open_session(
     if recipe.models.gradient_checkpointing:
         checkpoint_activations(pair.student)
     pair.student.train()
-    objective = method.objective().built(
+    objective = component.objective().built(
         vocabulary_size=pair.vocabulary.width,
         generator=torch.Generator().manual_seed(seeds.child("terms").integer()),
     )
@@ -106,11 +118,14 @@ def open_session(
         weight_decay=recipe.train.weight_decay,
         betas=recipe.train.betas,
         sharded=world.strategy == "fsdp",
-        own_rates=own_rates(method.objective().terms, distiller.terms, peak=recipe.train.learning_rate),
+        own_rates=own_rates(component.objective().terms, distiller.terms, peak=recipe.train.learning_rate),
     )
     finder = open_finder(objective, tokenizer=pair.tokenizer, rows=encoded.train, world=world, resumed=resumed)
-    rollouts = _rollouts(recipe, pair=pair, world=world, distiller=distiller, seeds=seeds, auto=auto)
-    rollouts = replace(rollouts, teacher=None if teacher is None else TeacherDecoder(teacher))
+    rollouts = _rollouts(recipe, pair=pair, world=world, distiller=distiller, teacher=teacher, seeds=seeds, auto=auto)
+    desk = Desk(
+        recipe=recipe, world=world, pair=pair, teacher=teacher, encoder=encoder, rollouts=rollouts, asked=encoded.asked
+    )
+    method = with_source(component, desk, loader=loader, steps=int(auto["steps"]))
     validator = _validator(
         recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=teacher, finder=finder, auto=auto
     )
@@ -137,14 +152,18 @@ def open_session(
         auto=auto,
         notes=tuple(notes),
         finder=finder,
+        observed=encoded.observed,
     )
 
 
-def _load_pair(recipe: Recipe, world: World, *, precision: str, attention: Attention) -> tuple[Pair, list[str]]:
+def _load_pair(
+    recipe: Recipe, world: World, *, precision: str, attention: Attention, is_matched: bool
+) -> tuple[Pair, list[str]]:
+    """The models; a teacher that only writes text is not among them, so that its vocabulary is its own business."""
     models = recipe.models
     lora = None if models.lora is None else LoraSettings(**dataclasses.asdict(models.lora))
     pair = Pair.load(
-        teacher=models.teacher,
+        teacher=models.teacher if is_matched else None,
         student=models.student,
         student_dtype="bfloat16" if precision == "bf16" else "float32",
         teacher_dtype=models.teacher_dtype,
@@ -167,7 +186,14 @@ def _load_pair(recipe: Recipe, world: World, *, precision: str, attention: Atten
 
 
 def _rollouts(
-    recipe: Recipe, *, pair: Pair, world: World, distiller: Distiller, seeds: Seeds, auto: Mapping[str, Any]
+    recipe: Recipe,
+    *,
+    pair: Pair,
+    world: World,
+    distiller: Distiller,
+    teacher: Scorer | None,
+    seeds: Seeds,
+    auto: Mapping[str, Any],
 ) -> Rollouts:
     sampling = recipe.sampling
     own_rows = recipe.train.batch_rows // world.size
@@ -186,6 +212,7 @@ def _rollouts(
         pad_id=pair.pad_id,
         seeds=seeds,
         device=world.device,
+        teacher=None if teacher is None else TeacherDecoder(teacher),
     )
 
 

@@ -5,36 +5,50 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from limbeck.errors import NonFiniteLoss
+from limbeck.losses.fused import TEACHER_LOGP
 from limbeck.losses.match import MeasuringTerm
 from limbeck.losses.objective import Batch, Counts
 from limbeck.models.extending import evaluating
 from limbeck.models.prefixes import DrawState
 from limbeck.models.scoring import split_rows
-from limbeck.revision.correcting import Correction, Measures, Revision
+from limbeck.revision.correcting import Correction, Revision
 from limbeck.revision.gathering import Viewer
+from limbeck.sequences.building import Exchanging, Telling
+from limbeck.sequences.replay import REPLAYED
 from limbeck.sequences.source import Item, Rollouts
 from limbeck.training.collecting import collected
+from limbeck.training.measuring import (
+    first_corrections,
+    own_responses,
+    redrawn_tokens,
+    revision_row,
+)
 from limbeck.training.optimizers import clipped_norm, learning_rate
 from limbeck.training.session import Session
 from limbeck.training.validation import teacher_views
 from limbeck.training.watch import gradient_shares, is_watched
-from limbeck.types import Sequences
+from limbeck.types import RowKey, Sequences
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """A step's row for metrics.jsonl, what was learned from, for samples, and the collection that it is a part of."""
+    """A step's row for metrics.jsonl, what was learned from, for samples, and what the source is to remember.
+
+    `kept` is what was drawn and revised, or a whole collection; `drawn` is the same unless the source gave other rows
+    in exchange, or a portion of its collection.
+    """
 
     row: dict[str, Any]
     drawn: Sequences
+    kept: Sequences
     corrections: tuple[Correction, ...] = ()
-    collection: Sequences | None = None
 
 
 class Diverged(NonFiniteLoss):
@@ -47,7 +61,7 @@ class Diverged(NonFiniteLoss):
 
 def take_items(session: Session, step: int, consumed: int) -> tuple[tuple[Item, ...], int]:
     """This rank's rows of a step, and how many rows all ranks take together."""
-    wanted = session.method.sequences.prompts(step, batch_rows=session.recipe.train.batch_rows, seeds=session.seeds)
+    wanted = session.source.prompts(step, batch_rows=session.recipe.train.batch_rows, seeds=session.seeds)
     items = session.loader.take(consumed, wanted)
     return items[session.world.rank :: session.world.size], wanted
 
@@ -60,18 +74,21 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
     started = time.perf_counter()
     with evaluating(session.distiller.student), session.world.decoding(session.rollouts.decoder):
         rollouts = with_state(session)
-        drawn = session.method.sequences.draw(items, rollouts=rollouts, step=step)
+        drawn = session.source.draw(items, rollouts=rollouts, step=step)
         drawn_at = time.perf_counter()
+        written = drawn
         revision = revise(session, drawn, rollouts=rollouts)
         drawn = drawn if revision is None else revision.sequences
-    collection = collected(session, drawn, step=step)
-    drawn = drawn if collection is None else collection.portion
+    learned = _learned(session, drawn, step=step)
+    drawn = learned.rows
     revised_at = time.perf_counter()
+    own = own_responses(written, items=items, stop_ids=rollouts.sampling.stop_ids, world=session.world)
     batches = micro_batches(session, items=items, drawn=drawn)
     objective = session.distiller.objective
     weights, counts = objective.weights(batches, total=session.world.sum)
     session.optimizer.zero_grad(set_to_none=True)
-    sums, norms = _backward(session, step, batches=batches, weights=weights)
+    begins = first_corrections(revision)
+    sums, norms = _backward(session, step, batches=batches, weights=weights, begins=begins)
     terms = {name: sums[f"total/{name}"] for name in objective.names}
     loss = sum(objective.scales[name] * value for name, value in terms.items())
     limit = session.recipe.train.clip_norm
@@ -103,16 +120,34 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
         row["spans"] = sum(counts.tokens[name] for name in objective.pair_terms)
     measures = {name.removeprefix("measure/"): value for name, value in sums.items() if name.startswith("measure/")}
     row |= {"measures": measures, "terms_gradient_norm": own_norm} if measures else {}
-    row |= _revision_row(session, revision)
-    row |= {} if collection is None else {"collection": collection.row}
+    row |= {"own": own} if own else {}
+    after = (sums["redrawn/logp"], sums["redrawn/tokens"])
+    row |= revision_row(revision, begins=begins, after=after, world=session.world)
+    row |= learned.told
     if norms:
         row["gradient_shares"] = gradient_shares(norms)
-    return StepResult(
-        row=row,
-        drawn=drawn,
-        corrections=() if revision is None else revision.corrections,
-        collection=None if collection is None else collection.whole,
-    )
+    corrections = revision.corrections if revision is not None and drawn is learned.kept else ()
+    return StepResult(row=row, drawn=drawn, kept=learned.kept, corrections=corrections)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Learned:
+    """The rows that a step learns from, those that the source is to remember, and what the step's row says of both."""
+
+    rows: Sequences
+    kept: Sequences
+    told: dict[str, Any]
+
+
+def _learned(session: Session, drawn: Sequences, *, step: int) -> _Learned:
+    """A portion of the collection, other rows in exchange, or what was drawn. Outside `decoding`, on every rank."""
+    collection = collected(session, drawn, step=step)
+    if collection is not None:
+        return _Learned(rows=collection.portion, kept=collection.whole, told={"collection": collection.row})
+    source, seeds = session.source, session.seeds
+    rows = source.exchanged(drawn, step=step, seeds=seeds) if isinstance(source, Exchanging) else drawn
+    told = {"replay": dict(source.told(step, seeds=seeds))} if isinstance(source, Telling) else {}
+    return _Learned(rows=rows, kept=drawn, told=told)
 
 
 def with_state(session: Session) -> Rollouts:
@@ -131,15 +166,6 @@ def revise(session: Session, drawn: Sequences, *, rollouts: Rollouts) -> Revisio
     return reviser.revise(drawn, rollouts=rollouts, student=student, teacher=teacher, chunk=chunk)
 
 
-def _revision_row(session: Session, revision: Revision | None) -> dict[str, Any]:
-    """What was revised, over all ranks; nothing where no row was drawn."""
-    if revision is None:
-        return {}
-    numbers = torch.tensor(revision.measures.numbers(), dtype=torch.float64)
-    row = Measures.of(session.world.sum(numbers).tolist()).row()
-    return {"revision": row} if row else {}
-
-
 def move_weights(session: Session, result: StepResult) -> StepResult:
     """Let the optimizer use the gradient of `take_step`, and the source remember its rows; the row with the time added.
 
@@ -149,8 +175,7 @@ def move_weights(session: Session, result: StepResult) -> StepResult:
     for group in session.optimizer.param_groups:
         group["lr"] = result.row["learning_rate"] * group["rate"]
     session.optimizer.step()
-    rows = result.drawn if result.collection is None else result.collection
-    session.method.sequences.keep(rows, step=result.row["step"], seeds=session.seeds)
+    session.source.keep(result.kept, step=result.row["step"], seeds=session.seeds)
     spent = time.perf_counter() - started
     before = result.row["time"]
     seconds = before["seconds"] + spent
@@ -167,7 +192,8 @@ def micro_batches(session: Session, *, items: tuple[Item, ...], drawn: Sequences
     """The drawn rows in micro-batches with the terms taken on each; supervised rows beside them where they differ.
 
     Rows that are references carry the supervised term in the same forward; beside rows of another origin the same
-    items' references make micro-batches of their own.
+    same prompts' references make micro-batches of their own. Replayed rows were read in another step: the loader finds
+    their references by their keys.
     """
     size = int(session.auto["micro_rows"])
     active = frozenset(session.distiller.objective.names)
@@ -176,6 +202,8 @@ def micro_batches(session: Session, *, items: tuple[Item, ...], drawn: Sequences
     parts = [drawn.rows(group) for group in split_rows(drawn, size)]
     batches = [Batch(sequences=part, terms=own_terms, pairs=session.pairs(part)) for part in parts]
     if "supervised" in active and not is_reference:
+        if REPLAYED in drawn.origin:
+            items = tuple(session.loader.named(key) for key in drawn.keys)
         references = session.rollouts.reference(items)
         only = frozenset({"supervised"})
         batches += [Batch(sequences=references.rows(group), terms=only) for group in split_rows(references, size)]
@@ -183,20 +211,34 @@ def micro_batches(session: Session, *, items: tuple[Item, ...], drawn: Sequences
 
 
 def _backward(
-    session: Session, step: int, *, batches: list[Batch], weights: list[dict[str, torch.Tensor]]
+    session: Session,
+    step: int,
+    *,
+    batches: list[Batch],
+    weights: list[dict[str, torch.Tensor]],
+    begins: Mapping[RowKey, int],
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Sums of each term over all micro-batches and ranks, and the norms of their own gradients where watched."""
+    """Sums of each term over all micro-batches and ranks, and the norms of their own gradients where watched.
+
+    Among the sums, of the tokens that corrections brought in (`begins`, by row key): `redrawn/logp`, the teacher's
+    log-probability, and `redrawn/tokens`, their number. The teacher's pass of the terms says both.
+    """
     world, distiller = session.world, session.distiller
     objective = distiller.objective
     separate = is_watched(step, every=session.recipe.watch.every)
     sums = {f"total/{name}": 0.0 for name in objective.names}
     for name, term in objective.terms.items():
         sums |= {f"measure/{name}/{key}": 0.0 for key in (term.measures if isinstance(term, MeasuringTerm) else ())}
+    sums |= {"redrawn/logp": 0.0, "redrawn/tokens": 0.0}
     squares = {f"norm/{name}": 0.0 for name in objective.names}
     for place, (part, weight) in enumerate(zip(batches, weights, strict=True)):
         seed_dropout(session, step, micro=place)
         sequences = part.sequences.to(world.device)
         views = teacher_views(distiller, part, session.teacher)
+        redrawn_N = redrawn_tokens(part.sequences, begins) if views and begins else torch.zeros(0)
+        if redrawn_N.any():
+            weight = {**weight, TEACHER_LOGP: redrawn_N}
+            sums["redrawn/tokens"] += float(redrawn_N.sum())
         moved = {name: value.to(world.device) for name, value in weight.items()}
         with world.accumulate(session.wrapped, is_last=place == len(batches) - 1):
             pairs = None if part.pairs is None else part.pairs.to(world.device)
@@ -205,6 +247,7 @@ def _backward(
             (out["loss"] * world.size).backward()
         for name in sums:
             sums[name] += float(out.get(name, 0.0))
+        sums["redrawn/logp"] += float(out.get(f"measure/{TEACHER_LOGP}", 0.0))
         for name in squares:
             squares[name] += float(out.get(name, 0.0)) ** 2
     numbers = world.sum(torch.tensor([*sums.values(), *squares.values()], dtype=torch.float64)).tolist()

@@ -7,7 +7,7 @@ import errno
 import os
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,8 @@ import torch
 from safetensors import SafetensorError
 
 from limbeck.errors import Stopped
+from limbeck.training.signatures import SIGNATURES
+from limbeck.training.watch import Sign
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_MEMORY = ("not enough memory", "can't allocate", "out of memory", "_ALLOC_FAILED")
@@ -57,6 +59,22 @@ def how_to_resume(run: Path) -> str:
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     launched = f"torchrun --nproc-per-node {processes} -m " if processes > 1 else ""
     return f"{launched}limbeck train {shlex.quote(str(run))} --resume"
+
+
+def past_a_signature(run: Path, signs: Sequence[Sign], *, where: str) -> str:
+    """What a run under --strict says at its end; the processes beside the main one know of no sign themselves."""
+    again = how_to_resume(run)
+    if not signs:
+        return f"stopped by --strict {where}: a failure signature, which the main process tells of."
+    first = signs[0]
+    key = f"watch.{SIGNATURES[first.name].key}"
+    return (
+        f"stopped by --strict {where}: {', '.join(sign.name for sign in signs)}; everything is saved.\n"
+        f"  {first.message}\n"
+        f"  {first.advice}\n"
+        f"  go on all the same with: {again}\n"
+        f"  or with another threshold (now {first.threshold:g}; null = never): {again} --strict {key}=NUMBER"
+    )
 
 
 @contextmanager

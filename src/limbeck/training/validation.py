@@ -11,6 +11,7 @@ import torch
 from limbeck.data.loader import batch
 from limbeck.evaluation.answers import Answerer, Decoding
 from limbeck.evaluation.rouge import RougeL
+from limbeck.losses.fused import TEACHER_LOGP
 from limbeck.losses.objective import Batch
 from limbeck.models.extending import evaluating
 from limbeck.models.scoring import Scorer, scored_tokens, split_rows
@@ -64,21 +65,26 @@ class Validator:
         ]
         weights, _ = distiller.objective.weights(batches, total=world.sum)
         totals = {f"total/{name}": 0.0 for name in distiller.objective.names}
-        entropy, tokens = 0.0, 0
+        entropy = teacher_logp = tokens = read = 0.0
         for part, weight in zip(batches, weights, strict=True):
             sums = _one_batch(distiller, part, weight, self.teacher, world.device)
             for name in totals:
                 totals[name] += sums.get(name, 0.0)
             entropy += sums[f"total/{CROSS_ENTROPY}"]
             tokens += part.sequences.num_scored
-        added = world.sum(torch.tensor([*totals.values(), entropy, tokens], dtype=torch.float64)).tolist()
-        named = dict(zip(distiller.objective.names, added[:-2], strict=True))
+            if f"measure/{TEACHER_LOGP}" in sums:
+                teacher_logp += sums[f"measure/{TEACHER_LOGP}"]
+                read += part.sequences.num_scored
+        numbers = torch.tensor([*totals.values(), entropy, tokens, teacher_logp, read], dtype=torch.float64)
+        *added, entropy, tokens, teacher_logp, read = world.sum(numbers).tolist()
+        named = dict(zip(distiller.objective.names, added, strict=True))
         scales = distiller.objective.scales
-        return {
+        found = {
             "loss": sum(scales[name] * value for name, value in named.items()),
             "terms": named,
-            "cross_entropy": added[-2] / added[-1],
+            "cross_entropy": entropy / tokens,
         }
+        return found | ({"teacher_cross_entropy": -teacher_logp / read} if read else {})
 
     def _answers(self, world: World) -> list[dict[str, Any]]:
         assert self.answerer is not None
@@ -93,6 +99,20 @@ class Validator:
                     row.scores["rouge_l"] = scorer.score(row.text, row.references)
                     rows.append(row.to_json())
         return sorted(world.gather(rows), key=lambda row: str(row["id"]))
+
+
+def reference_loss(distiller: Distiller, rows: Sequence[EncodedRow], *, micro_rows: int, world: World) -> float:
+    """Mean −log s(token) over the reference tokens of these rows, in nats; every rank must call it."""
+    whole = batch([((CORPUS, row.id), row) for row in rows], pad_id=0)
+    own = [whole.rows(group) if group else idle_rows() for group in _share(split_rows(whole, micro_rows), world)]
+    entropy, tokens = 0.0, 0
+    with evaluating(distiller.student):
+        for sequences in own:
+            part = Batch(sequences=sequences, terms=frozenset())
+            entropy += _one_batch(distiller, part, {}, None, world.device)[f"total/{CROSS_ENTROPY}"]
+            tokens += sequences.num_scored
+    total_entropy, total_tokens = world.sum(torch.tensor([entropy, tokens], dtype=torch.float64)).tolist()
+    return float(total_entropy / total_tokens)
 
 
 def _share(groups: list[list[int]], world: World) -> list[list[int]]:
@@ -110,7 +130,10 @@ def _one_batch(
     moved = {name: value.to(device) for name, value in weight.items()}
     moved[CROSS_ENTROPY] = torch.ones(sequences.num_scored, device=device)
     pairs = None if part.pairs is None else part.pairs.to(device)
-    out = distiller(sequences, teacher_views(distiller, part, teacher), moved, pairs)
+    views = teacher_views(distiller, part, teacher)
+    if views:
+        moved[TEACHER_LOGP] = torch.ones(sequences.num_scored, device=device)
+    out = distiller(sequences, views, moved, pairs)
     return {name: float(value) for name, value in out.items()}
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import limbeck
 from limbeck.cli import main
-from limbeck.errors import CheckpointError, ConfigError, NothingToLearn, Stopped
+from limbeck.errors import CheckpointError, ConfigError, FailureSignature, NothingToLearn, Stopped
 
 _VERBS = ("quickstart", "init", "train", "evaluate", "report", "shrink", "fetch", "explain")
 
@@ -21,7 +21,7 @@ def failing(monkeypatch: pytest.MonkeyPatch):
     """Lets `limbeck train` end with this exception; returns the exit code."""
 
     def failing(error: BaseException, *arguments: str) -> int:
-        def train(*given: Any, resume: bool) -> None:
+        def train(*given: Any, resume: bool, strict: bool) -> None:
             raise error
 
         monkeypatch.setitem(vars(limbeck), "train", train)
@@ -37,6 +37,7 @@ def failing(monkeypatch: pytest.MonkeyPatch):
         (CheckpointError("foreign"), 2),
         (NothingToLearn("nothing"), 2),
         (Stopped("stopped"), 75),
+        (FailureSignature("a sick run"), 1),
         (OSError(errno.ENOSPC, "No space left on device", "runs/x"), 75),
         (RuntimeError("a bug\nsecond line"), 1),
     ],
@@ -97,14 +98,16 @@ def test_python_dash_m():
 def test_train_passes_its_arguments_on(monkeypatch, capsys):
     seen: list[Any] = []
 
-    def train(recipe: Path, *overrides: str, resume: bool) -> SimpleNamespace:
-        seen.append((recipe, overrides, resume))
+    def train(recipe: Path, *overrides: str, resume: bool, strict: bool) -> SimpleNamespace:
+        seen.append((recipe, overrides, resume, strict))
         return SimpleNamespace(directory=Path("runs/x"), best={"step": 3})
 
     monkeypatch.setitem(vars(limbeck), "train", train)
     assert main(["train", "r.yaml", "train.steps=3", "--resume", "--run", "a: b", "train.warmup=-1"]) == 0
-    assert seen == [(Path("r.yaml"), ("train.steps=3", "train.warmup=-1", 'run="a: b"'), True)]
-    assert capsys.readouterr().out == "run: runs/x\nbest: step 3\n"
+    assert seen == [(Path("r.yaml"), ("train.steps=3", "train.warmup=-1", 'run="a: b"'), True, False)]
+    assert main(["train", "r.yaml", "--strict"]) == 0
+    assert seen[1] == (Path("r.yaml"), (), False, True)
+    assert capsys.readouterr().out == 2 * "run: runs/x\nbest: step 3\n"
 
 
 def test_evaluate_passes_its_arguments_on(monkeypatch, capsys, tmp_path):

@@ -115,3 +115,22 @@ def test_corrected_rows_are_drawn_ones_and_a_step_without_any_counts_as_none() -
     metrics = {"mine": [_step(1), _step(2, drawn=False)], "fixed": [_step(1, drawn=False)]}
     (drawn,) = [chart for chart in training_charts(metrics) if chart.title == "Drawn from the student"]
     assert [one.points for one in drawn.series] == [((1.0, 1.0), (2.0, 0.0)), ()]
+
+
+def _sign(step: int) -> dict[str, Any]:
+    return {"kind": "watch", "step": step, "name": "repetition", "value": 0.2, "threshold": 0.5,
+            "message": "the student <repeats> itself", "advice": "Warm it up first."}  # fmt: skip
+
+
+def test_signatures_stand_at_the_top_and_a_run_without_any_says_so(tmp_path: Path) -> None:
+    sick = _run(tmp_path / "sick", metrics=[_step(1), _sign(1), _step(2)])
+    well = _run(tmp_path / "well", metrics=[_step(1), _step(2)])
+    (well / "recipe.yaml").write_text("method:\n  base: mgsr\nwatch: {every: 50, rows: 8, repetition: 0.5}\n")
+    page = report([sick, well], tmp_path / "report.html")
+    assert _titles(page)[:2] == ["Failure signatures", "Results"]
+    html = page.read_text(encoding="utf-8")
+    assert "sick, after step 1: repetition. The student &lt;repeats&gt; itself. Warm it up first." in html
+    assert "well: no failure signature showed in 2 steps." in html
+    # Nothing is claimed of a run that looked for none.
+    (well / "recipe.yaml").write_text("method:\n  base: mgsr\nwatch: {every: 50, rows: 8, repetition: null}\n")
+    assert "Failure signatures" not in _titles(report([well], tmp_path / "report.html"))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +17,10 @@ from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer, scored_tokens
 from limbeck.records import EncodedRow
 from limbeck.seeds import Seeds
-from limbeck.sequences import SOURCES, CollectedRollouts, Collecting, HoldingTensors, Rollouts, Source, Student
-from limbeck.sequences.source import Item, restore_source, tensors_of
+from limbeck.sequences import SOURCES, CollectedRollouts, Collecting, Rollouts, Source, Student
+from limbeck.sequences.source import Item
 from limbeck.testing import ScriptedModel, random_script, scripted_rollouts, tiny_pair
+from limbeck.training import checkpoint
 from limbeck.types import Sequences
 from reference.equations import mixture
 
@@ -66,8 +67,7 @@ def test_it_is_a_source_that_collects() -> None:
     source = SOURCES["rollouts"]()
     assert isinstance(source, Source)
     assert isinstance(source, Collecting)
-    assert isinstance(source, HoldingTensors)
-    assert not isinstance(Student(), Collecting | HoldingTensors)
+    assert not isinstance(Student(), Collecting)
     assert (source, source.repeats) == (CollectedRollouts(teacher_share=0.2, rows=256, epochs=4), 4)
 
 
@@ -195,11 +195,10 @@ def test_a_step_that_is_taken_again_asks_for_the_same() -> None:
         assert source.prompts(1, batch_rows=4, seeds=Seeds(3)) == 8
     assert source.collection() is None
     assert source.state() == {"first": None}
-    assert tensors_of(source) == {}
 
 
 @pytest.mark.parametrize("stopped_after", [1, 2, 5, 6])
-def test_what_a_checkpoint_holds_goes_on_from_there(stopped_after: int) -> None:
+def test_what_a_checkpoint_holds_goes_on_from_there(stopped_after: int, tmp_path: Path) -> None:
     collection = _collection()
     assert collection.experience is not None
     advantage = torch.arange(len(collection.experience), dtype=torch.float32)
@@ -209,7 +208,11 @@ def test_what_a_checkpoint_holds_goes_on_from_there(stopped_after: int) -> None:
     stopped = CollectedRollouts(rows=12, epochs=2)
     _steps(stopped, first=1, count=stopped_after, collection=collection)
     resumed = CollectedRollouts(rows=12, epochs=2)
-    restore_source(resumed, json.loads(json.dumps(stopped.state())), tensors_of(stopped))
+    written = checkpoint.write(tmp_path, step=1, recipe="", weights={}, optimizer={}, state={"source": stopped.state()})
+    found = checkpoint.latest(tmp_path)
+    assert found is not None
+    assert (written / "source.safetensors").is_file()
+    resumed.restore(found.state["source"])
     held = resumed.collection()
     assert held is not None
     assert held.experience is not None
@@ -228,10 +231,5 @@ def test_what_it_remembers_is_no_part_of_the_record() -> None:
     assert source == CollectedRollouts(rows=12)
     assert replace(source).collection() is None
     assert "collection" not in repr(source)
-    restore_source(source, {"first": None}, {})
+    source.restore({"first": None})
     assert source.collection() is None
-
-
-def test_sources_without_tensors_are_restored_as_before() -> None:
-    restore_source(Student(), {}, {})
-    assert tensors_of(Student()) == {}

@@ -210,15 +210,16 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
 def test_what_a_source_remembers_is_a_file_of_its_own(tmp_path: Path) -> None:
     given = {"tokens": torch.arange(6).view(2, 3), "attended": torch.tensor([True, False]), "logp": torch.tensor([0.5])}
     written = checkpoint.write(
-        tmp_path, step=1, recipe="# 1\n", weights={"w": torch.ones(1)}, optimizer={"m/w": torch.ones(1)}, state={},
-        source=given,
+        tmp_path, step=1, recipe="# 1\n", weights={"w": torch.ones(1)}, optimizer={"m/w": torch.ones(1)},
+        state={"source": {"first": 1, "of": given}, "logs": {}},
     )  # fmt: skip
     found = checkpoint.latest(tmp_path)
     assert found is not None
-    assert found.source.keys() == given.keys()
+    held = found.state["source"]["of"]
+    assert (found.state["source"]["first"], found.state["logs"], held.keys()) == (1, {}, given.keys())
     for name, tensor in given.items():
-        assert found.source[name].dtype == tensor.dtype
-        assert torch.equal(found.source[name], tensor)
+        assert held[name].dtype == tensor.dtype
+        assert torch.equal(held[name], tensor)
     file = written / "source.safetensors"
     body = bytearray(file.read_bytes())
     body[-1] ^= 1
@@ -232,7 +233,5 @@ def test_what_a_source_remembers_is_a_file_of_its_own(tmp_path: Path) -> None:
 
 def test_a_source_without_tensors_leaves_no_file(tmp_path: Path) -> None:
     _write(tmp_path, 1)
-    found = checkpoint.latest(tmp_path)
-    assert found is not None
-    assert found.source == {}
+    assert checkpoint.latest(tmp_path) is not None
     assert not list(tmp_path.glob("*/source.safetensors"))

@@ -40,8 +40,7 @@ def test_the_loss_is_that_of_plain_python_over_the_whole_collection(models: Mode
     session = _session(models, tmp_path / "run", teacher_share=0.4)
     pair, width = session.pair, session.pair.vocabulary.size
     first = _take(session, 1)
-    whole = first.collection
-    assert whole is not None
+    whole = first.kept
     assert (len(whole), len(first.drawn)) == (12, 6)
     said = {}
     for row, key in enumerate(whole.keys):
@@ -69,7 +68,7 @@ def test_the_loss_is_that_of_plain_python_over_the_whole_collection(models: Mode
     move_weights(session, first)
     for step in (2, 3, 4):
         result = _take(session, step)
-        assert result.collection is whole
+        assert result.kept is whole
         # The student has moved: old log-probabilities and advantages are those of the draw.
         assert result.row["loss"] == pytest.approx(expected(result), abs=2e-4), step
         assert result.row["collection"] == {"rows": 12, "is_new": False}
@@ -78,7 +77,7 @@ def test_the_loss_is_that_of_plain_python_over_the_whole_collection(models: Mode
     assert all(seen.count(key) == 2 for key in whole.keys)
     again = _take(session, 5)
     assert again.row["collection"]["is_new"]
-    assert again.collection is not whole
+    assert again.kept is not whole
 
 
 def test_without_a_teachers_share_the_first_step_is_on_policy(models: Models, tmp_path: Path) -> None:
@@ -86,8 +85,7 @@ def test_without_a_teachers_share_the_first_step_is_on_policy(models: Models, tm
     items, _ = take_items(session, 1, 0)
     result = take_step(session, 1, items=items)
     own = session.rollouts.student(items)
-    assert result.collection is not None
-    assert torch.equal(result.collection.tokens, own.tokens)
+    assert torch.equal(result.kept.tokens, own.tokens)
     assert result.row["origin"] == {"student": 1.0}
     assert result.row["measures"]["token/ratio"] == pytest.approx(1.0, abs=1e-4)
     assert result.row["measures"]["token/clipped"] == 0.0

@@ -1,0 +1,102 @@
+"""From the plain dictionary of a recipe to a component: what may stand in each slot, and how a part is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from limbeck.errors import ConfigError, UnknownName
+from limbeck.losses import CLIP_NETWORKS, DIVERGENCES, SPAN_TERMS, TARGETS, TOKEN_TERMS, TOKEN_WEIGHTS
+from limbeck.registry import Registry
+from limbeck.revision import DETECTORS, REVISERS
+from limbeck.sequences import SCHEDULES, SOURCES
+from limbeck.spans import EXTRACTORS
+
+SLOTS: dict[str, Registry[Any]] = {
+    "sequences": SOURCES,
+    "first": SOURCES,
+    "second": SOURCES,
+    "source": SOURCES,
+    "schedule": SCHEDULES,
+    "token": TOKEN_TERMS,
+    "divergence": DIVERGENCES,
+    "target": TARGETS,
+    "weight": TOKEN_WEIGHTS,
+    "clip": CLIP_NETWORKS,
+    "revision": REVISERS,
+    "detector": DETECTORS,
+    "span": SPAN_TERMS,
+    "extractor": EXTRACTORS,
+}
+
+
+def merged_parts(whole: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`changes` laid over `whole`; a part whose kind changes is replaced, not merged."""
+    merged = dict(whole)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if isinstance(value, str) and isinstance(old, dict) and "kind" in old:
+            value = {"kind": value}
+        if isinstance(value, Mapping) and isinstance(old, dict):
+            same = value.get("kind", old.get("kind")) == old.get("kind")
+            merged[key] = merged_parts(old, value) if same else dict(value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def component_of(slot: str, plain: Any, where: str, allow_import: bool) -> Any:
+    """The component that a recipe states for a slot, its parts included; `where` is its dotted key.
+
+    Raises `UnknownName` for a kind or field that does not exist, `ConfigError` for a value out of range and for a
+    `kind` of the form "module:Class" without `allow_import`.
+    """
+    if isinstance(plain, str):
+        plain = {"kind": plain}
+    if not isinstance(plain, Mapping) or "kind" not in plain:
+        raise ConfigError(f"{where} is {plain!r}; write {{kind: ...}}\n  known: {', '.join(sorted(SLOTS[slot]))}")
+    kind = str(plain["kind"])
+    if ":" in kind and kind not in SLOTS[slot]:
+        entry = _imported(kind, where, allow_import)
+    elif kind in SLOTS[slot]:
+        entry = SLOTS[slot][kind]
+    else:
+        raise UnknownName.among(SLOTS[slot].what, kind, SLOTS[slot], f"{where}.kind")
+    known = [part.name for part in dataclasses.fields(entry)]
+    values: dict[str, Any] = {}
+    for key, value in plain.items():
+        if key == "kind":
+            continue
+        if key not in known:
+            raise UnknownName.among(f"field of '{kind}'", key, [*known, "kind"], f"{where}.{key}")
+        is_part = key in SLOTS and isinstance(value, str | Mapping)
+        values[key] = component_of(key, value, f"{where}.{key}", allow_import) if is_part else value
+    try:
+        return entry(**values)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{where} ('{kind}') does not take these values: {_reason(error)}") from error
+
+
+def _imported(kind: str, where: str, allow_import: bool) -> Any:
+    if not allow_import:
+        raise ConfigError(
+            f"{where}.kind is '{kind}', code outside Limbeck; it is taken from hand-written recipes only.\n"
+            "  Pass your recipe file again instead of the run's own copy."
+        )
+    module, _, name = kind.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where}.kind is '{kind}', which cannot be imported: {error}") from error
+
+
+def _reason(error: Exception) -> str:
+    """pydantic's findings on one line each, without its web links."""
+    found = getattr(error, "errors", None)
+    if found is None:
+        return str(error)
+    return "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in found())
