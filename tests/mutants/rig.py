@@ -121,7 +121,7 @@ def one_step(
         seeds=Seeds(0),
         device=torch.device("cpu"),
     )
-    source = SimpleNamespace(draw=lambda items, rollouts, step: drawn, keep=lambda drawn, step, seeds: None)
+    source = _Given(drawn)
     session.method = SimpleNamespace(sequences=source, revision=revision)
     session.finder = finder
     result = take_step(session, 3, items=tuple(items))
@@ -147,6 +147,31 @@ def two_ranks(pair: Pair, objective: Objective, *, drawn: Sequences, micro_rows:
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(run, [0, 1]))
+
+
+class _Given:
+    """A source that gives these rows."""
+
+    def __init__(self, rows: Sequences) -> None:
+        self._rows = rows
+
+    def prompts(self, step: int, *, batch_rows: int, seeds: Seeds) -> int:
+        return batch_rows
+
+    def draw(self, items: Sequence[Item], *, rollouts: Rollouts, step: int) -> Sequences:
+        return self._rows
+
+    def keep(self, drawn: Sequences, *, step: int, seeds: Seeds) -> None:
+        pass
+
+    def observe(self, validation_loss: float) -> None:
+        pass
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Any) -> None:
+        pass
 
 
 class Rank:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import pairwise
 from typing import Any
@@ -14,7 +14,6 @@ from torch import Tensor
 from limbeck.models.scoring import scored_tokens
 from limbeck.revision.correcting import Measures, Revision
 from limbeck.sequences.source import Item
-from limbeck.training.world import World
 from limbeck.types import RowKey, Sequences
 
 _OWN, _REFERENCE = "student", "reference"
@@ -31,7 +30,7 @@ def distinct_2(tokens: Sequence[int]) -> float | None:
 
 
 def own_responses(
-    drawn: Sequences, *, items: Sequence[Item], stop_ids: AbstractSet[int], world: World
+    drawn: Sequences, *, items: Sequence[Item], stop_ids: AbstractSet[int], total: Callable[[Tensor], Tensor]
 ) -> dict[str, float]:
     """What the student wrote in this step before any revision, beside what the corpus has, over all ranks.
 
@@ -40,13 +39,13 @@ def own_responses(
         distinct_2            mean over them of distinct token pairs / token pairs
         reference_tokens, reference_distinct_2    the same of the references of this step's rows
 
-    Empty in a step without such responses. Every rank must call it.
+    Empty in a step without such responses. `total` sums over ranks: every rank must call it.
     """
     own = [_response(drawn, row) for row, origin in enumerate(drawn.origin) if origin == _OWN]
     references = [row.tokens[len(row.prompt) :] for _, row in items]
     open_ended = sum(not response or response[-1] not in stop_ids for response in own)
     sums = torch.tensor([*_sums(own), *_sums(references), open_ended], dtype=torch.float64)
-    rows, tokens, pairs, distinct, *of_references, at_limit = world.sum(sums).tolist()
+    rows, tokens, pairs, distinct, *of_references, at_limit = total(sums).tolist()
     if not rows:
         return {}
     found = {"tokens": tokens / rows, "at_limit": at_limit / rows}
@@ -97,18 +96,22 @@ def redrawn_tokens(sequences: Sequences, begins: Mapping[RowKey, int]) -> Float[
 
 
 def revision_row(
-    revision: Revision | None, *, begins: Mapping[RowKey, int], after: tuple[float, float], world: World
+    revision: Revision | None,
+    *,
+    begins: Mapping[RowKey, int],
+    after: tuple[float, float],
+    total: Callable[[Tensor], Tensor],
 ) -> dict[str, Any]:
     """What was revised, over all ranks: `revision` of metrics.jsonl; nothing where no row was drawn.
 
     `begins` are the `first_corrections`. `after` is Σ log p(token), p the teacher, over the tokens that corrections and
     re-drawing brought in, and their number, both summed over ranks already; without any, `teacher_logp_after` is left
-    out. Every rank must call it.
+    out. `total` sums over ranks: every rank must call it.
     """
     if revision is None:
         return {}
     numbers = torch.tensor([*revision.measures.numbers(), *_replaced(revision, begins)], dtype=torch.float64)
-    *measures, logp, tokens = world.sum(numbers).tolist()
+    *measures, logp, tokens = total(numbers).tolist()
     row = Measures.of(measures).row()
     row |= {"teacher_logp_before": logp / tokens} if tokens else {}
     row |= {"teacher_logp_after": after[0] / after[1]} if after[1] else {}

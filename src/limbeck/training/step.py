@@ -82,7 +82,7 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
     learned = _learned(session, drawn, step=step)
     drawn = learned.rows
     revised_at = time.perf_counter()
-    own = own_responses(written, items=items, stop_ids=rollouts.sampling.stop_ids, world=session.world)
+    own = own_responses(written, items=items, stop_ids=rollouts.sampling.stop_ids, total=session.world.sum)
     batches = micro_batches(session, items=items, drawn=drawn)
     objective = session.distiller.objective
     weights, counts = objective.weights(batches, total=session.world.sum)
@@ -122,7 +122,7 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
     row |= {"measures": measures, "terms_gradient_norm": own_norm} if measures else {}
     row |= {"own": own} if own else {}
     after = (sums["redrawn/logp"], sums["redrawn/tokens"])
-    row |= revision_row(revision, begins=begins, after=after, world=session.world)
+    row |= revision_row(revision, begins=begins, after=after, total=session.world.sum)
     row |= learned.told
     if norms:
         row["gradient_shares"] = gradient_shares(norms)

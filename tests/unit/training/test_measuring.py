@@ -59,7 +59,7 @@ def test_own_responses_are_those_that_the_student_drew() -> None:
     world = World.start(device="cpu", strategy="auto")
     drawn = _drawn([[5, 5, 5, 5, STOP], [6], [7, 8, 7], [3, 3]], ["student", "student", "student", "reference"])
     items = [_item(0, [5, 6, STOP]), _item(1, [4, 4, 4])]
-    found = own_responses(drawn, items=items, stop_ids=frozenset({STOP}), world=world)
+    found = own_responses(drawn, items=items, stop_ids=frozenset({STOP}), total=world.sum)
     assert found == {
         "tokens": 3.0,
         "at_limit": pytest.approx(2 / 3),
@@ -68,8 +68,8 @@ def test_own_responses_are_those_that_the_student_drew() -> None:
         "reference_distinct_2": 0.75,
     }
     references = _drawn([[3, 3]], ["reference"])
-    assert own_responses(references, items=items, stop_ids=frozenset({STOP}), world=world) == {}
-    short = own_responses(_drawn([[6]], ["student"]), items=[], stop_ids=frozenset({6}), world=world)
+    assert own_responses(references, items=items, stop_ids=frozenset({STOP}), total=world.sum) == {}
+    short = own_responses(_drawn([[6]], ["student"]), items=[], stop_ids=frozenset({6}), total=world.sum)
     assert short == {"tokens": 1.0, "at_limit": 0.0}, "what there is nothing to average of is left out"
 
 
