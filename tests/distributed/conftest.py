@@ -23,26 +23,34 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 @pytest.fixture(scope="session")
-def alone(place: Place) -> None:
+def cases(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Those that a test of this session looks at: slow ones are not run where their tests are not."""
+    params = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    wanted = {"sft", "gkd", *(str(given["case"]) for given in params if "case" in given)}
+    return tuple(case for case in CASES if case in wanted)
+
+
+@pytest.fixture(scope="session")
+def alone(place: Place, cases: tuple[str, ...]) -> None:
     """Every case on one process; its micro-batches and chunks are others than those of the ranks."""
-    for case in CASES:
+    for case in cases:
         whole = place.recipe_of(case, run=f"alone-{case}", micro_rows=8, chunk="auto")
         limbeck.train({**whole, "models": {**whole["models"], "gradient_checkpointing": False}})
 
 
 @pytest.fixture(scope="session")
-def ddp(place: Place) -> Launch:
+def ddp(place: Place, cases: tuple[str, ...]) -> Launch:
     """At its end the second rank runs out of memory."""
-    plan = _plan(place, "ddp")
+    plan = _plan(place, "ddp", cases)
     last = {"kind": "train", "recipe": place.recipe_of("gkd", run="ddp-memory", strategy="ddp")}
     plan["memory"] = {**last, "happens": {"no memory": 4}, "exits": True}
     return place.launch(plan, name="launch-ddp", codes=(75, 75))
 
 
 @pytest.fixture(scope="session")
-def fsdp(place: Place) -> Launch:
+def fsdp(place: Place, cases: tuple[str, ...]) -> Launch:
     """At its end the second rank is killed."""
-    plan = _plan(place, "fsdp")
+    plan = _plan(place, "fsdp", cases)
     last = {"kind": "train", "recipe": place.recipe_of("gkd", run="fsdp-killed", strategy="fsdp", checkpoint_minutes=0)}
     plan["killed"] = {**last, "happens": {"sigkill": 4}, "exits": True}
     return place.launch(plan, name="launch-fsdp", codes=(75, -9))
@@ -60,14 +68,14 @@ def ranks(request: pytest.FixtureRequest, strategy: str) -> Launch:
     return launch
 
 
-def _plan(place: Place, strategy: str) -> dict[str, Any]:
+def _plan(place: Place, strategy: str, cases: tuple[str, ...]) -> dict[str, Any]:
     def training(case: str, run: str, **train: Any) -> dict[str, Any]:
         return {"kind": "train", "recipe": place.recipe_of(case, run=f"{strategy}-{run}", strategy=strategy, **train)}
 
     looked_at = training("gkd", "inspected")["recipe"]
     return {
         "inspect": {"kind": "inspect", "recipe": {**looked_at, "models": {**looked_at["models"], "device": "auto"}}},
-        **{case: training(case, case) for case in CASES},
+        **{case: training(case, case) for case in cases},
         "stopped": {**training("gkd", "stopped"), "happens": {"sigterm": 3}},
         "resumed": {**training("gkd", "stopped"), "resume": True},
         "taken": training("sft", "sft"),

@@ -11,8 +11,14 @@ from transformers import AutoModelForCausalLM
 
 pytestmark = pytest.mark.distributed
 
+# What else they have is in the other cases too.
+SLOW = ("conv", "rnn")
+each_case = pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES]
+)
 
-@pytest.mark.parametrize("case", CASES)
+
+@each_case
 @pytest.mark.usefixtures("alone", "ranks")
 def test_two_ranks_give_the_losses_and_weights_of_one(place: Place, strategy: str, case: str) -> None:
     ones, twos = place.metrics(f"alone-{case}"), place.metrics(f"{strategy}-{case}")
@@ -56,7 +62,7 @@ def _written(place: Place, run: str) -> dict[str, list[int]]:
     return {row["prompt"]: row["tokens"] for row in rows}
 
 
-@pytest.mark.parametrize("case", CASES)
+@each_case
 @pytest.mark.usefixtures("alone", "ranks")
 def test_two_ranks_answer_as_one(place: Place, strategy: str, case: str) -> None:
     one, two = (place.path / f"{by}-{case}" / "validation" / "step-000006.jsonl" for by in ("alone", strategy))
@@ -64,7 +70,7 @@ def test_two_ranks_answer_as_one(place: Place, strategy: str, case: str) -> None
     assert len(two.read_text().splitlines()) == 33
 
 
-@pytest.mark.parametrize("case", CASES)
+@each_case
 @pytest.mark.usefixtures("alone", "ranks")
 def test_the_student_of_two_ranks_is_a_plain_folder(place: Place, strategy: str, case: str) -> None:
     folder, by_one = (place.path / f"{by}-{case}" / "student" for by in (strategy, "alone"))
