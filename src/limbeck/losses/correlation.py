@@ -77,6 +77,7 @@ class _Distance(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student_nV: Tensor, target_nV: Tensor, first: list[int]) -> Tensor:
+        """The distance of each pair's products; its slope by the products is kept for the way back."""
         distance_p = student_nV.new_empty(len(first))
         slope_pV = student_nV.new_empty(len(first), student_nV.shape[1])
         for place, start, stop in _runs(first):
@@ -92,6 +93,7 @@ class _Distance(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_p: Tensor) -> tuple[Tensor, None, None]:
+        """The student's gradient: both tokens of a pair get its slope."""
         slope_pV, distance_p = ctx.saved_tensors
         slope_pV = slope_pV * (grad_p / distance_p).unsqueeze(-1)
         gradient_nV = slope_pV.new_zeros(ctx.shape)

@@ -105,6 +105,7 @@ class _FusedLoss(torch.autograd.Function):
         walk: Walk,
         *own: Tensor,
     ) -> Float[Tensor, ""]:
+        """The loss of the whole walk; the gradients are taken chunk by chunk on the way."""
         wanted = [bool(flag) for flag in ctx.needs_input_grad]
         gradients = Gradients.allocate(hidden_ND, weight, bias, own, wanted)
         loss = take_walk(hidden_ND, walk, gradients)
@@ -114,6 +115,7 @@ class _FusedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        """The gradients that the forward took, times what comes from above."""
         factor = grad_outputs[0]
         given = ctx.gradients.as_list()
         ctx.gradients = None

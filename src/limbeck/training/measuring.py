@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import pairwise
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from limbeck.evaluation.scorers import distinct
 from limbeck.models.scoring import scored_tokens
 from limbeck.revision.correcting import Measures, Revision
 from limbeck.sequences.source import Item
@@ -25,8 +25,7 @@ def distinct_2(tokens: Sequence[int]) -> float | None:
     >>> distinct_2([5, 6, 5, 6, 5]), distinct_2([1, 2, 3]), distinct_2([1])
     (0.5, 1.0, None)
     """
-    pairs = list(pairwise(tokens))
-    return len(set(pairs)) / len(pairs) if pairs else None
+    return distinct(tokens, 2) if len(tokens) > 1 else None
 
 
 def own_responses(

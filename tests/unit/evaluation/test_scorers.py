@@ -7,6 +7,7 @@ import functools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nltk.translate import bleu_score as bleu
 from rouge_score.rouge_scorer import RougeScorer
 
 from limbeck.errors import DataError
@@ -58,7 +59,6 @@ def test_distinct_by_counting(tokens: list[int], n: int) -> None:
 
 @given(said=st.lists(answers, min_size=2, max_size=4))
 def test_self_bleu_equals_nltk(said: list[str]) -> None:
-    bleu = pytest.importorskip("nltk.translate.bleu_score")
     split = [text.lower().split() for text in said]
     smooth = bleu.SmoothingFunction(epsilon=0.1).method1
     for place, value in enumerate(self_bleu(said)):
