@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 
 from limbeck import cli
 from limbeck.config.reading import to_yaml
-from limbeck.errors import Stopped
+from limbeck.errors import CheckpointError, Stopped
 from limbeck.testing import save_tiny
 from limbeck.training import checkpoint, keeping
-from limbeck.training.rundir import RunDirectory
+from limbeck.training.rundir import Run, RunDirectory
 from training_kit import Models, assert_same_run, contents, metrics, recipe, start, start_and_kill, state
 
 
@@ -283,3 +283,30 @@ def test_other_errors_of_the_disk_are_not_taken_for_it(
     with pytest.raises(OSError, match="Input/output error") as failed:
         start(recipe(models, "sft"), tmp_path / "run")
     assert not isinstance(failed.value, Stopped)
+
+
+def test_a_finished_run_without_checkpoints_is_never_started_again(
+    models: Models, toy_file: Path, whole: Path, stopped: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    assert Run(run).is_finished
+    Run(run).drop_checkpoints()
+    Run(run).drop_checkpoints()
+    assert not (run / "checkpoints").exists()
+    assert (run / "student" / "config.json").is_file()
+    before = contents(run)
+    with pytest.raises(CheckpointError, match="finished and its checkpoints were removed"):
+        start(_settings(models, toy_file), run, rows=None, resume=True)
+    assert contents(run) == before
+    assert not Run(stopped).is_finished
+    with pytest.raises(CheckpointError, match="is not finished"):
+        Run(stopped).drop_checkpoints()
+
+
+def test_a_run_that_is_made_longer_has_one_end(models: Models, toy_file: Path, whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    last = metrics(run)[-1]
+    assert last["kind"] == "end"
+    start(_settings(models, toy_file), run, f"train.steps={last['step'] + 1}", rows=None, resume=True)
+    assert [row["step"] for row in metrics(run) if row["kind"] == "end"] == [last["step"] + 1]
+    assert metrics(run)[-1]["kind"] == "end"

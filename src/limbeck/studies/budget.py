@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+from limbeck.errors import ConfigError
 
 # Parts of the whole, by stage. What a stage saves goes to nobody: the sum is a promise, not a quota.
 _WARM_SHARE, _ARMS_SHARE, _SCORE_SHARE = 0.12, 0.50, 0.27
@@ -21,6 +25,9 @@ _ANSWER_ROWS = 16
 # Answering: six students, and the teacher at twice their depth. Comparing: seven models on two texts, both bodies and
 # heads forward only.
 _ANSWERING_DRAWS, _COMPARING_LEARNS = 6 + 2, 6 * 2 * 0.5
+
+# Six students of 0.33 GB; two checkpoints of 1 GB, and the one being written.
+_NEEDED_GB = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +99,16 @@ def make_plan(*, minutes: float, pace: Pace, batch_rows: int, train_rows: int, h
         arms_seconds=arms,
         score_seconds=score,
     )
+
+
+def check_room(out: Path) -> None:
+    """Raise `ConfigError` if the disk cannot hold what is left of a quickstart."""
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free / 1e9
+    held = sum(file.stat().st_size for file in out.rglob("*") if file.is_file()) / 1e9
+    if free + held < _NEEDED_GB:
+        raise ConfigError(
+            f"the disk of {place} has {free:.1f} GB free; the quickstart needs {_NEEDED_GB:.0f} GB for its "
+            "students and one run's checkpoints.\n"
+            "  Make room, or name a folder on another disk: limbeck quickstart --out DIR"
+        )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.records import Example
-from limbeck.studies.budget import Pace, Plan, make_plan
+from limbeck.studies.budget import Pace, Plan, check_room, make_plan
 from limbeck.studies.first_rows import Rows, gather_rows
 from limbeck.studies.scoring_arms import ScoredArm, is_scored, score_arm
 from limbeck.studies.standings import Outcome, build_page, standings_table, verdicts
@@ -63,6 +63,7 @@ def quickstart(
     total = minutes if minutes is not None else 1.5 if fast else 12.0
     sizes = _FAST if fast else Sizes()
     settings = {"minutes": total, "fast": fast, "tune_teacher": tune_teacher}
+    check_room(out)
     rows = gather_rows(data, out=out, most=sizes.held_out_rows, settings=settings)
     say(f"data: {rows.what}")
     teacher = _teacher(say)
@@ -156,15 +157,20 @@ class _Recipes:
         say: Callable[[str], None],
         seed: int = _SEED,
     ) -> Path:
-        """Take the run, go on with it, or find it done; returns its directory."""
+        """Take the run, go on with it, or find it done; returns its directory.
+
+        A finished run keeps its student and its logs: the checkpoints of five runs would be 5 GB.
+        """
         from limbeck.training.loop import train
+        from limbeck.training.rundir import Run
 
         directory = self.out / "runs" / name
         say(f"{name}: {steps} steps of {method}")
-        run = train(
-            self.recipe(method, directory, student=student, steps=steps, rate=rate, seed=seed),
-            resume=(directory / "recipe.yaml").is_file(),
-        )
+        run = Run(directory)
+        if not run.is_finished:
+            recipe = self.recipe(method, directory, student=student, steps=steps, rate=rate, seed=seed)
+            run = train(recipe, resume=(directory / "recipe.yaml").is_file())
+        run.drop_checkpoints()
         rows = [row for row in run.metrics() if row["kind"] == "step"]
         tokens = sum(max(row["tokens"].values()) for row in rows)
         say(f"{name}: {tokens:,} scored tokens in {duration(sum(row['time']['seconds'] for row in rows))} of steps")

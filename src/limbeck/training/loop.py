@@ -8,11 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from limbeck.config import Recipe, resumable_difference
+from limbeck.config import Recipe
 from limbeck.config.sections import THRESHOLDS
-from limbeck.errors import CheckpointError, FailureSignature, NonFiniteLoss, Stopped
+from limbeck.errors import FailureSignature, NonFiniteLoss, Stopped
 from limbeck.models.pieces import TokenTexts
 from limbeck.sequences.building import Observing
 from limbeck.training import checkpoint
@@ -21,7 +19,9 @@ from limbeck.training.looking import observed_loss, token_rows
 from limbeck.training.memory import MemoryGuard
 from limbeck.training.position import Clock, Position
 from limbeck.training.progress import Progress
+from limbeck.training.resuming import check_same, described_environment, recorded_settings
 from limbeck.training.rundir import (
+    END,
     METRICS,
     RECIPE,
     SAMPLES,
@@ -29,7 +29,6 @@ from limbeck.training.rundir import (
     Run,
     RunDirectory,
     check_free,
-    environment,
     environment_changes,
 )
 from limbeck.training.session import Session, open_session, with_micro_rows
@@ -61,7 +60,7 @@ def train(
     recorded: dict[str, Any] = {}
     found: checkpoint.Checkpoint | None = None
     if resume:
-        recorded = _resumable(path, settings)
+        recorded = recorded_settings(path, settings)
         # Before the models: a corrupt checkpoint should not cost the minutes that they take.
         found = checkpoint.latest(path / "checkpoints")
     else:
@@ -72,30 +71,10 @@ def train(
     with full_disk_stops(path), lost_rank_stops(path):
         if not resume and world.is_main:
             learned = learned_state(session.finder)
-            RunDirectory.create(path, recipe=settings.dump(), environment=_environment(world), extractor=learned)
+            described = described_environment(world)
+            RunDirectory.create(path, recipe=settings.dump(), environment=described, extractor=learned)
         world.barrier()
         return _Loop(session, RunDirectory.existing(path), strict=strict).run(resume=resume, found=found)
-
-
-def _resumable(path: Path, settings: Recipe) -> dict[str, Any]:
-    """What `auto` became in the run that these settings go on with. Raises `CheckpointError` if they may not."""
-    directory = RunDirectory.existing(path)
-    _check_same(Recipe.recorded(path), settings, what=str(path))
-    return directory.auto()
-
-
-def _check_same(old: Recipe, new: Recipe, *, what: str) -> None:
-    different = resumable_difference(old, new)
-    if different:
-        raise CheckpointError(
-            f"{what} is the run of another recipe; it differs in:\n  "
-            + "\n  ".join(different)
-            + "\n  On resume only length, validation and logging may change. Take another directory: run=runs/NAME"
-        )
-
-
-def _environment(world: World) -> dict[str, Any]:
-    return environment(device=str(world.device), ranks=world.size, threads=torch.get_num_threads())
 
 
 class _Loop:
@@ -241,7 +220,7 @@ class _Loop:
             logs = dict.fromkeys(directory.sizes(), 0)
             self.progress.note("no checkpoint yet; the run starts at its first step")
         else:
-            _check_same(Recipe.recorded(found.path), session.recipe, what=f"checkpoint {found.path}")
+            check_same(Recipe.recorded(found.path), session.recipe, what=f"checkpoint {found.path}")
             checkpoint.install(session.distiller, session.optimizer, found)
             # Its tensors would otherwise stay in memory as long as the run.
             found.weights.clear()
@@ -259,7 +238,7 @@ class _Loop:
             directory.write_text(RECIPE, session.recipe.dump())
             self.watch.recall(directory.rows(METRICS))
             self.memory.record()
-            for line in environment_changes(directory.environment(), _environment(session.world)):
+            for line in environment_changes(directory.environment(), described_environment(session.world)):
                 self.progress.note(line)
         session.world.barrier()
 
@@ -269,6 +248,7 @@ class _Loop:
         self._save()
         if self.session.world.is_main:
             checkpoint.keep(self.directory.path / "checkpoints", last=1)
+            self._log({"kind": END, "step": self.position.step})
         self.progress.note(f"done: the student is in {self.directory.student}")
 
     def _sample(self, step: int, result: StepResult) -> None:

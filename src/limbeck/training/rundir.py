@@ -24,6 +24,9 @@ AUTO = "auto.json"
 EXTRACTOR = "extractor.json"
 CLIP_NETWORK = "clip_network.safetensors"
 STUDENT = "student"
+# The kind of the last line of a finished run's metrics.
+END = "end"
+_CHECKPOINTS = "checkpoints"
 _ENVIRONMENT = "environment.json"
 _LOGS = (METRICS, SAMPLES, TOKENS)
 _PACKAGES = ("limbeck", "torch", "transformers", "accelerate", "datasets", "peft", "numpy", "rouge-score")
@@ -244,6 +247,28 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """Every row of metrics.jsonl."""
         return list(RunDirectory(self.directory).rows(METRICS))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run went to its end, by its steps or by `train.stop_after`."""
+        last: dict[str, Any] = {}
+        for row in RunDirectory(self.directory).rows(METRICS):
+            last = row
+        return last.get("kind") == END
+
+    def drop_checkpoints(self) -> None:
+        """Remove what the run could go on from, three times the size of its weights; student and logs stay.
+
+        Raises `CheckpointError` if the run is not finished.
+        """
+        if not self.is_finished:
+            raise CheckpointError(f"the run {self.directory} is not finished: it would have to start again")
+        dropped = self.directory / f".{_CHECKPOINTS}-dropped"
+        shutil.rmtree(dropped, ignore_errors=True)
+        # In one move first: half of a checkpoint would be taken for a damaged one.
+        if (self.directory / _CHECKPOINTS).is_dir():
+            os.replace(self.directory / _CHECKPOINTS, dropped)
+        shutil.rmtree(dropped, ignore_errors=True)
 
     def student(self) -> Any:
         """The student, loaded with plain transformers."""

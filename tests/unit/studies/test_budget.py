@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
 import pytest
 
-from limbeck.studies.budget import Pace, Plan, make_plan
+from limbeck.errors import ConfigError
+from limbeck.studies.budget import Pace, Plan, check_room, make_plan
 
 
 def _plan(minutes: float = 12.0, learn: float = 4.0, draw: float = 6.0, rows: int = 256, held_out: int = 64) -> Plan:
@@ -54,3 +59,12 @@ def test_what_runs_take_beside_their_steps_is_taken_from_the_steps() -> None:
     assert laden.arm_steps * (4.7 * 4.0 + 1.25 * 6.0) + 4 * 25.0 <= laden.arms_seconds
     assert laden.scored_rows < free.scored_rows
     assert laden.scored_rows % 16 == 0
+
+
+def test_a_full_disk_is_told_of_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(free=4.5e9))
+    with pytest.raises(ConfigError, match=r"has 4\.5 GB free; the quickstart needs 5 GB"):
+        check_room(tmp_path / "not" / "yet" / "there")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(free=5.5e9))
+    check_room(tmp_path / "not" / "yet" / "there")
