@@ -14,7 +14,7 @@ def evaluate(
         str, typer.Argument(help="A run, a model's folder, a hub id or a packaged name.", metavar="MODEL")
     ],
     corpora: Annotated[str, typer.Option(help="Corpora, files or hub ids, with commas between.", metavar="A,B")],
-    root: Annotated[Path | None, typer.Option(help="Folder of the named corpora.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the named corpora, or hub.")] = None,
     seeds: Annotated[str, typer.Option(help="Decoding seeds, with commas between.")] = "10,20,30,40,50",
     decoding: Annotated[str, typer.Option(help="How answers are drawn: plain, paper or greedy.")] = "plain",
     teacher: Annotated[str | None, typer.Option(help="Model to measure the distance from.")] = None,
@@ -28,6 +28,9 @@ def evaluate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     scores: Annotated[str | None, typer.Option(help="Scores of the table, with commas between.", metavar="A,B")] = None,
     categories: Annotated[bool, typer.Option("--categories", help="A second table by category.")] = False,
+    exposure: Annotated[
+        bool, typer.Option("--exposure", help="Exposure bias too: the teacher answers as well.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the answers; the run's own if not given.")] = None,
 ) -> None:
     """Draw a model's answers, keep them as rows, and score them.
@@ -56,11 +59,20 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         template=template,
         device=device,
+        exposure=exposure,
     )
     width = shutil.get_terminal_size((80, 24)).columns
     typer.echo((results.table() if shown is None else results.table(shown)).text(width=width))
     for corpus, value in results.perplexity().items():
         typer.echo(f"perplexity of the references of {corpus}: {value:,.1f}")
+    for corpus, found in results.exposure().items():
+        excess = "no distance on the teacher's answers"
+        if found.excess is not None:
+            excess = f"{found.excess.mean:+.1f} % [{found.excess.low:+.1f}, {found.excess.high:+.1f}]"
+        typer.echo(
+            f"exposure bias on {corpus} over {found.length} tokens: {excess}; KL(t‖s) a token {found.own:.3f} on the "
+            f"model's own answers, {found.teachers:.3f} on the teacher's"
+        )
     if categories:
         typer.echo("\n" + results.categories("rouge_l" if shown is None else shown[0]).text(width=width))
 

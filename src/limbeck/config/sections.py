@@ -90,7 +90,9 @@ class DataSection:
         Name | tuple[CorpusShare, ...] | None,
         Key("corpus, .jsonl[.gz] file or hub id", "a corpus, a file, a hub id, or a list of {corpus, weight}"),
     ] = None
-    root: Annotated[Name | None, Key("folder of the named corpora", "a folder, or null")] = None
+    root: Annotated[
+        Name | None, Key("folder of the named corpora; hub: the papers' files", "a folder, hub, or null")
+    ] = None
     split: Annotated[Name, Key("split to train on", "the name of a split")] = "train"
     valid: Annotated[
         Literal["auto"] | Count | Share | Name,

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from limbeck.data.assembling import TrainingData, load_training
-    from limbeck.data.corpora import CORPORA, Corpus, cut_validation, load_corpus
+    from limbeck.data.corpora import cut_validation, load_corpus
     from limbeck.data.examples import Dataset, from_rows, read_examples
     from limbeck.data.loader import Loader, Mix, batch, prompts
+    from limbeck.data.named import CORPORA, Corpus
     from limbeck.data.shares import CorpusShare
     from limbeck.data.templates import (
         ChatTemplate,
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "assembling": ("TrainingData", "load_training"),
-    "corpora": ("CORPORA", "Corpus", "cut_validation", "load_corpus"),
+    "corpora": ("cut_validation", "load_corpus"),
+    "named": ("CORPORA", "Corpus"),
     "examples": ("Dataset", "from_rows", "read_examples"),
     "loader": ("Loader", "Mix", "batch", "prompts"),
     "shares": ("CorpusShare",),

@@ -29,7 +29,8 @@ class TrainingData:
             part.describe() + (f", {share:.0%} of the rows drawn" if several else "")
             for part, share in zip(self.parts, shares, strict=True)
         ]
-        return (*train, f"validation: {self.valid.describe() if self.valid is not None else 'none'}")
+        notes = [part.note for part in (*self.parts, self.valid) if part is not None and part.note]
+        return (*train, *notes, f"validation: {self.valid.describe() if self.valid is not None else 'none'}")
 
 
 def load_training(
@@ -79,4 +80,5 @@ def _joined(parts: Sequence[Dataset]) -> Dataset:
         examples=tuple(example for part in parts for example in part.examples),
         format=" + ".join(dict.fromkeys(part.format for part in parts)),
         source=" + ".join(part.source for part in parts),
+        note="; ".join(part.note for part in parts if part.note),
     )

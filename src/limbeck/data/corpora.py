@@ -1,50 +1,30 @@
 """Corpora by name, by path, or by hub id; and the validation rows that are cut from one.
 
-A name stands for a file below `data.root`; "starter" ships with Limbeck. Nothing is downloaded for a name: a hub set is
-fetched only when its id (`owner/name`, or `owner/name:configuration`) is given.
+A name stands for a file below `data.root`, or, where that is `hub`, for the papers' file on the hub; "starter" ships
+with Limbeck. Nothing is downloaded unasked: a hub set is fetched only for `data.root=hub` or when its id (`owner/name`,
+or `owner/name:configuration`) is given.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from limbeck.data.examples import Dataset, from_rows, read_examples
+from limbeck.data.named import CORPORA, Corpus, count_note, local_file
 from limbeck.errors import ConfigError, DataError, UnknownName
-from limbeck.registry import Registry
 from limbeck.seeds import Seeds
 
-_STARTER = Path(__file__).parent / "starter"
 _SUFFIXES = (".jsonl", ".json", ".gz")
 _VALIDATION_ROWS = 500
 _VALIDATION_SHARE = 0.05
 
 
-@dataclass(frozen=True, kw_only=True)
-class Corpus:
-    """A named corpus: the file of each split below the root, and the hub id to suggest where there is no root."""
-
-    files: Mapping[str, str]
-    hub: str = ""
-    packaged: bool = False
-
-
-CORPORA: Registry[Corpus] = Registry(
-    "corpus",
-    {
-        "starter": Corpus(files={split: f"{split}.jsonl" for split in ("train", "valid", "test")}, packaged=True),
-        "dolly": Corpus(
-            files={split: f"dolly/{split}.jsonl" for split in ("train", "valid", "test")},
-            hub="databricks/databricks-dolly-15k",
-        ),
-        "self-instruct": Corpus(files={"test": "self_instruct/test.jsonl"}),
-        "vicuna": Corpus(files={"test": "vicuna/test.jsonl"}),
-        "sni": Corpus(files={"test": "sni/test_11plus.jsonl"}),
-        "unnatural": Corpus(files={"test": "unnatural/test_short.jsonl"}),
-    },
-)
+HUB = Path("hub")
+"""As `data.root`: named corpora come from the hub. A folder of that name is `./hub`."""
 
 
 def load_corpus(
@@ -58,12 +38,15 @@ def load_corpus(
 ) -> Dataset:
     """The rows of a named corpus, of a file, or of a hub set.
 
-    A path is what ends in .jsonl, .json or .gz, begins with `.`, `~` or `/`, or exists; `split` does not touch it. Any
-    other text with "/" is a hub id and goes through `datasets`. `max_rows` keeps that many rows, chosen by `seeds` and
-    left in file order. Raises `UnknownName` for an unknown name, `DataError` for a split, file or row that is no good.
+    `root` is the folder of the named corpora, or `HUB`. A path is what ends in .jsonl, .json or .gz, begins with `.`,
+    `~` or `/`, or exists; `split` does not touch it. Any other text with "/" is a hub id and goes through `datasets`.
+    `max_rows` keeps that many rows, chosen by `seeds` and left in file order. Raises `UnknownName` for an unknown name,
+    `DataError` for a split, file or row that is no good.
     """
     if corpus in CORPORA:
-        dataset = read_examples(_file(corpus, split=split, root=root), columns=columns, corpus=corpus)
+        dataset = _named(corpus, split=split, root=root, columns=columns)
+        note = count_note(corpus, split=split, rows=len(dataset), is_from_hub=root == HUB)
+        dataset = replace(dataset, note=note or "")
     elif is_path(corpus):
         dataset = read_examples(Path(corpus).expanduser(), columns=columns)
     elif "/" in corpus:
@@ -150,34 +133,52 @@ def _validation_rows(spec: str | int | float, *, rows: int, source: str) -> int:
     return count
 
 
-def _file(corpus: str, *, split: str, root: Path | None) -> Path:
+def _named(corpus: str, *, split: str, root: Path | None, columns: Mapping[str, str] | None) -> Dataset:
     entry = CORPORA[corpus]
     if split not in entry.files:
         raise DataError(f"the corpus {corpus} has no split '{split}'.\n  it has: {', '.join(entry.files)}")
-    if entry.packaged:
-        return _STARTER / entry.files[split]
-    if root is None:
-        hub = f", or name the hub set: data.corpus={entry.hub}" if entry.hub else ""
+    if root == HUB and not entry.packaged:
+        return _papers_file(corpus, entry, split=split, columns=columns)
+    path = local_file(entry, split, root=root)
+    if path is None:
+        hub = f", or to hub for the papers' file on the hub ({entry.hub[split].name})" if split in entry.hub else ""
         raise DataError(
             f"the corpus {corpus} is not packaged, and data.root does not say where it lies.\n"
             f"  set data.root to the folder that holds {entry.files[split]}{hub}"
         )
-    return root / entry.files[split]
+    return read_examples(path, columns=columns, corpus=corpus)
+
+
+def _papers_file(corpus: str, entry: Corpus, *, split: str, columns: Mapping[str, str] | None) -> Dataset:
+    """The file of a named corpus that the papers' scripts read, from the hub."""
+    if split not in entry.hub:
+        raise DataError(f"the corpus {corpus} is not on the hub.\n  set data.root to the folder that holds its files")
+    place = entry.hub[split]
+    rows = _loaded(place.name, split="train", data_files=place.file)
+    end = len(rows) if place.rows is None else min(len(rows), place.skip + place.rows)
+    chosen = [rows[index] for index in range(place.skip, end)]
+    source = f"{place.name} {place.file} from the hub"
+    return from_rows(chosen, columns=columns, corpus=corpus, source=source)
 
 
 def _from_hub(corpus: str, *, split: str, columns: Mapping[str, str] | None) -> Dataset:
+    name, _, configuration = corpus.partition(":")
+    rows = _loaded(name, split=split, configuration=configuration or None)
+    return from_rows(rows, columns=columns, corpus=corpus, source=f"{corpus} {split}")
+
+
+def _loaded(name: str, *, split: str, configuration: str | None = None, data_files: str | None = None) -> Any:
     import datasets
 
-    name, _, configuration = corpus.partition(":")
     try:
-        rows = datasets.load_dataset(name, configuration or None, split=split)
+        return datasets.load_dataset(name, configuration, split=split, data_files=data_files)
     except Exception as error:
+        what = f"its file '{data_files}'" if data_files is not None else f"its split '{split}'"
         raise DataError(
-            f"'{corpus}' is no file here, and `datasets` cannot load its split '{split}' from the hub:\n"
+            f"'{name}' is no file here, and `datasets` cannot load {what} from the hub:\n"
             f"  {type(error).__name__}: {error}\n"
             f"  check the spelling (OWNER/NAME or OWNER/NAME:CONFIGURATION) and the connection, or give a .jsonl file"
         ) from error
-    return from_rows(rows, columns=columns, corpus=corpus, source=f"{corpus} {split}")
 
 
 def _hub_splits(corpus: str) -> list[str]:

@@ -24,11 +24,12 @@ _EXPECTED = "one JSON object a line is expected"
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Examples in file order, the detected `format`, and where they came from."""
+    """Examples in file order, the detected `format`, where they came from, and what a reader of papers should know."""
 
     examples: tuple[Example, ...]
     format: str
     source: str
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.examples)

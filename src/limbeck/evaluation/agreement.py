@@ -10,13 +10,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from limbeck.data.tokenizing import Encoder
+from limbeck.evaluation.exposure import Prefix
 from limbeck.losses.divergences import TVD, ForwardKL, ReverseKL
 from limbeck.losses.fused import HiddenView, token_scores
 from limbeck.losses.match import Likelihood, TokenScores
-from limbeck.models.scoring import Scorer, per_row, scored_tokens, split_rows
+from limbeck.models.scoring import Scored, Scorer, per_row, scored_tokens, split_rows
 from limbeck.records import Example
 from limbeck.types import Sequences, pack_rows
 
+_DIGITS = 5
 COLUMNS = ("kl_teacher_student", "kl_student_teacher", "top1_agreement", "acceptance", "cross_entropy")
 
 
@@ -65,7 +67,6 @@ def own_and_references(
     return answered, references
 
 
-@torch.no_grad()
 def agreement_rows(
     sequences: Sequences, *, student: Scorer, teacher: Scorer | None, chunk: int, group_rows: int
 ) -> Iterator[list[dict[str, Any]]]:
@@ -74,6 +75,33 @@ def agreement_rows(
 
     A row without a scored token has `num_tokens` 0 and no scores. Rows on disk come first; averages are made of them.
     """
+    for part, where, values in compared_tokens(
+        sequences, student=student, teacher=teacher, chunk=chunk, group_rows=group_rows
+    ):
+        sums = {name: per_row(column, where, rows=len(part)) for name, column in values.items()}
+        counts = part.scored.sum(dim=1).tolist()
+        yield [_row(str(part.keys[place][0]), place, counts[place], sums) for place in range(len(part))]
+
+
+def exposure_rows(
+    sequences: Sequences, *, student: Scorer, teacher: Scorer, prefix: Prefix, chunk: int, group_rows: int
+) -> Iterator[dict[str, Any]]:
+    """One dictionary a row: `id`, who wrote the `prefix`, and `kl`, KL(t‖s) in nats before each token of the answer."""
+    for part, where, values in compared_tokens(
+        sequences, student=student, teacher=teacher, chunk=chunk, group_rows=group_rows
+    ):
+        found: list[list[float]] = [[] for _ in range(len(part))]
+        for row, value in zip(where.rows.tolist(), values["kl_teacher_student"].tolist(), strict=True):
+            found[row].append(round(value, _DIGITS))
+        for row, kl in enumerate(found):
+            yield {"id": str(part.keys[row][0]), "prefix": prefix, "kl": kl}
+
+
+@torch.no_grad()
+def compared_tokens(
+    sequences: Sequences, *, student: Scorer, teacher: Scorer | None, chunk: int, group_rows: int
+) -> Iterator[tuple[Sequences, Scored, dict[str, Float[Tensor, " N"]]]]:
+    """Group by group: rows of like length, where their scored tokens stand, and each column at each of these tokens."""
     device = next(student.model.parameters()).device
     for group in split_rows(sequences, group_rows):
         part = sequences.rows(group).to(device)
@@ -88,9 +116,7 @@ def agreement_rows(
         for scores in token_scores(hidden_ND, head=student.head, tokens_N=where.tokens, views=views, chunk=chunk):
             for name, value in token_values(scores).items():
                 collected.setdefault(name, []).append(value)
-        sums = {name: per_row(torch.cat(parts), where, rows=len(part)) for name, parts in collected.items()}
-        counts = part.scored.sum(dim=1).tolist()
-        yield [_row(str(sequences.keys[row][0]), place, counts[place], sums) for place, row in enumerate(group)]
+        yield part, where, {name: torch.cat(parts) for name, parts in collected.items()}
 
 
 def _row(id: str, place: int, count: int, sums: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:

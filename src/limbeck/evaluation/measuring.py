@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 
 from limbeck.data.corpora import load_corpus
 from limbeck.errors import ConfigError
-from limbeck.evaluation.agreement import agreement_rows, own_and_references
+from limbeck.evaluation.agreement import agreement_rows, exposure_rows, own_and_references
 from limbeck.evaluation.answers import DECODINGS, Answerer, AnswerFile, Decoding
+from limbeck.evaluation.exposure import Prefix
 from limbeck.evaluation.identity import fingerprint, ids_fingerprint, weights_fingerprint
 from limbeck.evaluation.results import Results
 from limbeck.evaluation.scorers import Scorer, Scorers, self_bleu, standard_scorers
@@ -44,14 +45,17 @@ def evaluate(
     split: str = "test",
     device: str = "auto",
     scorers: Mapping[str, Scorer] | None = None,
+    exposure: bool = False,
 ) -> Results:
     """Answer every example of the corpora with every decoding seed, score the answers, compare with the teacher.
 
-    `model` is a run (its best student), a model folder, a hub id, or a model. `corpora`: names, files or hub ids.
+    `model` is a run (its best student), a model folder, a hub id, or a model. `corpora`: names, files or hub ids; the
+    named ones lie below `root`, or on the hub where it is "hub".
     With `teacher`, KL both ways, top-1 agreement and 1 − TVD are taken on the references and on the answers that the
     model drew with the first seed. `scorers` are functions of an answer's row beside the standard ones
-    (`evaluation/scorers.py`); a score that kept rows lack is added to them. Prompts over `max_prompt` tokens are cut in
-    the user's text, as the papers do.
+    (`evaluation/scorers.py`); a score that kept rows lack is added to them. With `exposure` the teacher answers too,
+    with the first seed, and KL(t‖s) is kept token by token on both models' answers (`Results.exposure`). Prompts over
+    `max_prompt` tokens are cut in the user's text, as the papers do.
 
     Rows go to `out` as they are made; a second call goes on where the first was stopped. `out` None keeps them in
     memory. Raises `ConfigError`, `DataError`, `ModelError`, and `CheckpointError` if `out` holds other rows.
@@ -59,11 +63,13 @@ def evaluate(
     names = [corpora] if isinstance(corpora, str) else list(corpora)
     if not names or not seeds:
         raise ConfigError("nothing to evaluate: give at least one corpus and one seed")
+    if exposure and teacher is None:
+        raise ConfigError("exposure bias compares with the teacher's answers: name a teacher")
     if len(set(seeds)) < len(seeds) or len(set(names)) < len(names):
         raise ConfigError(f"corpora {names} and seeds {list(seeds)}: name each corpus and each seed once")
     chosen = decoding if isinstance(decoding, Decoding) else DECODINGS[decoding]
     chosen = chosen if max_new_tokens is None else replace(chosen, max_new_tokens=max_new_tokens)
-    data = {name: load_corpus(name, split=split, root=root, max_rows=max_rows).examples for name in names}
+    data = {name: load_corpus(name, split=split, root=root, max_rows=max_rows) for name in names}
     subject = load_subject(
         model,
         teacher=teacher,
@@ -74,11 +80,19 @@ def evaluate(
     )
     rows: list[dict[str, Any]] = []
     with evaluating(subject.student.model):
-        for name, examples in data.items():
+        for name, dataset in data.items():
             rows += evaluate_examples(
-                subject, examples, corpus=name, decoding=chosen, seeds=seeds, out=out, scorers=scorers
+                subject,
+                dataset.examples,
+                corpus=name,
+                decoding=chosen,
+                seeds=seeds,
+                out=out,
+                scorers=scorers,
+                exposure=exposure,
             )
-    return Results(rows=rows, folder=out)
+    notes = tuple(dataset.note for dataset in data.values() if dataset.note)
+    return Results(rows=rows, folder=out, notes=notes)
 
 
 def evaluate_examples(
@@ -90,10 +104,12 @@ def evaluate_examples(
     seeds: Sequence[int],
     out: Path | None,
     scorers: Mapping[str, Scorer] | None = None,
+    exposure: bool = False,
 ) -> list[dict[str, Any]]:
     """The rows of one corpus: answers of all seeds, then agreement on references and on the first seed's answers.
 
-    With several seeds there is one row an example more, across them: how alike its answers are.
+    With several seeds there is one row an example more, across them: how alike its answers are. With `exposure` there
+    are two more: KL token by token on the model's answer and on the teacher's.
     """
     rows: list[dict[str, Any]] = []
     slug = corpus.replace("/", "_")
@@ -109,6 +125,8 @@ def evaluate_examples(
     for measure, sequences in (("references", references), ("own", answered)):
         path = None if out is None else out / f"{slug}-{measure}.jsonl"
         rows += _agreement(subject, sequences, corpus=corpus, seed=seeds[0], measure=measure, path=path)
+    if exposure:
+        rows += _exposure(subject, examples, answered, corpus=corpus, seed=seeds[0], decoding=decoding, out=out)
     return rows
 
 
@@ -220,6 +238,43 @@ def _agreement(
     rows.sort(key=lambda row: str(row["id"]))
     if path is not None:
         _write_rows(path, rows)
+    return rows
+
+
+def _exposure(
+    subject: Subject,
+    examples: Sequence[Example],
+    answered: Sequences,
+    *,
+    corpus: str,
+    seed: int,
+    decoding: Decoding,
+    out: Path | None,
+) -> list[dict[str, Any]]:
+    """KL(t‖s) before each token of the model's answers and of answers that the teacher draws from the same noise."""
+    assert subject.teacher is not None
+    speaker = replace(subject, name=subject.pair.teacher_name or "teacher", student=subject.teacher, teacher=None)
+    slug = corpus.replace("/", "_")
+    path = None if out is None else out / f"{slug}-teacher-answers-seed{seed}.jsonl"
+    drawn = answer_rows(speaker, examples, corpus=corpus, seed=seed, decoding=decoding, path=path)
+    said = {row["id"]: tuple(row["tokens"]) for row in drawn}
+    teachers, _ = own_and_references(examples, said, encoder=subject.encoder, pad_id=subject.pair.pad_id)
+    device = next(subject.pair.student.parameters()).device
+    rows: list[dict[str, Any]] = []
+    written: tuple[tuple[Prefix, Sequences], ...] = (("student", answered), ("teacher", teachers))
+    for prefix, sequences in written:
+        found = exposure_rows(
+            sequences,
+            student=subject.student,
+            teacher=subject.teacher,
+            prefix=prefix,
+            chunk=auto_chunk(subject.pair.vocabulary.width, device.type),
+            group_rows=max(1, subject.batch_rows // 2),
+        )
+        about = {"measure": "exposure", "corpus": corpus, "seed": seed}
+        rows += [{**about, **row} for row in sorted(found, key=lambda row: str(row["id"]))]
+    if out is not None:
+        _write_rows(out / f"{slug}-exposure.jsonl", rows)
     return rows
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.errors import DataError, UnknownName
+from limbeck.evaluation.exposure import LENGTH, Exposure, exposure_bias
 from limbeck.reporting.reduce import by_example, mean_interval, paired_bootstrap
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
 
@@ -45,16 +46,18 @@ class Results:
     """What an evaluation found. `rows` holds a dictionary a line on disk: `measure` says which kind of row it is.
 
     `measure` is "answers" (one a corpus, seed and example), "across" (one a corpus and example, over its seeds),
-    "references" (one a corpus and example, on the corpus's own responses) or "own" (one an answer of the first seed, on
-    what the model wrote itself).
+    "references" (one a corpus and example, on the corpus's own responses), "own" (one an answer of the first seed, on
+    what the model wrote itself) or "exposure" (two an example: on its own answer and on the teacher's). `notes` stand
+    below the table: how a corpus differs from the papers'.
     """
 
     rows: list[dict[str, Any]]
     folder: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def values(self, measure: str, score: str) -> dict[str, dict[str, float]]:
         """Corpus → example → score, averaged over decoding seeds."""
-        chosen = [row for row in self.rows if row["measure"] == measure and score in row["scores"]]
+        chosen = [row for row in self.rows if row["measure"] == measure and score in row.get("scores", ())]
         return by_example(chosen, score=score) if chosen else {}
 
     def mean(self, score: str = "rouge_l", *, measure: str = "answers") -> float:
@@ -75,6 +78,14 @@ class Results:
                 sums[row["corpus"]] = (total + added * row["scores"]["cross_entropy"], count + added)
         return {corpus: math.exp(total / count) for corpus, (total, count) in sums.items()}
 
+    def exposure(self, *, length: int = LENGTH) -> dict[str, Exposure]:
+        """Corpus → exposure bias at a length; empty where it was not measured."""
+        corpora: dict[str, list[dict[str, Any]]] = {}
+        for row in self.rows:
+            if row["measure"] == "exposure":
+                corpora.setdefault(row["corpus"], []).append(row)
+        return {corpus: exposure_bias(rows, length=length) for corpus, rows in corpora.items()}
+
     def table(self, scores: Sequence[str] = SHOWN) -> Table:
         """One row a corpus, with 95 % bootstrap intervals over examples; scores that were not taken are left out.
 
@@ -85,7 +96,7 @@ class Results:
         corpora = list(dict.fromkeys(row["corpus"] for row in self.rows))
         columns = (Column(title="corpus"), Column(title="n"), *(Column(title=title) for _, _, title, _, _ in found))
         rows = [Row(cells=(corpus, str(self._count(corpus)), *self._cells(corpus, found))) for corpus in corpora]
-        return Table(columns=columns, rows=tuple(rows))
+        return Table(columns=columns, rows=tuple(rows), notes=self.notes)
 
     def categories(self, score: str = "rouge_l", *, against: Results | None = None) -> Table:
         """One row a corpus and category: the mean of a score and, with `against` (a teacher's results on the same

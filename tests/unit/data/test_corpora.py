@@ -9,7 +9,7 @@ import datasets
 import pytest
 
 from limbeck.data.assembling import load_training
-from limbeck.data.corpora import CORPORA, cut_validation, load_corpus
+from limbeck.data.corpora import CORPORA, HUB, cut_validation, load_corpus
 from limbeck.data.examples import Dataset, from_rows
 from limbeck.data.shares import CorpusShare, quotas
 from limbeck.errors import ConfigError, DataError, UnknownName
@@ -33,7 +33,7 @@ def ids(dataset: Any) -> list[str]:
 
 
 def test_names() -> None:
-    assert set(CORPORA) == {"starter", "dolly", "self-instruct", "vicuna", "sni", "unnatural"}
+    assert set(CORPORA) == {"starter", "dolly", "self-instruct", "vicuna", "sni", "sni-mixed", "unnatural"}
     with pytest.raises(UnknownName, match="Did you mean 'dolly'"):
         load_corpus("doly")
 
@@ -55,6 +55,7 @@ def test_starter_ships_with_the_package() -> None:
         ("self-instruct", "test", 214),
         ("vicuna", "test", 68),
         ("sni", "test", 1440),
+        ("sni-mixed", "test", 1275),
         ("unnatural", "test", 892),
     ],
 )
@@ -65,7 +66,7 @@ def test_named_corpora_below_the_root(shared_data: Path, corpus: str, split: str
 
 
 def test_a_name_without_root_split_or_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"data\.root.*\n.*dolly/train\.jsonl.*databricks/databricks-dolly-15k"):
+    with pytest.raises(DataError, match=r"data\.root.*\n.*dolly/train\.jsonl.*hub.*MiniLLM/dolly"):
         load_corpus("dolly")
     with pytest.raises(DataError, match=r"vicuna has no split 'train'"):
         load_corpus("vicuna", root=tmp_path)
@@ -97,7 +98,7 @@ def test_max_rows_are_chosen_by_seed_in_file_order(tmp_path: Path) -> None:
 def test_hub_ids_go_through_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def load(name: str, configuration: str | None, *, split: str) -> datasets.Dataset:
+    def load(name: str, configuration: str | None, *, split: str, data_files: None) -> datasets.Dataset:
         calls.append((name, configuration, split))
         return datasets.Dataset.from_list([{"question": "2+2?", "answer": "4"}, {"question": "1+1?", "answer": "2"}])
 
@@ -111,8 +112,44 @@ def test_hub_ids_go_through_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dataset.examples[1].source == "owner/sums:main test row 2"
 
 
+def test_root_hub_reads_the_files_that_the_papers_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through `datasets` itself, with a folder in the place of the hub."""
+    raw = [{"instruction": f"{i}?", "input": "", "output": str(i), "prompt": "Below …"} for i in range(1003)]
+    long = [{"instruction": f"{i}?", "input": "x", "output": ["a", "b"], "prompt": "Below …"} for i in range(3)]
+    for name, lines in (("dolly/raw.jsonl", raw), ("dolly/valid.jsonl", raw[:2]), ("sinst/11_/valid.jsonl", long)):
+        path = tmp_path / "MiniLLM" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(map(json.dumps, lines)))
+    load = datasets.load_dataset
+
+    def from_folder(name: str, configuration: str | None, **settings: Any) -> Any:
+        return load(str(tmp_path / name), configuration, cache_dir=str(tmp_path / "cache"), **settings)
+
+    monkeypatch.setattr(datasets, "load_dataset", from_folder)
+    train, valid, test = (load_corpus("dolly", split=split, root=HUB) for split in ("train", "valid", "test"))
+    assert [len(train), len(valid), len(test)] == [3, 1000, 2]
+    assert train.examples[0].references == ("1000",)
+    assert valid.examples[0].references == ("0",)
+    assert test.note == "dolly test: 2 rows; the papers name 500"
+    assert test.source == "MiniLLM/dolly valid.jsonl from the hub"
+    assert load_corpus("sni", split="test", root=HUB).examples[0].references == ("a", "b")
+    assert len(load_corpus("starter", root=HUB)) >= 256, "what ships with the package never comes from the hub"
+    with pytest.raises(DataError, match="sni-mixed is not on the hub"):
+        load_corpus("sni-mixed", split="test", root=HUB)
+
+
+def test_what_differs_from_the_papers_is_said(tmp_path: Path) -> None:
+    file_of(tmp_path / "unnatural" / "test_short.jsonl", 4)
+    for part in ("train", "valid"):
+        file_of(tmp_path / "dolly" / f"{part}.jsonl", 3, part)
+    note = load_corpus("unnatural", split="test", root=tmp_path, max_rows=2).note
+    assert note.startswith("unnatural test: 4 rows; the papers name 60,000, and their scripts read 10,000; outputs of")
+    lines = load_training("dolly", root=tmp_path, seeds=SEEDS).lines()
+    assert "dolly train: 3 rows; the papers name 14,000, and their scripts read 11,435" in lines
+
+
 def test_hub_failure_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str, configuration: str | None, *, split: str) -> None:
+    def load(name: str, configuration: str | None, *, split: str, data_files: None) -> None:
         raise ConnectionError("no route")
 
     monkeypatch.setattr(datasets, "load_dataset", load)
@@ -123,7 +160,7 @@ def test_hub_failure_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_hub_validation_split_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     table = {"train": rows(9), "validation": rows(2, "held")}
     monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name, configuration: list(table))
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, configuration, *, split: table[split])
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, configuration, *, split, data_files: table[split])
     data = load_training("owner/sums", seeds=SEEDS)
     assert len(data.parts[0]) == 9
     assert data.valid is not None

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import limbeck
 from limbeck.errors import CheckpointError, ConfigError, DataError, ModelError, UnknownName
 from limbeck.evaluation import Decoding, Results, evaluate, rouge_l
+from limbeck.evaluation.exposure import exposure_bias
 from limbeck.evaluation.scorers import self_bleu, standard_scorers
 from limbeck.models.decoders import CausalDecoder
 from limbeck.testing import byte_tokenizer, save_tiny, save_toy, tiny_model, toy_examples
@@ -348,3 +349,56 @@ def test_perplexity_weighs_tokens() -> None:
         {"measure": "references", "corpus": "c", "seed": 1, "id": "e", "num_tokens": 0, "scores": {}},
     ]
     assert Results(rows=rows).perplexity() == {"c": pytest.approx(2.718281828459045**1.5)}
+
+
+# Exposure bias.
+
+
+def test_exposure_bias_is_taken_on_both_models_answers(home: Path, tmp_path: Path) -> None:
+    found = run(home, teacher=str(home / "teacher"), exposure=True, out=tmp_path)
+    rows = by_measure(found, "exposure")
+    ids = [example.id for example in toy_examples(COUNT)]
+    assert [(row["prefix"], row["id"]) for row in rows] == [(who, id) for who in ("student", "teacher") for id in ids]
+    corpus = str(home / "toy.jsonl")
+    slug = corpus.replace("/", "_")
+    example = toy_examples(COUNT)[2]
+    prompt = f"<bos><turn>u:{example.messages[0].content}<end><turn>a:"
+    said = {"student": by_measure(found, "answers")}
+    lines = (tmp_path / f"{slug}-teacher-answers-seed10.jsonl").read_text().splitlines()
+    said["teacher"] = [json.loads(line) for line in lines[1:]]
+    for who, answers in said.items():
+        (answer,) = [row for row in answers if row["id"] == example.id]
+        (row,) = [row for row in rows if (row["prefix"], row["id"]) == (who, example.id)]
+        assert len(row["kl"]) == len(answer["tokens"])
+        expected = gaps_by_hand(home, prompt=prompt, response=answer["tokens"])["kl_teacher_student"]
+        assert sum(row["kl"]) / len(row["kl"]) == pytest.approx(expected, rel=2e-4, abs=2e-5)
+    bias = found.exposure(length=3)[corpus]
+    means = [
+        (lambda kls: sum(kls) / len(kls))([kl for row in rows if row["prefix"] == who for kl in row["kl"][:3]])
+        for who in ("student", "teacher")
+    ]
+    assert (bias.own, bias.teachers) == pytest.approx(tuple(means))
+    assert bias.excess is not None
+    assert bias.excess.mean == pytest.approx(100 * (means[0] - means[1]) / means[1])
+    assert bias.excess.low <= bias.excess.mean <= bias.excess.high
+    again = run(home, teacher=str(home / "teacher"), exposure=True, out=tmp_path)
+    assert again.rows == found.rows
+
+
+def test_exposure_bias_needs_a_teacher_and_is_undefined_without_distance(home: Path) -> None:
+    with pytest.raises(ConfigError, match="name a teacher"):
+        run(home, exposure=True)
+    same = run(home, model=home / "teacher", teacher=str(home / "teacher"), exposure=True, max_rows=2)
+    (bias,) = same.exposure().values()
+    assert bias.excess is None
+    assert run(home).exposure() == {}
+
+
+def test_exposure_bias_refuses_half_pairs_and_nothing() -> None:
+    own = {"id": "a", "prefix": "student", "kl": [0.1]}
+    with pytest.raises(DataError, match="'a' has an answer of one model only"):
+        exposure_bias([own])
+    with pytest.raises(DataError, match="no token"):
+        exposure_bias([{**own, "kl": []}, {**own, "prefix": "teacher"}])
+    with pytest.raises(DataError, match="no token"):
+        exposure_bias([])
