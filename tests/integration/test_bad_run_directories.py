@@ -303,10 +303,13 @@ def test_a_finished_run_without_checkpoints_is_never_started_again(
         Run(stopped).drop_checkpoints()
 
 
-def test_a_run_that_is_made_longer_has_one_end(models: Models, toy_file: Path, whole: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_made_longer_is_not_finished_before_its_new_end(
+    models: Models, toy_file: Path, whole: Path, tmp_path: Path
+) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
-    last = metrics(run)[-1]
-    assert last["kind"] == "end"
-    start(_settings(models, toy_file), run, f"train.steps={last['step'] + 1}", rows=None, resume=True)
-    assert [row["step"] for row in metrics(run) if row["kind"] == "end"] == [last["step"] + 1]
-    assert metrics(run)[-1]["kind"] == "end"
+    assert json.loads((run / "finished.json").read_text()) == {"step": 6}
+    settings = _settings(models, toy_file)
+    start_and_kill(settings, run, "train.steps=8", call=2, rows=None, resume=True)
+    assert not Run(run).is_finished
+    start(settings, run, "train.steps=8", rows=None, resume=True)
+    assert json.loads((run / "finished.json").read_text()) == {"step": 8}

@@ -117,11 +117,10 @@ def test_every_file_is_described(run: Path, collected: Path) -> None:
 def test_every_field_of_the_metrics_is_described_and_no_other(run: Path, collected: Path) -> None:
     section = _section("metrics.jsonl")
     rows = [row for each in (run, collected) for row in _rows(each / "metrics.jsonl")]
-    step, validation, watch, end = _tables(section)
+    step, validation, watch = _tables(section)
     assert step == _keys(row for row in rows if row["kind"] == "step")
     assert validation == _keys(row for row in rows if row["kind"] == "validation")
     assert watch == _keys(row for row in rows if row["kind"] == "watch")
-    assert end == _keys(row for row in rows if row["kind"] == "end")
     inside = {key for row in rows for part in _PARTS for key in row.get(part, ())}
     assert {key for key in inside if f"`{key}`" not in section} == set()
 

@@ -21,7 +21,7 @@ from limbeck.training.position import Clock, Position
 from limbeck.training.progress import Progress
 from limbeck.training.resuming import check_same, described_environment, recorded_settings
 from limbeck.training.rundir import (
-    END,
+    FINISHED,
     METRICS,
     RECIPE,
     SAMPLES,
@@ -248,7 +248,7 @@ class _Loop:
         self._save()
         if self.session.world.is_main:
             checkpoint.keep(self.directory.path / "checkpoints", last=1)
-            self._log({"kind": END, "step": self.position.step})
+            self.directory.write_text(FINISHED, json.dumps({"step": self.position.step}) + "\n")
         self.progress.note(f"done: the student is in {self.directory.student}")
 
     def _sample(self, step: int, result: StepResult) -> None:

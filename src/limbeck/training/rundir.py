@@ -24,8 +24,7 @@ AUTO = "auto.json"
 EXTRACTOR = "extractor.json"
 CLIP_NETWORK = "clip_network.safetensors"
 STUDENT = "student"
-# The kind of the last line of a finished run's metrics.
-END = "end"
+FINISHED = "finished.json"
 _CHECKPOINTS = "checkpoints"
 _ENVIRONMENT = "environment.json"
 _LOGS = (METRICS, SAMPLES, TOKENS)
@@ -120,6 +119,8 @@ class RunDirectory:
         """
         for draft in [*self.path.glob(".*.draft"), *self.path.glob("validation/.*.draft")]:
             draft.unlink()
+        # Longer now, or about to be finished again.
+        (self.path / FINISHED).unlink(missing_ok=True)
         for answers in self.path.glob("validation/step-*.jsonl"):
             if int(answers.stem.removeprefix("step-")) > after:
                 answers.unlink()
@@ -251,10 +252,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether the run went to its end, by its steps or by `train.stop_after`."""
-        last: dict[str, Any] = {}
-        for row in RunDirectory(self.directory).rows(METRICS):
-            last = row
-        return last.get("kind") == END
+        return (self.directory / FINISHED).is_file()
 
     def drop_checkpoints(self) -> None:
         """Remove what the run could go on from, three times the size of its weights; student and logs stay.
