@@ -47,6 +47,11 @@ ARMS: dict[str, dict[str, Any]] = {
     "base+span": {**BASE, "span": {"kind": "correlation"}},
     "mgsr": {"base": "mgsr"},
 }
+# What the first arms' gradient shares suggested: revision without the references, and the references at a tenth.
+TRIED: dict[str, dict[str, Any]] = {
+    "gkd+scrg": {"base": "gkd", "revision": {"kind": "scrg"}},
+    "mgsr, supervised 0.1": {"base": "mgsr", "weights": {"supervised": 0.1}},
+}
 # What is kept of a step's line of metrics.
 _KEPT = ("loss", "terms", "measures", "revision", "origin", "spans", "gradient_shares", "response_tokens", "time")
 # Against what a part is judged.
@@ -55,6 +60,8 @@ RIVALS = {
     "gkd": "sft",
     "base": "gkd",
     **dict.fromkeys(("base+scrg", "base+dac", "base+span", "mgsr"), "base"),
+    "gkd+scrg": "gkd",
+    "mgsr, supervised 0.1": "mgsr",
 }
 SCORES = {
     "ROUGE-L": ("answers", "rouge_l", 100.0, 1, +1),
@@ -149,9 +156,9 @@ class Study:
             self.keep("warm-start", self.score("warm-start", warm / "student", warm), warm)
         for seed in seeds:
             for arm in arms:
-                name = f"{arm}-seed{seed}"
+                name = _name(arm, seed)
                 if not self.is_kept(name):
-                    run = self.trained(name, ARMS[arm], student=warm / "student", seed=seed, rate=3e-4)
+                    run = self.trained(name, (ARMS | TRIED)[arm], student=warm / "student", seed=seed, rate=3e-4)
                     self.keep(name, self.score(name, run / "student", run), run)
 
     def is_kept(self, name: str) -> bool:
@@ -160,11 +167,20 @@ class Study:
     def found(self, name: str) -> dict[str, Any]:
         return dict(json.loads((self.results / f"{name}.json").read_text()))
 
-    def values(self, arm: str, title: str) -> dict[str, float]:
-        """Score by row, the mean over the training seeds that are there."""
-        names = [name for name in [arm, *(f"{arm}-seed{seed}" for seed in SEEDS)] if self.is_kept(name)]
+    def seeds(self, arm: str) -> list[int]:
+        """The training seeds of an arm that are there."""
+        return [seed for seed in SEEDS if self.is_kept(_name(arm, seed))]
+
+    def values(self, arm: str, title: str, seeds: list[int] | None = None) -> dict[str, float]:
+        """Score by row, the mean over these training seeds, by default over those that are there."""
+        chosen = self.seeds(arm) if seeds is None else seeds
+        names = [name for name in [arm, *(_name(arm, seed) for seed in chosen)] if self.is_kept(name)]
         parts = [self.found(name)["scores"][title] for name in names]
         return {id: sum(part[id] for part in parts) / len(parts) for id in parts[0]} if parts and parts[0] else {}
+
+
+def _name(arm: str, seed: int) -> str:
+    return f"{arm.replace(', ', '-').replace(' ', '-')}-seed{seed}"
 
 
 def table(study: Study) -> str:
@@ -173,26 +189,29 @@ def table(study: Study) -> str:
         "| arm | seeds | " + " | ".join(SCORES) + " |",
         "| --- | ---: |" + " ---: |" * len(SCORES),
     ]
-    arms = [arm for arm in ("teacher", "warm-start", *ARMS) if study.values(arm, "ROUGE-L")]
+    arms = [arm for arm in ("teacher", "warm-start", *ARMS, *TRIED) if study.values(arm, "ROUGE-L")]
     for arm in arms:
-        names = [name for name in [arm, *(f"{arm}-seed{seed}" for seed in SEEDS)] if study.is_kept(name)]
         cells = []
         for title, (_, _, scale, digits, _) in SCORES.items():
             values = study.values(arm, title)
             cells.append(_shown(mean_interval(values, seed=0), scale, digits) if values else "–")
-        lines.append(f"| {arm} | {len(names)} | " + " | ".join(cells) + " |")
-    lines += ["", "| part | against | " + " | ".join(SCORES) + " |", "| --- | --- |" + " --- |" * len(SCORES)]
+        lines.append(f"| {arm} | {len(study.seeds(arm)) or 1} | " + " | ".join(cells) + " |")
+    lines += ["", "| part | against | seeds | " + " | ".join(SCORES) + " |"]
+    lines += ["| --- | --- | ---: |" + " --- |" * len(SCORES)]
     for arm, rival in RIVALS.items():
         if arm not in arms or rival not in arms:
             continue
+        both = [seed for seed in study.seeds(arm) if seed in study.seeds(rival)]
+        if not both:
+            continue
         cells = []
         for title, (_, _, scale, digits, sign) in SCORES.items():
-            gap = paired_bootstrap(study.values(arm, title), study.values(rival, title), seed=0)
+            gap = paired_bootstrap(study.values(arm, title, both), study.values(rival, title, both), seed=0)
             verdict = "cannot be told"
             if gap.excludes_zero:
                 verdict = "helps" if sign * gap.mean > 0 else "does harm"
             cells.append(f"{_shown(gap, scale, digits, signed=True)} {verdict}")
-        lines.append(f"| {arm} | {rival} | " + " | ".join(cells) + " |")
+        lines.append(f"| {arm} | {rival} | {len(both)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -206,17 +225,14 @@ def profile(study: Study) -> str:
         "kept mass %": ("measures", "token/kept_mass", 100.0),
         "kept classes": ("measures", "token/kept_classes", 1.0),
         "only the target %": ("measures", "token/only_target", 100.0),
+        "token term's share of gradients %": ("gradient_shares", "token", 100.0),
+        "references' share %": ("gradient_shares", "supervised", 100.0),
         "span term": ("terms", "span", 1.0),
-        "span's share of gradients %": ("gradient_shares", "span", 100.0),
+        "span's share %": ("gradient_shares", "span", 100.0),
     }
     lines = ["| arm | " + " | ".join(columns) + " |", "| --- |" + " ---: |" * len(columns)]
-    for arm in ARMS:
-        steps = [
-            row
-            for seed in SEEDS
-            if study.is_kept(f"{arm}-seed{seed}")
-            for row in study.found(f"{arm}-seed{seed}")["steps"]
-        ]
+    for arm in (*ARMS, *TRIED):
+        steps = [row for seed in study.seeds(arm) for row in study.found(_name(arm, seed))["steps"]]
         cells = []
         for part, name, scale in columns.values():
             values = [row[part][name] for row in steps if name in row.get(part, {})]
@@ -238,7 +254,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/mgsr-parts"), help="where runs and answers lie")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent.parent / "docs/results/mgsr")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
-    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--arms", default=";".join(ARMS), help="with semicolons between")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
@@ -247,7 +263,7 @@ def main() -> None:
         study = Study(work=work, results=results, data=given.data, quick=given.quick)
         if not given.table:
             seeds = (0,) if given.quick else tuple(int(seed) for seed in given.seeds.split(","))
-            study.run(seeds, given.arms.split(","))
+            study.run(seeds, given.arms.split(";"))
         print(table(study), profile(study), sep="\n\n")
 
 
