@@ -47,8 +47,10 @@ ARMS: dict[str, dict[str, Any]] = {
     "base+span": {**BASE, "span": {"kind": "correlation"}},
     "mgsr": {"base": "mgsr"},
 }
-# What the first arms' gradient shares suggested: revision without the references, and the references at a tenth.
+# What the first arms' profile suggested. The clip keeps nearly all mass: is forward KL all that DAC-KL adds to base?
+# The references have most of the gradient: revision without them, and all of MGSR with them at a tenth.
 TRIED: dict[str, dict[str, Any]] = {
+    "base, forward KL": {**BASE, "token": {"kind": "match", "divergence": {"kind": "forward-kl"}}},
     "gkd+scrg": {"base": "gkd", "revision": {"kind": "scrg"}},
     "mgsr, supervised 0.1": {"base": "mgsr", "weights": {"supervised": 0.1}},
 }
@@ -60,6 +62,7 @@ RIVALS = {
     "gkd": "sft",
     "base": "gkd",
     **dict.fromkeys(("base+scrg", "base+dac", "base+span", "mgsr"), "base"),
+    "base, forward KL": "base+dac",
     "gkd+scrg": "gkd",
     "mgsr, supervised 0.1": "mgsr",
 }
