@@ -17,7 +17,10 @@ _TOKEN = re.compile(
     r"|(?P<sign>[-+*/×·÷−–])|(?P<open>\()|(?P<close>\))|(?P<equals>=)|(?P<money>[$€£])|(?P<space>[^\S\n]+)"
     r"|(?P<word>[^\W\d_]+(?:['’-][^\W\d_]+)*)|(?P<other>.|\n)"
 )
-_SIGNS: dict[str, Sign] = {"×": "*", "·": "*", "x": "*", "X": "*", "÷": "/", "−": "-", "–": "-"}
+_SIGNS: dict[str, Sign] = {
+    **{"+": "+", "-": "-", "*": "*", "/": "/"},
+    **{"×": "*", "·": "*", "x": "*", "X": "*", "÷": "/", "−": "-", "–": "-"},
+}
 _BRACKETS = re.compile(r"\[[^\]\n]*(?:\]|$)", re.MULTILINE)
 _BULLETS = re.compile(r"^\s*[-*•]\s+", re.MULTILINE)
 _MOST_WORDS = 5
@@ -74,6 +77,9 @@ class _Token(NamedTuple):
     sign: Sign | None = None
     value: Fraction = Fraction(0)
     is_percent: bool = False
+
+
+_FIXED = {kind: _Token(kind) for kind in ("open", "close", "equals", "word", "per", "other")}
 
 
 def computed(left: Fraction, sign: Sign, right: Fraction) -> Fraction | None:
@@ -191,21 +197,15 @@ def _claim(side: Sequence[_Token]) -> Fraction | None:
 
 def _tokens(text: str) -> Iterator[_Token]:
     for match in _TOKEN.finditer(text):
-        kind = match.lastgroup or "other"
-        if match["number"] is not None:
+        kind = match.lastgroup
+        if kind in ("number", "percent"):
             digits = match["number"].lstrip("$€£").replace(",", "")
-            value = Fraction(f"0{digits}" if digits.startswith(".") else digits)
-            is_percent = match["percent"] is not None
-            yield _Token("number", value=value / 100 if is_percent else value, is_percent=is_percent)
+            value = Fraction(int(digits)) if digits.isdigit() else Fraction(f"0{digits}")
+            yield _Token("number", value=value / 100 if kind == "percent" else value, is_percent=kind == "percent")
         elif kind in ("sign", "times"):
-            yield _Token("sign", sign=_SIGNS.get(match[0]) or _sign(match[0]))
-        elif kind != "money":
-            yield _Token(kind)
-
-
-def _sign(character: str) -> Sign:
-    signs: dict[str, Sign] = {"+": "+", "-": "-", "*": "*", "/": "/"}
-    return signs[character]
+            yield _Token("sign", sign=_SIGNS[match[0]])
+        elif kind not in ("space", "money"):
+            yield _FIXED[kind or "other"]
 
 
 def _runs(text: str) -> Iterator[list[_Token]]:
@@ -213,8 +213,6 @@ def _runs(text: str) -> Iterator[list[_Token]]:
     run: list[_Token] = []
     words = 0
     for token in [*_tokens(text), _Token("other")]:
-        if token.kind == "space":
-            continue
         is_after_value = bool(run) and run[-1].kind in ("number", "close")
         if token.kind in ("word", "per") and is_after_value and words < _MOST_WORDS:
             words += 1
@@ -234,7 +232,7 @@ def _runs(text: str) -> Iterator[list[_Token]]:
 
 def _whole(expression: str) -> tuple[Fraction, tuple[Operation, ...]] | None:
     """Value and operations of a text that is one expression."""
-    return _parsed([token for token in _tokens(expression) if token.kind != "space"])
+    return _parsed(list(_tokens(expression)))
 
 
 def _ending(side: Sequence[_Token]) -> tuple[Fraction, tuple[Operation, ...]] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -32,6 +33,7 @@ class Step:
         return f"{self.asked} = {shown(self.operation.claimed)}"
 
 
+@functools.lru_cache(maxsize=20_000)
 def solution_steps(item: Item) -> tuple[Step, ...]:
     """The operations that lead to the gold answer, each with two operands; () where the item has none that do.
 

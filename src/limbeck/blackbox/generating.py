@@ -1,0 +1,147 @@
+"""Arithmetic word problems made by rule: chains of two to four operations with exact answers, told in our own words."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+
+from limbeck.blackbox.arithmetic import Sign, computed
+from limbeck.blackbox.items import Item
+from limbeck.blackbox.stories import EVENTS, OPENINGS, PEOPLE, QUESTIONS, THINGS, Event, told
+from limbeck.errors import ConfigError
+from limbeck.seeds import Seeds
+
+Split = Literal["train", "test"]
+_TEST_SHARE = 0.2
+_MOST_TRIES = 10_000
+_SIGNS: tuple[Sign, ...] = ("+", "-", "*", "/")
+_LEAST_LARGEST = 20
+
+
+def generate_items(
+    count: int, *, seed: int = 0, split: Split = "train", steps: Sequence[int] = (2, 3, 4), largest: int = 400
+) -> tuple[Item, ...]:
+    """`count` problems of as many operations as `steps` says in turn; every number is an integer from 1 to `largest`.
+
+    Item i depends on the seed, the split, and the items before it (no question occurs twice), so that a longer set
+    begins with the shorter one. Each has its exact `gold`, its `expression`, and a `rationale` of one named equation a
+    line. Guaranteed: a question of one split, with its numbers masked, is no masked question of the other split,
+    whatever the seeds are; the split is a hash of the masked question, a fifth of them being test. Not guaranteed:
+    single sentences, people and things are shared by both. Raises `ConfigError`.
+
+    >>> item = generate_items(4, seed=4)[3]
+    >>> print(item.rationale)
+    Seeds after the find: 12 + 10 = 22
+    Seeds out of the river: 22 - 20 = 2
+    >>> print(item.expression, "=", item.gold)
+    (12 + 10) - 20 = 2
+    """
+    if split not in ("train", "test"):
+        raise ConfigError(f"generated problems have no split '{split}'\n  allowed: train, test")
+    if count < 0 or not steps or min(steps) < 1 or largest < _LEAST_LARGEST:
+        raise ConfigError(
+            f"generate_items was asked for {count} items of {list(steps)} steps with numbers up to {largest}\n"
+            f"  allowed: 0 items or more, one step or more, numbers up to {_LEAST_LARGEST} or more"
+        )
+    items: list[Item] = []
+    questions: set[str] = set()
+    for index in range(count):
+        draw = Seeds(seed).child("word-problem", split, index).generator()
+        id = f"chains-{split}-{seed}-{index}"
+        item = _fresh(draw, split=split, steps=steps[index % len(steps)], largest=largest, known=questions, id=id)
+        questions.add(item.question)
+        items.append(item)
+    return tuple(items)
+
+
+def split_of(masked: str) -> Split:
+    """The split that a question with masked numbers belongs to: a hash of its text.
+
+    >>> split_of("Ada has # eggs.") == split_of("Ada has # eggs.")
+    True
+    """
+    digest = hashlib.blake2b(masked.encode(), digest_size=8).digest()
+    return "test" if int.from_bytes(digest, "little") < _TEST_SHARE * 2**64 else "train"
+
+
+def masked(question: str) -> str:
+    """A question with every number masked.
+
+    >>> masked("Ada has 12 eggs and 3 nuts.")
+    'Ada has # eggs and # nuts.'
+    """
+    kept = "".join("#" if character.isdigit() else character for character in question)
+    while "##" in kept:
+        kept = kept.replace("##", "#")
+    return kept
+
+
+def _fresh(draw: np.random.Generator, *, split: Split, steps: int, largest: int, known: set[str], id: str) -> Item:
+    for _ in range(_MOST_TRIES):
+        item = _item(draw, steps=steps, largest=largest, id=id)
+        if item is not None and item.question not in known and split_of(masked(item.question)) == split:
+            return item
+    raise ConfigError(
+        f"no new problem of {steps} steps with numbers up to {largest} was found after {len(known):,}\n"
+        "  ask for fewer, for more steps, or raise largest"
+    )
+
+
+def _item(draw: np.random.Generator, *, steps: int, largest: int, id: str) -> Item | None:
+    """One problem; None where the numbers leave no way on."""
+    person, things = PEOPLE[draw.integers(len(PEOPLE))], THINGS[draw.integers(len(THINGS))]
+    value = int(draw.integers(3, min(100, largest // 2)))
+    opening = OPENINGS[draw.integers(len(OPENINGS))]
+    sentences = [told(opening, person=person, things=things, number=value)]
+    expression, lines = str(value), []
+    told_before: set[Event] = set()
+    for place in range(steps):
+        sign = _SIGNS[draw.integers(len(_SIGNS))]
+        number = _number(draw, value=value, sign=sign, largest=largest)
+        event = _event(draw, sign=sign, before=told_before)
+        if number is None or event is None:
+            return None
+        told_before.add(event)
+        result = computed(Fraction(value), sign, Fraction(number))
+        assert result is not None, "a divisor is never 0"
+        assert result.denominator == 1, "a divisor divides"
+        sentences.append(told(event.text, person=person, things=things, number=number))
+        name = told(event.name, person=person, things=things)
+        lines.append(f"{name}: {value} {sign} {number} = {result}")
+        expression = f"({expression}) {sign} {number}" if place else f"{expression} {sign} {number}"
+        value = int(result)
+    sentences.append(told(QUESTIONS[draw.integers(len(QUESTIONS))], person=person, things=things))
+    return Item(
+        id=id,
+        question=" ".join(sentences),
+        gold=str(value),
+        kind="numeric",
+        rationale="\n".join(lines),
+        expression=expression,
+        source=f"generate_items {id}",
+    )
+
+
+def _event(draw: np.random.Generator, *, sign: Sign, before: set[Event]) -> Event | None:
+    """Something that happens with this sign, and has not happened yet: it would be told in the same words."""
+    fitting = [event for event in EVENTS if event.sign == sign and event not in before]
+    return fitting[draw.integers(len(fitting))] if fitting else None
+
+
+def _number(draw: np.random.Generator, *, value: int, sign: Sign, largest: int) -> int | None:
+    """A second operand that keeps the result an integer from 1 to `largest`; None where there is none."""
+    if sign == "+":
+        most = min(99, largest - value)
+        return int(draw.integers(2, most + 1)) if most >= 2 else None
+    if sign == "-":
+        most = min(99, value - 1)
+        return int(draw.integers(2, most + 1)) if most >= 2 else None
+    if sign == "*":
+        most = min(9, largest // value)
+        return int(draw.integers(2, most + 1)) if most >= 2 else None
+    divisors = [divisor for divisor in range(2, 10) if value % divisor == 0]
+    return divisors[draw.integers(len(divisors))] if divisors else None
