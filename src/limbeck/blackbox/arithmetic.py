@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 Sign = Literal["+", "-", "*", "/"]
 
 _TOKEN = re.compile(
-    r"(?P<number>[$€£]?(?:\d{1,3}(?:,\d{3}){1,9}|\d{1,30})(?:\.\d{1,30})?|[$€£]?\.\d{1,30})(?P<percent>\s?%)?"
+    r"(?<!\d)(?P<number>[$€£]?(?:\d{1,3}(?:,\d{3}){1,9}|\d{1,30})(?:\.\d{1,30})?|[$€£]?\.\d{1,30})"
+    r"(?!\d)(?P<percent>\s?%)?"
     r"|(?P<per>/[^\W\d_]+)|(?P<times>(?<=[\s\d)])[xX](?=[\s\d($]))"
     r"|(?P<sign>[-+*/×·÷−–])|(?P<open>\()|(?P<close>\))|(?P<equals>=)|(?P<money>[$€£])|(?P<space>[^\S\n]+)"
     r"|(?P<word>[^\W\d_]+(?:['’-][^\W\d_]+)*)|(?P<other>.|\n)"

@@ -117,8 +117,8 @@ def latex(text: str, item: Item) -> Verdict:
     Equal texts and equal numbers are told here; for all else math-verify (extra `eval`) reads both in a process of its
     own, which is killed after five seconds. Raises `ConfigError` where that package is needed and not installed.
 
-    >>> item = Item(id="1", question="x?", gold="\\frac{1}{2}", kind="latex")
-    >>> latex("So \\boxed{\\dfrac{1}{2}}.", item).strict
+    >>> item = Item(id="1", question="x?", gold="\\\\frac{1}{2}", kind="latex")
+    >>> latex("So \\\\boxed{\\\\dfrac{1}{2}}.", item).strict
     True
     """
     from limbeck.blackbox.latex_checker import default_checker

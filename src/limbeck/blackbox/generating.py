@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from fractions import Fraction
+import operator
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from limbeck.blackbox.arithmetic import Sign, computed
+from limbeck.blackbox.arithmetic import Sign
 from limbeck.blackbox.items import Item
 from limbeck.blackbox.stories import EVENTS, OPENINGS, PEOPLE, QUESTIONS, THINGS, Event, told
 from limbeck.errors import ConfigError
@@ -20,10 +22,17 @@ _TEST_SHARE = 0.2
 _MOST_TRIES = 10_000
 _SIGNS: tuple[Sign, ...] = ("+", "-", "*", "/")
 _LEAST_LARGEST = 20
+_RESULTS: dict[Sign, Callable[[int, int], int]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.floordiv,
+}
+_DIGITS = re.compile(r"\d+")
 
 
 def generate_items(
-    count: int, *, seed: int = 0, split: Split = "train", steps: Sequence[int] = (2, 3, 4), largest: int = 400
+    count: int, *, seed: int = 0, split: str = "train", steps: Sequence[int] = (2, 3, 4), largest: int = 400
 ) -> tuple[Item, ...]:
     """`count` problems of as many operations as `steps` says in turn; every number is an integer from 1 to `largest`.
 
@@ -74,56 +83,64 @@ def masked(question: str) -> str:
     >>> masked("Ada has 12 eggs and 3 nuts.")
     'Ada has # eggs and # nuts.'
     """
-    kept = "".join("#" if character.isdigit() else character for character in question)
-    while "##" in kept:
-        kept = kept.replace("##", "#")
-    return kept
+    return _DIGITS.sub("#", question)
 
 
-def _fresh(draw: np.random.Generator, *, split: Split, steps: int, largest: int, known: set[str], id: str) -> Item:
+def _fresh(draw: np.random.Generator, *, split: str, steps: int, largest: int, known: set[str], id: str) -> Item:
     for _ in range(_MOST_TRIES):
-        item = _item(draw, steps=steps, largest=largest, id=id)
-        if item is not None and item.question not in known and split_of(masked(item.question)) == split:
-            return item
+        story = _story(draw, steps=steps, largest=largest)
+        if story is not None and story.question not in known and split_of(masked(story.question)) == split:
+            return story.item(id)
     raise ConfigError(
         f"no new problem of {steps} steps with numbers up to {largest} was found after {len(known):,}\n"
         "  ask for fewer, for more steps, or raise largest"
     )
 
 
-def _item(draw: np.random.Generator, *, steps: int, largest: int, id: str) -> Item | None:
-    """One problem; None where the numbers leave no way on."""
+@dataclass(frozen=True, kw_only=True)
+class _Story:
+    """A question, and what is done to its first number, one after the other: name, sign, second operand and result."""
+
+    question: str
+    first: int
+    moves: tuple[tuple[str, Sign, int, int], ...]
+
+    def item(self, id: str) -> Item:
+        """The problem with its gold answer."""
+        expression, value, lines = str(self.first), self.first, []
+        for place, (name, sign, number, result) in enumerate(self.moves):
+            expression = f"({expression}) {sign} {number}" if place else f"{expression} {sign} {number}"
+            lines.append(f"{name}: {value} {sign} {number} = {result}")
+            value = result
+        return Item(
+            id=id,
+            question=self.question,
+            gold=str(value),
+            kind="numeric",
+            rationale="\n".join(lines),
+            expression=expression,
+            source=f"generate_items {id}",
+        )
+
+
+def _story(draw: np.random.Generator, *, steps: int, largest: int) -> _Story | None:
+    """One story; None where the numbers leave no way on."""
     person, things = PEOPLE[draw.integers(len(PEOPLE))], THINGS[draw.integers(len(THINGS))]
-    value = int(draw.integers(3, min(100, largest // 2)))
-    opening = OPENINGS[draw.integers(len(OPENINGS))]
-    sentences = [told(opening, person=person, things=things, number=value)]
-    expression, lines = str(value), []
-    told_before: set[Event] = set()
-    for place in range(steps):
+    first = value = int(draw.integers(3, min(100, largest // 2)))
+    moves: list[tuple[Event, Sign, int, int]] = []
+    for _ in range(steps):
         sign = _SIGNS[draw.integers(len(_SIGNS))]
         number = _number(draw, value=value, sign=sign, largest=largest)
-        event = _event(draw, sign=sign, before=told_before)
+        event = _event(draw, sign=sign, before={event for event, *_ in moves})
         if number is None or event is None:
             return None
-        told_before.add(event)
-        result = computed(Fraction(value), sign, Fraction(number))
-        assert result is not None, "a divisor is never 0"
-        assert result.denominator == 1, "a divisor divides"
-        sentences.append(told(event.text, person=person, things=things, number=number))
-        name = told(event.name, person=person, things=things)
-        lines.append(f"{name}: {value} {sign} {number} = {result}")
-        expression = f"({expression}) {sign} {number}" if place else f"{expression} {sign} {number}"
-        value = int(result)
+        value = _RESULTS[sign](value, number)
+        moves.append((event, sign, number, value))
+    sentences = [told(OPENINGS[draw.integers(len(OPENINGS))], person=person, things=things, number=first)]
+    sentences += [told(event.text, person=person, things=things, number=number) for event, _, number, _ in moves]
     sentences.append(told(QUESTIONS[draw.integers(len(QUESTIONS))], person=person, things=things))
-    return Item(
-        id=id,
-        question=" ".join(sentences),
-        gold=str(value),
-        kind="numeric",
-        rationale="\n".join(lines),
-        expression=expression,
-        source=f"generate_items {id}",
-    )
+    named = [(told(event.name, person=person, things=things), *rest) for event, *rest in moves]
+    return _Story(question=" ".join(sentences), first=first, moves=tuple((a, b, c, d) for a, b, c, d in named))
 
 
 def _event(draw: np.random.Generator, *, sign: Sign, before: set[Event]) -> Event | None:
