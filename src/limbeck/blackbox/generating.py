@@ -44,10 +44,10 @@ def generate_items(
 
     >>> item = generate_items(4, seed=4)[3]
     >>> print(item.rationale)
-    Seeds after the find: 12 + 10 = 22
-    Seeds out of the river: 22 - 20 = 2
+    Bricks for each child: 33 / 3 = 11
+    Bricks after the loss: 11 - 9 = 2
     >>> print(item.expression, "=", item.gold)
-    (12 + 10) - 20 = 2
+    (33 / 3) - 9 = 2
     """
     if split not in ("train", "test"):
         raise ConfigError(f"generated problems have no split '{split}'\n  allowed: train, test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,8 +52,7 @@ def measured(assignment: Assignment) -> Measured:
     if any(example.attempts for example in assignment.probe):
         return Measured(scope="probe", diagnosis=Diagnosis(error=commonest(counts)))
     if assignment.summary:
-        counts = Counter({error: assignment.summary.count(error) for error in ERROR_CLASSES if error != "ok"})
-        return Measured(scope="summary", diagnosis=Diagnosis(error=commonest(counts)))
+        return Measured(scope="summary", diagnosis=Diagnosis(error=commonest(_counts_in(assignment.summary))))
     return Measured(scope="nothing", diagnosis=Diagnosis(error="ok"))
 
 
@@ -67,10 +67,20 @@ def error_counts(probe: Sequence[Example]) -> Counter[ErrorClass]:
 def summary_of(counts: Counter[ErrorClass]) -> str:
     """The error classes and how often they occurred, the commonest first: a summary that `measured` reads.
 
-    >>> summary_of(Counter({"no_final": 1, "arithmetic_slip": 2}))
-    'arithmetic_slip arithmetic_slip no_final'
+    >>> summary_of(Counter({"no_final": 1, "arithmetic_slip": 12}))
+    'arithmetic_slip 12, no_final 1'
     """
-    return " ".join(name for error, count in counts.most_common() for name in [error] * count)
+    return ", ".join(f"{error} {count}" for error, count in counts.most_common())
+
+
+def _counts_in(summary: str) -> Counter[ErrorClass]:
+    """How often a summary says that each class occurred: the number behind its name, else how often it is named."""
+    counts: Counter[ErrorClass] = Counter()
+    for error in ERROR_CLASSES:
+        said = [int(number or 1) for number in re.findall(rf"\b{error}\b(?:\W{{1,3}}(\d{{1,6}})\b)?", summary)]
+        if error != "ok" and said:
+            counts[error] = sum(said)
+    return counts
 
 
 def commonest(counts: Counter[ErrorClass]) -> ErrorClass:

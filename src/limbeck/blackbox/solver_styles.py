@@ -90,12 +90,11 @@ def parts_of(operation: Operation) -> list[str]:
 
 
 def _sum_parts(left: int, right: int, value: int) -> list[str]:
-    tens = left - left % 10 + right - right % 10
-    ones = left % 10 + right % 10
-    if not tens or not ones:
+    tens, ones = (left - left % 10, right - right % 10), (left % 10, right % 10)
+    if not sum(tens) or not sum(ones):
         return []
-    first = f"{left - left % 10} + {right - right % 10} = {tens}"
-    return [first, f"{left % 10} + {right % 10} = {ones}", f"{tens} + {ones} = {value}"]
+    parts = [f"{a} + {b} = {a + b}" for a, b in (tens, ones) if a and b]
+    return [*parts, f"{sum(tens)} + {sum(ones)} = {value}"] if parts else []
 
 
 def _product_parts(left: int, right: int, value: int) -> list[str]:

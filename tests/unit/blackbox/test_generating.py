@@ -73,4 +73,4 @@ def test_masking() -> None:
 def test_what_cannot_be_generated(arguments: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("limbeck.blackbox.generating._MOST_TRIES", 20)
     with pytest.raises(ConfigError, match=message):
-        generate_items(**arguments)  # type: ignore[arg-type]
+        generate_items(**arguments)
