@@ -32,7 +32,7 @@ _DIGITS = re.compile(r"\d+")
 
 
 def generate_items(
-    count: int, *, seed: int = 0, split: str = "train", steps: Sequence[int] = (2, 3, 4), largest: int = 400
+    count: int, seed: int = 0, split: str = "train", *, steps: Sequence[int] = (2, 3, 4), largest: int = 400
 ) -> tuple[Item, ...]:
     """`count` problems of as many operations as `steps` says in turn; every number is an integer from 1 to `largest`.
 
@@ -60,7 +60,7 @@ def generate_items(
     questions: set[str] = set()
     for index in range(count):
         draw = Seeds(seed).child("word-problem", split, index).generator()
-        id = f"chains-{split}-{seed}-{index}"
+        id = f"arithmetic-{split}-{seed}-{index}"
         item = _fresh(draw, split=split, steps=steps[index % len(steps)], largest=largest, known=questions, id=id)
         questions.add(item.question)
         items.append(item)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
+from limbeck.blackbox.asking import Answer, Completion
 from limbeck.blackbox.diagnosing import diagnose
 from limbeck.blackbox.failures import ERROR_CLASSES, Diagnosis, ErrorClass
 from limbeck.blackbox.items import Item
@@ -64,13 +65,14 @@ def error_counts(probe: Sequence[Example]) -> Counter[ErrorClass]:
     return Counter(error for error in found if error != "ok")
 
 
-def summary_of(counts: Counter[ErrorClass]) -> str:
+def summary_of(counts: Counter[ErrorClass]) -> Answer:
     """The error classes and how often they occurred, the commonest first: a summary that `measured` reads.
 
-    >>> summary_of(Counter({"no_final": 1, "arithmetic_slip": 12}))
+    >>> summary_of(Counter({"no_final": 1, "arithmetic_slip": 12})).text
     'arithmetic_slip 12, no_final 1'
     """
-    return ", ".join(f"{error} {count}" for error, count in counts.most_common())
+    said = ", ".join(f"{error} {count}" for error, count in counts.most_common())
+    return Completion(text=said or "no errors", finish="stop")
 
 
 def _counts_in(summary: str) -> Counter[ErrorClass]:

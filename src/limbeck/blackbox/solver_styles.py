@@ -26,12 +26,13 @@ class Telling:
 
 
 def final_line(item: Item, answer: str | None = None) -> str:
-    """The line that ends a rationale: "#### " and the answer, the gold one unless another is given.
+    """The line that ends a rationale: "#### " and the answer, the gold one unless another is given; labels in brackets.
 
     >>> final_line(Item(id="1", question="Is it?", gold="yes", kind="boolean"))
     '#### yes'
     """
-    return f"#### {item.gold if answer is None else answer}"
+    said = item.gold if answer is None else answer
+    return f"#### ({said})" if item.kind == "choice" else f"#### {said}"
 
 
 def tell(steps: Sequence[Step], item: Item, telling: Telling) -> str:

@@ -14,11 +14,11 @@ from limbeck.blackbox.solutions import solution_steps
 from limbeck.errors import ConfigError
 
 TEST = generate_items(2_000, split="test")
-TRAIN = generate_items(600, seed=5)
+TRAIN = generate_items(300, seed=5)
 
 
 def test_gold_expression_and_rationale_say_the_same() -> None:
-    for item in (*TEST, *TRAIN):
+    for item in (*TEST[:150], *TRAIN[:50]):
         assert value_of(item.expression) == Fraction(item.gold)
         steps = solution_steps(item)
         assert [step.operation for step in steps] == [
@@ -29,7 +29,7 @@ def test_gold_expression_and_rationale_say_the_same() -> None:
 
 
 def test_every_number_is_in_the_question_and_in_bounds() -> None:
-    for item in TEST[:500]:
+    for item in TEST[150:250]:
         asked = numbers_in(item.question)
         operations = [step.operation for step in solution_steps(item)]
         assert asked == [operations[0].left, *(each.right for each in operations)]
@@ -37,13 +37,13 @@ def test_every_number_is_in_the_question_and_in_bounds() -> None:
 
 
 def test_lengths_are_taken_in_turn() -> None:
-    assert {len(solution_steps(item)) for item in TEST} == {2, 3, 4}
+    assert {len(solution_steps(item)) for item in TEST[:9]} == {2, 3, 4}
     assert {len(solution_steps(item)) for item in generate_items(6, steps=(1, 5))} == {1, 5}
 
 
 def test_no_question_twice_and_no_masked_question_in_both_splits() -> None:
     assert len({item.question for item in TEST}) == len({item.id for item in TEST}) == 2_000
-    assert len({item.question for item in TRAIN}) == 600
+    assert len({item.question for item in TRAIN}) == 300
     assert all(split_of(masked(item.question)) == "test" for item in TEST)
     assert all(split_of(masked(item.question)) == "train" for item in TRAIN)
     assert not {masked(item.question) for item in TEST} & {masked(item.question) for item in TRAIN}

@@ -10,8 +10,8 @@ import datasets
 import pytest
 
 from limbeck.blackbox import CHECKERS, read_items
-from limbeck.blackbox.loading import TASKS, load_task
 from limbeck.blackbox.solutions import solution_steps
+from limbeck.blackbox.tasks import TASKS, load_task
 from limbeck.errors import ConfigError, DataError, UnknownName
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
@@ -100,8 +100,10 @@ def test_choices_from_the_hub(hub: list[Any]) -> None:
 
 
 def test_generated_questions_and_files_of_ones_own(tmp_path: Path) -> None:
-    assert len(load_task("chains", "test", rows=3)) == 3
-    assert {item.id for item in load_task("chains", "train", rows=3)} == {f"chains-train-0-{i}" for i in range(3)}
+    assert len(load_task("arithmetic", "test", rows=3)) == 3
+    assert {item.id for item in load_task("arithmetic", "train", rows=3)} == {
+        f"arithmetic-train-0-{i}" for i in range(3)
+    }
     path = tmp_path / "mine.jsonl"
     path.write_text('{"question": "1+1?", "answer": 2}\n{"question": "2+2?", "answer": 4}\n')
     assert load_task(str(path), "any split") == read_items(path)
@@ -113,7 +115,7 @@ def test_generated_questions_and_files_of_ones_own(tmp_path: Path) -> None:
     [
         (("gsm9k", "train"), UnknownName, "Did you mean 'gsm8k'"),
         (("gsm8k", "dev"), DataError, "no split 'dev'\n  allowed: train, test"),
-        (("chains", "valid"), DataError, "no split 'valid'"),
+        (("arithmetic", "valid"), DataError, "no split 'valid'"),
         (("gsm8k", "train", Path("nowhere")), DataError, "no file of questions at 'nowhere/gsm8k/train.jsonl'"),
     ],
 )
@@ -121,7 +123,7 @@ def test_what_cannot_be_loaded(arguments: tuple[Any, ...], error: type[Exception
     with pytest.raises(error, match=message):
         load_task(*arguments)
     with pytest.raises(ConfigError, match="rows is 0"):
-        load_task("chains", "train", rows=0)
+        load_task("arithmetic", "train", rows=0)
 
 
 def test_a_hub_that_is_away_and_one_that_changed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,8 +159,8 @@ def test_real_sets(name: str) -> None:
     if name == "strategyqa":
         assert all(item.facts for item in items)
     if items[0].kind == "numeric":
-        solved = [item for item in items[:300] if solution_steps(item)]
-        assert len(solved) > 265
+        solved = [item for item in items[:100] if solution_steps(item)]
+        assert len(solved) > 85
     assert CHECKERS[items[0].kind](f"#### {items[0].gold}", items[0]).strict
 
 

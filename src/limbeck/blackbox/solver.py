@@ -78,9 +78,9 @@ class SolverTeacher:
         """What is wrong with an attempt: the first bad step and the class of the error, read from its text."""
         return diagnose_attempt(attempt, item)
 
-    def summarise(self, probe: Sequence[Example]) -> str:
-        """The probe set's errors in a form that it reads itself in `Assignment.summary`."""
-        return summary_of(error_counts(probe))
+    def summarise(self, examples: Sequence[Example], *, round: int) -> Answer:
+        """The probe set's errors, counted by class, as it reads them itself in `Assignment.summary`."""
+        return summary_of(error_counts(examples))
 
     def telling(self, assignment: Assignment) -> Telling | None:
         """The style that it takes, and at which step; None where the previous rationale stays."""

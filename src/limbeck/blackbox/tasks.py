@@ -54,7 +54,7 @@ TASKS: Registry[Task] = Registry(
         "arc-challenge": Task(
             folder="arc_challenge", hub="allenai/ai2_arc", configuration="ARC-Challenge", convert=from_choices
         ),
-        "chains": Task(generated=True),
+        "arithmetic": Task(generated=True),
     },
 )
 
@@ -71,11 +71,11 @@ def load_task(
 
     `name` is one of `TASKS` or the path of a JSON-lines file (`read_items`; the split does not touch it). With a `root`
     the task's file below it is read; without one, its hub set through `datasets`, whose rows and split sizes differ
-    from other copies'. "chains" is made by `generate_items` with seed 0 (2,000 unless `rows` says otherwise). Rows
+    from other copies'. "arithmetic" is made by `generate_items` with seed 0 (2,000 unless `rows` says otherwise). Rows
     whose equation and answer disagree are dropped, and `note` gets their number. Raises `UnknownName`, `DataError`.
 
-    >>> [item.id for item in load_task("chains", "test", rows=2)]
-    ['chains-test-0-0', 'chains-test-0-1']
+    >>> [item.id for item in load_task("arithmetic", "test", rows=2)]
+    ['arithmetic-test-0-0', 'arithmetic-test-0-1']
     """
     if rows is not None and rows < 1:
         raise ConfigError(f"rows is {rows}; at least 1 is needed, or None for all")

@@ -75,9 +75,9 @@ class FactsTeacher:
         """What is wrong with an attempt, by its form and its answer."""
         return diagnose_attempt(attempt, item)
 
-    def summarise(self, probe: Sequence[Example]) -> str:
-        """The probe set's errors in a form that it reads itself in `Assignment.summary`."""
-        return summary_of(error_counts(probe))
+    def summarise(self, examples: Sequence[Example], *, round: int) -> Answer:
+        """The probe set's errors, counted by class, as it reads them itself in `Assignment.summary`."""
+        return summary_of(error_counts(examples))
 
     def style(self, assignment: Assignment) -> FactStyle | None:
         """The style that it takes; None where the previous rationale stays."""

@@ -9,7 +9,7 @@ import pytest
 
 from limbeck.blackbox import CHECKERS, Item
 from limbeck.blackbox.asking import Completion, Refusal
-from limbeck.blackbox.facts_teacher import FACT_STYLES, FactsTeacher, tell_facts
+from limbeck.blackbox.facts import FACT_STYLES, FactsTeacher, tell_facts
 from limbeck.blackbox.writing import Assignment, Attempt, Example, RationaleTeacher
 
 FACTS = ("Snow is frozen water", "The Sahara desert is hot.", "Camels live long.")
@@ -78,7 +78,9 @@ def test_the_probe_set_and_its_summary_decide_where_the_question_was_not_tried()
     probe = [Example(item=ITEM, rationales=(), attempts=(attempt(text),)) for text in ("#### yes", "#### yes", "")]
     assignment = Assignment(item=ITEM, round=1, previous="before\n#### no", probe=tuple(probe))
     assert teacher.style(assignment) == "restated"
-    assert teacher.style(replace(assignment, probe=(), summary=teacher.summarise(probe))) == "restated"
+    summary = teacher.summarise(probe, round=1)
+    assert isinstance(summary, Completion)
+    assert teacher.style(replace(assignment, probe=(), summary=summary.text)) == "restated"
 
 
 def test_without_information_the_style_is_drawn() -> None:

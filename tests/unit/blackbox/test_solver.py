@@ -15,8 +15,8 @@ from limbeck.blackbox.failures import ERROR_CLASSES
 from limbeck.blackbox.generating import generate_items
 from limbeck.blackbox.refining import measured
 from limbeck.blackbox.solutions import solution_steps
+from limbeck.blackbox.solver import STYLE_AGAINST, SolverTeacher
 from limbeck.blackbox.solver_styles import STYLES, Telling, parts_of, tell
-from limbeck.blackbox.solver_teacher import STYLE_AGAINST, SolverTeacher
 from limbeck.blackbox.writing import Assignment, Attempt, Example, RationaleTeacher
 
 ITEM = Item(
@@ -73,7 +73,7 @@ def test_the_styles_in_full() -> None:
 
 def test_parts_are_right_and_end_with_the_value() -> None:
     made = 0
-    for item in generate_items(120, seed=3):
+    for item in generate_items(60, seed=3):
         for step in solution_steps(item):
             parts = parts_of(step.operation)
             made += bool(parts)
@@ -84,11 +84,11 @@ def test_parts_are_right_and_end_with_the_value() -> None:
                         "/": int(left) / int(right)}[sign] == int(value)  # fmt: skip
                 values.append(int(value))
             assert not parts or values[-1] == step.operation.claimed
-    assert made > 150
+    assert made > 70
 
 
 def test_afresh_every_question_is_told_in_one_style() -> None:
-    for item in generate_items(50, seed=9):
+    for item in generate_items(20, seed=9):
         assert written(Assignment(item=item)) == plain(item)
         assert CHECKERS["numeric"](written(Assignment(item=item)), item).strict
 
@@ -153,9 +153,13 @@ def test_the_questions_own_error_overrides_the_probe_set() -> None:
 
 
 def test_it_reads_its_own_summary() -> None:
-    summary = SolverTeacher().summarise([example(COPY), example(SLIP), example(SLIP), example(RIGHT)])
-    assert summary == "arithmetic_slip 2, wrong_final_copy 1"
-    assert SolverTeacher().telling(Assignment(item=ITEM, round=1, summary=summary)) == Telling(style="expanded")
+    probe = [example(COPY), example(SLIP), example(SLIP), example(RIGHT)]
+    summary = SolverTeacher().summarise(probe, round=1)
+    assert summary == Completion(text="arithmetic_slip 2, wrong_final_copy 1", finish="stop")
+    assert SolverTeacher().telling(Assignment(item=ITEM, round=1, summary=summary.text)) == Telling(style="expanded")
+    none = SolverTeacher().summarise([example(RIGHT)], round=1)
+    assert isinstance(none, Completion)
+    assert written(Assignment(item=ITEM, round=1, summary=none.text)) == plain(ITEM)
     named = Assignment(item=ITEM, round=1, summary="Two made a wrong_operand, one a no_final and a wrong_operand.")
     assert SolverTeacher().telling(named) == Telling(style="named")
     assert written(Assignment(item=ITEM, round=1, summary="all is well")) == plain(ITEM)
@@ -163,7 +167,7 @@ def test_it_reads_its_own_summary() -> None:
 
 @pytest.mark.parametrize("blind", [True, False])
 def test_without_information_style_and_step_are_drawn(blind: bool) -> None:
-    items = generate_items(300, seed=2)
+    items = generate_items(150, seed=2)
     teacher = SolverTeacher(blind=blind, seed=4)
     told = [Assignment(item=item, round=1, previous=plain(item)) for item in items]
     if blind:
@@ -172,7 +176,7 @@ def test_without_information_style_and_step_are_drawn(blind: bool) -> None:
     assert None not in tellings
     styles = Counter(each.style for each in tellings if each is not None)
     assert set(styles) == set(STYLES)
-    assert min(styles.values()) > 25
+    assert min(styles.values()) > 8
     assert {each.step for each in tellings if each is not None} == {None, 0, 1, 2, 3}
     for item, each in zip(items, teacher.write(told), strict=True):
         assert isinstance(each, Completion)
