@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from limbeck.blackbox.arithmetic import Operation, equations_in, nearly, shown
 from limbeck.blackbox.checkers import CHECKERS, Verdict
-from limbeck.blackbox.failures import Diagnosis, of_choice, shape_of
+from limbeck.blackbox.failures import Diagnosis, ErrorClass, of_choice, shape_of
 from limbeck.blackbox.items import Item
 from limbeck.blackbox.numbers import numbers_in
 from limbeck.blackbox.solutions import solution_steps
@@ -50,7 +50,8 @@ def _of_steps(text: str, *, finish: str, item: Item, verdict: Verdict, gold: tup
         return shape
     # A number at the end of a text that was cut may be half a number.
     whole = _CUT_NUMBER.sub("", text) if finish == "length" else text
-    said = tuple(operation for equation in equations_in(whole) for operation in equation.operations)
+    # A fraction is written again with each use, and an equation may be repeated.
+    said = tuple(dict.fromkeys(operation for equation in equations_in(whole) for operation in equation.operations))
     known = {*numbers_in(item.question), *(value for each in gold for value in each.operands)}
     bad, missing = _Walk(gold=gold, said=said, known=known).first_bad()
     if bad is not None:
@@ -104,8 +105,7 @@ class _Walk:
         for place in left[:1] if left and self._shares(said, left[0]) else left:
             gold = self.gold[place]
             if sorted(said.operands) == sorted(gold.operands):
-                error = "wrong_operation" if said.sign != gold.sign else "wrong_operand"
-                return self._differs(error, said, place)
+                return self._differs(_differing(said, gold), said, place)
         if not left:
             return Diagnosis(error="unknown", reason=f"{_asked(said)} goes on after the last step")
         known = self.known | {each.claimed for each in done}
@@ -114,7 +114,7 @@ class _Walk:
             return self._differs("skipped_step", said, left[0])
         if any(value not in known for value in said.operands):
             return self._differs("invented_operand", said, place)
-        return self._differs("wrong_operand" if said.sign == self.gold[place].sign else "wrong_operation", said, place)
+        return self._differs(_differing(said, self.gold[place]), said, place)
 
     def _meant(self, said: Operation, left: Sequence[int]) -> int:
         """The open step that an operation was most likely meant as: one with its sign or an operand of it."""
@@ -144,17 +144,16 @@ class _Walk:
 
     def _own(self, place: int) -> list[Fraction]:
         """The operands of a gold step that are no result of an earlier one, each result being taken once."""
-        used = [value for each in self.gold[:place] for value in (each.left, each.right)]
-        results = [each.claimed for each in self.gold[:place]]
-        for value in used:
-            if value in results[:-1]:
-                results.remove(value)
-        own = []
-        for value in (self.gold[place].left, self.gold[place].right):
-            if value in results:
-                results.remove(value)
-            else:
-                own.append(value)
+        results: list[Fraction] = []
+        own: list[Fraction] = []
+        for each in self.gold[: place + 1]:
+            own = []
+            for value in (each.left, each.right):
+                if value in results:
+                    results.remove(value)
+                else:
+                    own.append(value)
+            results.append(each.claimed)
         return own
 
     def _shares(self, said: Operation, place: int) -> bool:
@@ -168,13 +167,17 @@ class _Walk:
             _is_kind_of(said, self.gold[later], own=self._own(later)) for said, later in zip(after, rest, strict=True)
         )
 
-    def _differs(self, error: str, said: Operation, place: int) -> Diagnosis:
+    def _differs(self, error: ErrorClass, said: Operation, place: int) -> Diagnosis:
         reason = f"{_asked(said)} stands where {_asked(self.gold[place])} belongs"
-        return Diagnosis(error=error, first_bad_step=place, reason=reason)  # type: ignore[arg-type]
+        return Diagnosis(error=error, first_bad_step=place, reason=reason)
 
 
 def _same(one: Operation, other: Operation) -> bool:
     return one.sign == other.sign and one.operands == other.operands and nearly(one.claimed, other.claimed)
+
+
+def _differing(said: Operation, gold: Operation) -> ErrorClass:
+    return "wrong_operation" if said.sign != gold.sign else "wrong_operand"
 
 
 def _is_kind_of(said: Operation, gold: Operation, *, own: Sequence[Fraction]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -31,7 +32,13 @@ class Measured:
 
 def diagnose_attempt(attempt: Attempt, item: Item) -> Diagnosis:
     """What `diagnose` says of an attempt: read from its text; `attempt.error` is not looked at."""
-    return diagnose(attempt.text, finish=attempt.finish, item=item)
+    return _diagnosed(attempt.text, attempt.finish, item)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _diagnosed(text: str, finish: str, item: Item) -> Diagnosis:
+    """Kept, since each rewrite of a round goes by the same attempts at the probe set."""
+    return diagnose(text, finish=finish, item=item)
 
 
 def measured(assignment: Assignment) -> Measured:
