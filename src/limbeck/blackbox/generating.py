@@ -139,8 +139,10 @@ def _story(draw: np.random.Generator, *, steps: int, largest: int) -> _Story | N
     sentences = [told(OPENINGS[draw.integers(len(OPENINGS))], person=person, things=things, number=first)]
     sentences += [told(event.text, person=person, things=things, number=number) for event, _, number, _ in moves]
     sentences.append(told(QUESTIONS[draw.integers(len(QUESTIONS))], person=person, things=things))
-    named = [(told(event.name, person=person, things=things), *rest) for event, *rest in moves]
-    return _Story(question=" ".join(sentences), first=first, moves=tuple((a, b, c, d) for a, b, c, d in named))
+    named = tuple(
+        (told(event.name, person=person, things=things), sign, number, result) for event, sign, number, result in moves
+    )
+    return _Story(question=" ".join(sentences), first=first, moves=named)
 
 
 def _event(draw: np.random.Generator, *, sign: Sign, before: set[Event]) -> Event | None:
