@@ -23,12 +23,14 @@ class Verdict:
     """What was read as the answer, how, and whether it is right.
 
     `mode`: "marker" after ####, "boxed" in \\boxed{}, "phrase" after "answer is" or "answer:", "fallback" the last
-    thing that could be one, "none" where nothing could. `strict` is right without a fallback.
+    thing that could be one, "none" where nothing could. `strict` is right without a fallback. `unknown`: why nothing
+    could be found out ("timeout", "crash", "unparsed", "failed"), which counts as wrong; "" where it was.
     """
 
     extracted: str
     mode: Mode
     correct: bool
+    unknown: str = ""
 
     @property
     def strict(self) -> bool:
@@ -52,7 +54,7 @@ def numeric(text: str, item: Item) -> Verdict:
     gold = read_number(item.gold)
     if gold is None:
         raise DataError(f"the gold answer '{item.gold}' is no number\n  {item.source or item.id}")
-    for mode, said in _said(text):
+    for mode, said in places_of(text):
         found = numbers_in(said)
         if found:
             value = found[0] if mode != "fallback" else found[-1]
@@ -71,7 +73,7 @@ def choice(text: str, item: Item) -> Verdict:
     >>> choice("The answer is (A).", item).strict, choice("(A) or (B)", item).mode
     (True, 'none')
     """
-    for mode, said in _said(text):
+    for mode, said in places_of(text):
         label = _label(said, item, alone=mode != "fallback")
         if label is not None:
             return Verdict(extracted=label, mode=mode, correct=label == item.gold)
@@ -85,7 +87,7 @@ def boolean(text: str, item: Item) -> Verdict:
     >>> boolean("No, it is not.", item).mode, boolean("Yes and no.", item).mode, boolean("Answer: false", item).strict
     ('fallback', 'none', True)
     """
-    for mode, said in _said(text):
+    for mode, said in places_of(text):
         part = said if mode != "fallback" else re.split(r"[.!?\n]", said.strip(), maxsplit=1)[0]
         words = re.findall(r"\b(yes|true|no|false)\b", part.lower())
         found = {"yes" if word in ("yes", "true") else "no" for word in words}
@@ -102,21 +104,36 @@ def exact(text: str, item: Item) -> Verdict:
     >>> exact("The answer is AB  C.", item).correct, exact("ab c", item).mode, exact("abc", item).correct
     (True, 'fallback', False)
     """
-    for mode, said in _said(text):
+    for mode, said in places_of(text):
         value = _folded(said.strip().split("\n")[0])
         if value:
             return Verdict(extracted=value, mode=mode, correct=value == _folded(item.gold))
     return _NOTHING
 
 
+def latex(text: str, item: Item) -> Verdict:
+    """A mathematical text that is equal to the gold one, "\\frac{1}{2}" to "0.5": see `LatexChecker`.
+
+    Equal texts and equal numbers are told here; for all else math-verify (extra `eval`) reads both in a process of its
+    own, which is killed after five seconds. Raises `ConfigError` where that package is needed and not installed.
+
+    >>> item = Item(id="1", question="x?", gold="\\\\frac{1}{2}", kind="latex")
+    >>> latex("So \\\\boxed{\\\\dfrac{1}{2}}.", item).strict
+    True
+    """
+    from limbeck.blackbox.latex_checker import default_checker
+
+    return default_checker()(text, item)
+
+
 CHECKERS: Registry[Checker] = Registry(
-    "checker", {"numeric": numeric, "choice": choice, "boolean": boolean, "exact": exact}
+    "checker", {"numeric": numeric, "choice": choice, "boolean": boolean, "exact": exact, "latex": latex}
 )
 
 _NOTHING = Verdict(extracted="", mode="none", correct=False)
 
 
-def _said(text: str) -> list[tuple[Mode, str]]:
+def places_of(text: str) -> list[tuple[Mode, str]]:
     """The places where an answer may stand, the surest first."""
     places: list[tuple[Mode, str]] = []
     _, marker, after = text.rpartition(_MARKER)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from limbeck.errors import DataError
 
-Kind = Literal["numeric", "choice", "boolean", "exact"]
+Kind = Literal["numeric", "choice", "boolean", "exact", "latex"]
 _TRUTH = {"yes": "yes", "true": "yes", "no": "no", "false": "no"}
 
 
@@ -27,7 +27,8 @@ class Item:
     """A question and its gold answer. `kind` says how answers to it are checked.
 
     `gold` is a choice's label, "yes" or "no", a number as text, or any text. `rationale` and `expression` are what the
-    data has of a way to the answer ("" where it has none). `source` says where the row stands.
+    data has of a way to the answer ("" where it has none), `steps` its equations one by one ("48/2=24"), `facts` what
+    one has to know. `source` says where the row stands.
     """
 
     id: str
@@ -37,6 +38,8 @@ class Item:
     choices: tuple[Choice, ...] = ()
     rationale: str = ""
     expression: str = ""
+    steps: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
     source: str = ""
 
     def asked(self) -> str:
@@ -53,10 +56,10 @@ class Item:
 
 def read_items(path: Path) -> tuple[Item, ...]:
     """The questions of a file of JSON lines: `question`, `answer`, and what it may have of `choices`, `rationale`,
-    `equation` and `id`.
+    `equation`, `steps`, `facts`, `kind` and `id`.
 
-    The kind follows from the row: with choices "choice"; yes, no, true and false are "boolean"; what reads as a number
-    is "numeric"; else "exact". A missing id is the line's number. Raises `DataError` with file and line.
+    Without a `kind` it follows from the row: with choices "choice"; yes, no, true and false are "boolean"; what reads
+    as a number is "numeric"; else "exact". A missing id is the line's number. Raises `DataError` with file and line.
     """
     if not path.is_file():
         raise DataError(f"no file of questions at '{path}'; give a .jsonl file with question and answer in each line")
@@ -65,7 +68,7 @@ def read_items(path: Path) -> tuple[Item, ...]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
-        item = _item(_loaded(line, path, number), path=path, number=number)
+        item = read_row(_loaded(line, path, number), where=f"{path} line {number}", default_id=str(number))
         if item.id in lines_by_id:
             raise DataError(f"{path} line {number}: the id '{item.id}' stands in line {lines_by_id[item.id]} already")
         lines_by_id[item.id] = number
@@ -87,8 +90,12 @@ def _loaded(line: str, path: Path, number: int) -> Mapping[str, Any]:
     return row
 
 
-def _item(row: Mapping[str, Any], *, path: Path, number: int) -> Item:
-    where = f"{path} line {number}"
+def read_row(row: Mapping[str, Any], *, where: str, default_id: str) -> Item:
+    """The question of one row; `where` it stands is said in errors. Raises `DataError`.
+
+    >>> read_row({"question": "Is it?", "answer": True}, where="a list", default_id="7").gold
+    'yes'
+    """
     question, answer = (_text(row, key, where) for key in ("question", "answer"))
     choices = _choices(row.get("choices") or (), where)
     gold = answer
@@ -101,22 +108,51 @@ def _item(row: Mapping[str, Any], *, path: Path, number: int) -> Item:
         kind, gold = "boolean", _TRUTH[answer.lower()]
     else:
         kind = "numeric" if _is_number(answer) else "exact"
+    if "kind" in row and (not choices or row["kind"] != "choice"):
+        kind = _said_kind(row["kind"], answer=answer, where=where)
     rationale, expression = (str(row.get(key) or "") for key in ("rationale", "equation"))
     return Item(
-        id=str(row.get("id", number)),
+        id=str(row.get("id", default_id)),
         question=question,
         gold=gold,
         kind=kind,
         choices=choices,
         rationale=rationale,
         expression=expression,
+        steps=_texts(row, "steps", where),
+        facts=_texts(row, "facts", where),
         source=where,
     )
 
 
+def _said_kind(kind: Any, *, answer: str, where: str) -> Kind:
+    """A kind that a row names itself, where the answer is one of it."""
+    if kind == "exact":
+        return "exact"
+    if kind == "latex":
+        return "latex"
+    if kind == "numeric" and _is_number(answer):
+        return "numeric"
+    if kind == "boolean" and answer.lower() in _TRUTH:
+        return "boolean"
+    raise DataError(
+        f"{where}: 'kind' is {kind!r} and the answer '{answer}'\n  allowed: numeric with a number, boolean with yes or"
+        " no, exact or latex with any text; choice needs 'choices'"
+    )
+
+
+def _texts(row: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    given = row.get(key) or ()
+    if isinstance(given, str) or not isinstance(given, Sequence) or not all(isinstance(each, str) for each in given):
+        raise DataError(f"{where}: '{key}' is {given!r}; it is a list of texts")
+    return tuple(each.strip() for each in given if each.strip())
+
+
 def _text(row: Mapping[str, Any], key: str, where: str) -> str:
     value = row.get(key)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    if isinstance(value, int | float):
         value = str(value)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}: '{key}' is {value!r}; it is a text that is not empty")

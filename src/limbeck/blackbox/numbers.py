@@ -14,6 +14,8 @@ _NUMBER = re.compile(
     rf"|(?P<plain>{_DECIMAL}))"
     r"(?![\d/]|\.\d|[eE][-+]?\d)"
 )
+# Python refuses to read integers of some thousand digits, and a model that loops writes them.
+_MOST_CHARACTERS = 400
 _DASHES = str.maketrans({"−": "-", "–": "-", "‒": "-", "﹣": "-", "－": "-"})
 
 
@@ -21,12 +23,13 @@ def numbers_in(text: str) -> list[Fraction]:
     """Every number of a text, in order: "1,234", "-3", "$2.50", "1/2", "2 1/2", "50%" (which is 50), ".5".
 
     Fractions are read as one number; a zero denominator is none. A sign stands against its number: "10 - 4" is 10 and
-    4. Words ("seven"), exponents, dates and version numbers are not read.
+    4. Words ("seven"), exponents, dates, version numbers and endless rows of digits are not read.
 
     >>> [str(number) for number in numbers_in("He paid $1,250.50 for 2 1/2 tons, so −3 is left.")]
     ['2501/2', '5/2', '-3']
     """
-    found = [_value(match) for match in _NUMBER.finditer(text.translate(_DASHES))]
+    matches = _NUMBER.finditer(text.translate(_DASHES))
+    found = [_value(match) for match in matches if len(match[0]) <= _MOST_CHARACTERS]
     return [value for value in found if value is not None]
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         scripted_rollouts,
         toy_evidence,
     )
+    from limbeck.testing.scripted_teachers import ScriptedTeacher, ScriptedWriter
     from limbeck.testing.tiny import ARCHITECTURES, save_tiny, tiny_model, tiny_pair
     from limbeck.testing.toys import save_toy, toy_examples
 
@@ -24,6 +25,8 @@ __all__ = [
     "CHAT_TEMPLATE",
     "Script",
     "ScriptedModel",
+    "ScriptedTeacher",
+    "ScriptedWriter",
     "byte_tokenizer",
     "peaked",
     "random_script",
@@ -41,6 +44,8 @@ _HOME = {
     "CHAT_TEMPLATE": "byte_level",
     "Script": "scripted",
     "ScriptedModel": "scripted",
+    "ScriptedTeacher": "scripted_teachers",
+    "ScriptedWriter": "scripted_teachers",
     "byte_tokenizer": "byte_level",
     "peaked": "scripted",
     "random_script": "scripted",
