@@ -1,6 +1,6 @@
 """The peak of memory that `limbeck plan` predicts, beside the one that the run of the same recipe then has.
 
-Each run is a process of its own, of which the kernel says the most memory that it held (VmHWM). Both sides have the same
+Each run is a process of its own, and the kernel says the most memory that it held (VmHWM). Both sides have the same
 recipe, rows and thread count. Target: the prediction within 15 % of the measurement. `--quick` takes random models of
 10 million parameters in place of SmolLM2-135M-Instruct and 15 of its layers.
 """

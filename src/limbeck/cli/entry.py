@@ -15,10 +15,12 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli.doctor import doctor
 from limbeck.cli.evaluate import evaluate
 from limbeck.cli.explain import explain
 from limbeck.cli.fetch import fetch
 from limbeck.cli.init import init
+from limbeck.cli.plan import plan
 from limbeck.cli.quickstart import quickstart
 from limbeck.cli.report import report
 from limbeck.cli.shrink import shrink
@@ -41,7 +43,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _verb in (quickstart, init, explain, train, evaluate, report, shrink, fetch):
+for _verb in (quickstart, init, explain, doctor, plan, train, evaluate, report, shrink, fetch):
     app.command()(_verb)
 
 
