@@ -15,6 +15,8 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli.chat import chat
+from limbeck.cli.compare import compare
 from limbeck.cli.doctor import doctor
 from limbeck.cli.evaluate import evaluate
 from limbeck.cli.explain import explain
@@ -43,7 +45,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _verb in (quickstart, init, explain, doctor, plan, train, evaluate, report, shrink, fetch):
+for _verb in (quickstart, init, explain, doctor, plan, train, evaluate, report, compare, chat, shrink, fetch):
     app.command()(_verb)
 
 

@@ -183,7 +183,7 @@ def seconds_by_work(of: Situation) -> dict[str, float]:
     drawn_tokens = min(recipe.sampling.max_new_tokens, max(load.response_tokens, 1.0))
     group = max(1, min(int(of.resolved["own_rows"]), 4 * int(of.resolved["micro_rows"])))
 
-    def drawing(count: float, model: Outline) -> float:
+    def drawing(count: int | float, model: Outline) -> float:
         reading = count / group * drawn_tokens * model.multiplied * of.computed / devices.bandwidth
         computing = count * (drawn_tokens + load.prompt_tokens) * 2 * model.multiplied / devices.flops
         return (reading + computing) / devices.count

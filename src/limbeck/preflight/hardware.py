@@ -24,7 +24,7 @@ class Accelerator:
     bandwidth: float
 
 
-def _gpu(gigabytes: int, teraflops: float, terabytes: float) -> Accelerator:
+def _gpu(gigabytes: int, teraflops: int | float, terabytes: int | float) -> Accelerator:
     return Accelerator(memory=gigabytes * GIB, flops=teraflops * 1e12, bandwidth=terabytes * 1e12)
 
 

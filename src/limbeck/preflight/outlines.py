@@ -17,7 +17,7 @@ from limbeck.models.loading import LoraSettings, load_config
 from limbeck.preflight.activations import BodyMemory, body_memory, outlined
 
 # Below these many layers, the whole model is walked through; above, two short ones tell how each layer adds.
-_FEW, _SOME = 2, 4
+_FEW, _SOME = 2, 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ SAMPLES = "samples.jsonl"
 TOKENS = "tokens.jsonl"
 AUTO = "auto.json"
 EXTRACTOR = "extractor.json"
+TRACKING = "tracking.json"
 CLIP_NETWORK = "clip_network.safetensors"
 STUDENT = "student"
 # The kind of the last line of a finished run's metrics.
