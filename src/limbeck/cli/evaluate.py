@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from limbeck.cli.terminal import print_json, width
 
 
 def evaluate(
@@ -29,6 +30,7 @@ def evaluate(
     scores: Annotated[str | None, typer.Option(help="Scores of the table, with commas between.", metavar="A,B")] = None,
     categories: Annotated[bool, typer.Option("--categories", help="A second table by category.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the answers; the run's own if not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Draw a model's answers, keep them as rows, and score them.
 
@@ -57,12 +59,17 @@ def evaluate(
         template=template,
         device=device,
     )
-    width = shutil.get_terminal_size((80, 24)).columns
-    typer.echo((results.table() if shown is None else results.table(shown)).text(width=width))
+    table = results.table() if shown is None else results.table(shown)
+    by_category = results.categories("rouge_l" if shown is None else shown[0]) if categories else None
+    if as_json:
+        found = {"scores": table.values(), "perplexity": results.perplexity()}
+        print_json(found if by_category is None else {**found, "categories": by_category.values()})
+        return
+    typer.echo(table.text(width=width()))
     for corpus, value in results.perplexity().items():
         typer.echo(f"perplexity of the references of {corpus}: {value:,.1f}")
-    if categories:
-        typer.echo("\n" + results.categories("rouge_l" if shown is None else shown[0]).text(width=width))
+    if by_category is not None:
+        typer.echo("\n" + by_category.text(width=width()))
 
 
 def _place(model: str) -> Path:

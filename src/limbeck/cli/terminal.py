@@ -10,6 +10,9 @@ from typing import Any
 
 import typer
 
+QUIET = "LIMBECK_QUIET"
+"""The environment variable that `--quiet` sets: no progress and no notes, only results, warnings and errors."""
+
 _STYLES = {"error": "red", "warning": "yellow", "note": "cyan", "ok": "green"}
 
 
@@ -21,6 +24,17 @@ def width() -> int:
 def has_colour() -> bool:
     """Whether output may be coloured: in a terminal, unless NO_COLOR is set to anything (no-color.org)."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def is_quiet() -> bool:
+    """Whether only results, warnings and errors are wanted."""
+    return os.environ.get(QUIET, "0") not in ("", "0")
+
+
+def say(text: str) -> None:
+    """A note beside a result: left out where that is wanted."""
+    if not is_quiet():
+        typer.echo(text)
 
 
 def print_json(values: Any) -> None:
