@@ -38,12 +38,13 @@ def weight_findings(recipe: Recipe, data: TrainingData | None) -> list[Finding]:
         allow_bin=models.allow_bin,
         chat_template_kwargs=dict(models.chat_template_kwargs),
     )
-    found = []
     roles = {"student": pair.student, **({} if pair.teacher is None else {"teacher": pair.teacher})}
+    found = [_finite(role, model) for role, model in roles.items()]
+    if any(each.severity == "error" for each in found):
+        # Nothing can be computed with them.
+        return found
     for role, model in roles.items():
-        found.append(_finite(role, model))
-        scorer = Scorer.of(model, vocabulary=pair.vocabulary)
-        if not scorer.split:
+        if not Scorer.of(model, vocabulary=pair.vocabulary).split:
             message = (
                 f"the {role}'s logits are not its head applied to its hidden states: all logits are formed at once"
             )
