@@ -32,11 +32,11 @@ class BodyMemory:
     backward: int
 
 
-class _Ledger(TorchDispatchMode):
+class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the storages that are alive, each once."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.most = 0
         self._known: set[int] = set()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import nn
 
@@ -14,7 +12,6 @@ from limbeck.data.loader import batch
 from limbeck.evaluation.identity import weights_fingerprint
 from limbeck.losses.views import chunks
 from limbeck.models.extending import evaluating
-from limbeck.models.loading import Attention
 from limbeck.models.pair import Pair
 from limbeck.models.scoring import Scorer, scored_tokens
 from limbeck.preflight.findings import Finding, ok
@@ -34,7 +31,7 @@ def weight_findings(recipe: Recipe, data: TrainingData | None) -> list[Finding]:
         teacher_dtype=models.teacher_dtype,
         device=models.device,
         teacher_device=models.device if models.teacher_device == "auto" else models.teacher_device,
-        attention=cast(Attention, models.attention),
+        attention=models.attention,
         allow_bin=models.allow_bin,
         chat_template_kwargs=dict(models.chat_template_kwargs),
     )
