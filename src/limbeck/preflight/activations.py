@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+from transformers.pytorch_utils import Conv1D
 
-from limbeck.models.loading import LoraSettings, add_lora, checkpoint_activations
+from limbeck.models.loading import LoraSettings, checkpoint_activations
 from limbeck.models.pair import silence_dropout
 
 
@@ -144,7 +145,10 @@ def outlined(
     checkpointing: bool = False,
     lora: LoraSettings | None = None,
 ) -> Any:
-    """The causal language model of a configuration, of tensors without contents, in training mode without dropout."""
+    """The causal language model of a configuration, of tensors without contents, in training mode without dropout.
+
+    `lora` freezes it and puts matrices beside its layers, as `add_lora` does to real weights.
+    """
     from transformers import AutoModelForCausalLM
 
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -152,8 +156,44 @@ def outlined(
             copy.deepcopy(config), dtype=dtype, attn_implementation=None if attention == "auto" else attention
         )
         if lora is not None:
-            model = add_lora(model, lora)
+            _adapt(model, lora)
     silence_dropout(model)
     if checkpointing:
         checkpoint_activations(model)
     return model.train()
+
+
+class _Adapted(nn.Module):
+    """A frozen layer with LoRA's two matrices beside it."""
+
+    def __init__(self, base: nn.Module, *, rank: int) -> None:
+        super().__init__()
+        weight: Any = base.weight
+        sizes = weight.shape if isinstance(base, nn.Linear) else weight.shape[::-1]
+        self.base = base
+        self.lora_down = nn.Linear(sizes[1], rank, bias=False, dtype=weight.dtype)
+        self.lora_up = nn.Linear(rank, sizes[0], bias=False, dtype=weight.dtype)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """W x + scale·B A x."""
+        out: Tensor = self.base(inputs) + self.lora_up(self.lora_down(inputs)) * 2.0
+        return out
+
+
+def adapted_layers(model: Any, targets: Sequence[str] | None) -> list[tuple[str, nn.Module]]:
+    """The layers that LoRA of these targets is put beside, by name: ends of names, or None for all but the head."""
+    head = model.get_output_embeddings()
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+        and (module is not head if targets is None else name.rsplit(".", 1)[-1] in targets)
+    ]
+
+
+def _adapt(model: Any, lora: LoraSettings) -> None:
+    # peft's own would swap weights in place, which tensors without contents do not allow.
+    model.requires_grad_(False)
+    for name, layer in adapted_layers(model, lora.targets):
+        parent, _, last = name.rpartition(".")
+        setattr(model.get_submodule(parent), last, _Adapted(layer, rank=lora.rank))

@@ -6,15 +6,13 @@ import copy
 import dataclasses
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from limbeck.config.sections import LoraSection
 from limbeck.models.loading import LoraSettings, load_config
-from limbeck.preflight.activations import BodyMemory, body_memory, outlined
+from limbeck.preflight.activations import BodyMemory, adapted_layers, body_memory, outlined
 
 # Below these many layers, the whole model is walked through; above, two short ones tell how each layer adds.
 _FEW, _SOME = 2, 3
@@ -94,14 +92,8 @@ class Outline:
         """
         if lora is None:
             return self.parameters
-        head = self._meta.get_output_embeddings()
-        chosen = [
-            module
-            for name, module in self._meta.named_modules()
-            if isinstance(module, nn.Linear | Conv1D)
-            and (module is not head if lora.targets is None else name.rsplit(".", 1)[-1] in lora.targets)
-        ]
-        return sum(lora.rank * sum(module.weight.shape) for module in chosen)
+        layers = [layer for _, layer in adapted_layers(self._meta, lora.targets)]
+        return sum(lora.rank * sum(cast(torch.Tensor, layer.weight).shape) for layer in layers)
 
     def memory(
         self,

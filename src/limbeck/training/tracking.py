@@ -82,8 +82,10 @@ def _sent(directory: RunDirectory, *, kind: str) -> dict[str, int]:
 
 
 def _started(recipe: Recipe, directory: RunDirectory) -> Any:
-    from accelerate import tracking
+    from accelerate import PartialState, tracking
 
+    # accelerate's trackers speak through its logger, which wants to know the ranks; on several they are known already.
+    PartialState()
     track, name = recipe.track, directory.path.resolve().name
     project = track.project or _PROJECT
     if track.kind == "tensorboard":

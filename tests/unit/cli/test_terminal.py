@@ -25,7 +25,7 @@ from limbeck.reporting.tables import Column, Number, Row, Table
 from limbeck.training.progress import Progress
 
 _PAGE = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
-_HEAVY = ("torch", "transformers", "datasets", "nltk", "numpy", "pydantic", "accelerate")
+_HEAVY = ("torch", "transformers", "datasets", "nltk", "numpy", "accelerate")
 
 
 def _verbs() -> dict[str, Any]:

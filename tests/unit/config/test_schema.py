@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def _allows(schema: dict[str, Any], value: Any, root: dict[str, Any]) -> bool:
             return False
         if (high is not None and value > high) or (below is not None and value >= below):
             return False
-    if isinstance(value, str) and len(value) < schema.get("minLength", 0):
+    is_short = isinstance(value, str) and len(value) < schema.get("minLength", 0)
+    if is_short or (isinstance(value, str) and not re.search(schema.get("pattern", ""), value)):
         return False
     if isinstance(value, dict):
         known = schema.get("properties", {})

@@ -109,3 +109,23 @@ def test_deep_models_are_told_from_shallow_ones(architecture: str, monkeypatch: 
 def test_no_weight_is_read(pair: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((pair / "student" / "config.json").read_bytes())
     assert Outline.of(str(tmp_path)).parameters == Outline.of(str(pair / "student")).parameters
+
+
+def test_what_a_forward_with_lora_keeps() -> None:
+    model = add_lora(tiny_model("llama"), LoraSettings(rank=4)).train()
+    own = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            saved[storage._cdata] = storage
+        return tensor
+
+    ids = torch.zeros((_ROWS, _LENGTH), dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        states = model.base_model(ids, use_cache=False).last_hidden_state
+    real = sum(storage.nbytes() for storage in saved.values())
+    outline = _outline(tiny_model("llama"))
+    found = outline.memory(rows=_ROWS, length=_LENGTH, dtype=torch.float32, lora=LoraSection(rank=4))
+    assert found.kept == pytest.approx(real, abs=_ROWS * _LENGTH * (_LENGTH + 16) + 2 * states.numel() * 4)

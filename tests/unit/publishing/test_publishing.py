@@ -64,7 +64,7 @@ def test_the_card_is_written_from_the_run(run: Path) -> None:
     assert "base_model" not in values
     for words in ("# my-run", "`the-teacher`", "`toy.jsonl`", "not known to Limbeck", "## Method", "forward-kl",
                   "KL(t‖s)", "50.0 [", "in 2 steps", "2 steps are few", "teacher_no_better",
-                  "token ids were never trained", "`models.lora` {rank: 2"):  # fmt: skip
+                  "token ids were never trained", "rank: 2"):  # fmt: skip
         assert words in body, words
     # The folders of this machine are nobody's business.
     assert "secret-folder" not in card
