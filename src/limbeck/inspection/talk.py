@@ -165,7 +165,7 @@ def chat(
 def beside(texts: Sequence[str], names: Sequence[str], *, width: int) -> str:
     """Answers beside each other where there is room, else below each other; a single one as it is, wrapped.
 
-    >>> print(beside(["yes", "no, never"], ["student", "teacher"], width=80).replace("|", ":"))
+    >>> print(beside(["yes", "no, never"], ["student", "teacher"], width=80))
     student                                teacher
     yes                                    no, never
     """

@@ -97,8 +97,8 @@ def named_gpus(text: str) -> Devices:
     )
 
 
-def this_machine(device: str, *, processes: int = 1) -> Devices:
-    """This machine, as `models.device` names it; on a CPU its speed is measured for a fraction of a second."""
+def this_machine(device: str) -> Devices:
+    """One device of this machine, as `models.device` names it; a CPU's speed is measured for a fraction of a second."""
     import torch
 
     from limbeck.models.loading import resolve_device
@@ -111,7 +111,7 @@ def this_machine(device: str, *, processes: int = 1) -> Devices:
         return Devices(
             kind="cuda",
             name=str(facts.name),
-            count=torch.cuda.device_count() if processes == 1 else processes,
+            count=1,
             memory=int(facts.total_memory),
             flops=gpu.flops * _REACHED_FLOPS,
             bandwidth=gpu.bandwidth * _REACHED_BANDWIDTH,

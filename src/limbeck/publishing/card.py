@@ -11,7 +11,7 @@ from typing import Any
 from limbeck.config import CorpusShare, Recipe
 from limbeck.config.reading import scalar, to_yaml
 from limbeck.data.corpora import is_path
-from limbeck.errors import LimbeckError
+from limbeck.errors import DataError, LimbeckError
 from limbeck.evaluation.results import Results
 from limbeck.inspection import explain
 from limbeck.models.packaged import PACKAGED
@@ -20,6 +20,7 @@ from limbeck.training.rundir import METRICS, RunDirectory
 
 _MIT, _APACHE, _UNKNOWN = "MIT", "Apache-2.0", "not known to Limbeck; ask where the rows come from"
 _NOT_STATED = "not stated: its author has to choose one that the models and the data allow"
+_INTERVALS = "In brackets: 95 % bootstrap intervals over examples. ROUGE-L in %, KL in nats a token."
 # Of the data sets behind the named corpora, as their authors state them.
 _LICENCES = {
     "starter": _APACHE,
@@ -141,17 +142,20 @@ def _scores(run: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     parts = ["## Scores", ""]
     best = [row for row in rows if row.get("is_best")]
     if best:
-        found = best[-1]
-        rouge = f", ROUGE-L {100 * found['rouge_l']:.1f} %" if "rouge_l" in found else ""
+        kept = best[-1]
+        rouge = f", ROUGE-L {100 * kept['rouge_l']:.1f} %" if "rouge_l" in kept else ""
         parts.append(
-            f"Validation rows, which chose the student: cross-entropy {found['cross_entropy']:.3f} nats a token{rouge}."
+            f"Validation rows, which chose the student: cross-entropy {kept['cross_entropy']:.3f} nats a token{rouge}."
         )
     evaluations = {folder.name: _evaluated(folder) for folder in sorted((run / "answers").glob("*")) if folder.is_dir()}
     evaluations = {name: results for name, results in evaluations.items() if results.rows}
     for name, results in evaluations.items():
-        parts += ["", f"### Decoding `{name}`", "", results.table().markdown().strip(), ""]
-        parts += ["In brackets: 95 % bootstrap intervals over examples. ROUGE-L in %, KL in nats a token.", ""]
-        parts += _losses(results)
+        try:
+            found = [results.table().markdown().strip(), "", _INTERVALS, "", *_losses(results)]
+        except DataError:
+            # Means over different seeds would compare unequal things.
+            found = ["This evaluation was stopped before its end; the same `limbeck evaluate` goes on with it.", ""]
+        parts += ["", f"### Decoding `{name}`", "", *found]
     if not evaluations:
         parts += ["", "This student was not evaluated on test rows: `limbeck evaluate RUN --corpora ...` would do it."]
     return "\n".join(parts) + "\n"

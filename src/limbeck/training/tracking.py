@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import secrets
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
@@ -45,13 +46,14 @@ class Tracker:
         self._directory = directory
         self._is_on = is_main and recipe.track.kind != "none"
         self._tracker: Any = None
+        self._id = ""
         self._sent: dict[str, int] = {}
 
     def __enter__(self) -> Tracker:
         if self._is_on:
             check_tracker(self._recipe.track)
-            self._sent = _sent(self._directory, kind=self._recipe.track.kind)
-            self._tracker = _started(self._recipe, self._directory)
+            self._recall()
+            self._tracker = _started(self._recipe, self._directory, id=self._id)
         return self
 
     def __exit__(
@@ -67,35 +69,41 @@ class Tracker:
         if self._tracker is None or kind not in _CURVES or row["step"] <= self._sent.get(kind, 0):
             return
         step = self._sent[kind] = int(row["step"])
-        self._directory.write_text(TRACKING, json.dumps({"kind": self._recipe.track.kind, "sent": self._sent}) + "\n")
+        self._remember()
         self._tracker.log(dict(_numbers(row, prefix=_CURVES[kind])), step=step)
 
+    def _recall(self) -> None:
+        """The name that this run has there, and the last step of each kind of row that was sent; new for another
+        tracker, since a folder's name may be that of other runs there."""
+        path = self._directory.path / TRACKING
+        try:
+            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        except ValueError:
+            found = {}
+        is_same = found.get("kind") == self._recipe.track.kind
+        self._sent = dict(found["sent"]) if is_same else {}
+        self._id = found["id"] if is_same else f"{self._directory.path.resolve().name}-{secrets.token_hex(4)}"
+        self._remember()
 
-def _sent(directory: RunDirectory, *, kind: str) -> dict[str, int]:
-    """The last step of each kind of row that this tracker got; nothing for another one."""
-    path = directory.path / TRACKING
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError:
-        found = {}
-    return dict(found["sent"]) if found.get("kind") == kind else {}
+    def _remember(self) -> None:
+        state = {"kind": self._recipe.track.kind, "id": self._id, "sent": self._sent}
+        self._directory.write_text(TRACKING, json.dumps(state) + "\n")
 
 
-def _started(recipe: Recipe, directory: RunDirectory) -> Any:
+def _started(recipe: Recipe, directory: RunDirectory, *, id: str) -> Any:
     from accelerate import PartialState, tracking
 
     # accelerate's trackers speak through its logger, which wants to know the ranks; on several they are known already.
     PartialState()
-    track, name = recipe.track, directory.path.resolve().name
-    project = track.project or _PROJECT
+    track, project = recipe.track, recipe.track.project or _PROJECT
     if track.kind == "tensorboard":
         made = tracking.TensorBoardTracker("tensorboard", logging_dir=directory.path / _FOLDER)
     elif track.kind == "wandb":
         (directory.path / _FOLDER).mkdir(exist_ok=True)
         # One run there for one run here, also when it goes on.
-        made = tracking.WandBTracker(project, name=name, id=name, resume="allow", dir=str(directory.path / _FOLDER))
+        made = tracking.WandBTracker(project, name=id, id=id, resume="allow", dir=str(directory.path / _FOLDER))
     else:
-        made = tracking.TrackioTracker(project, name=name, resume="allow")
+        made = tracking.TrackioTracker(project, name=id, resume="allow")
     made.start()
     if track.kind != "tensorboard":
         made.store_init_configuration(recipe.values())

@@ -77,6 +77,9 @@ def test_every_row_is_sent_once_also_when_a_killed_run_goes_on(
     assert losses == [row["loss"] for row in metrics(tmp_path / "run") if row["kind"] == "step"]
     assert {tuple(sorted(each)) for each in service.begun} == {("name", "project", "resume")}
     assert service.begun[0]["project"] == "mine"
+    # The same run there, and no other of that name.
+    assert service.begun[0] == service.begun[1]
+    assert service.begun[0]["name"].startswith("run-")
     assert service.settings["train"]["learning_rate"] == 2e-3
 
 
@@ -123,10 +126,11 @@ def test_it_is_finished_when_something_goes_wrong(tmp_path: Path, service: _Serv
 
 
 def test_another_tracker_begins_anew(tmp_path: Path, service: _Service) -> None:
-    (tmp_path / "tracking.json").write_text(json.dumps({"kind": "wandb", "sent": {"step": 9}}))
+    (tmp_path / "tracking.json").write_text(json.dumps({"kind": "wandb", "id": "x", "sent": {"step": 9}}))
     with _tracker(tmp_path) as tracker:
         tracker.log({"kind": "step", "step": 1, "loss": 0.5})
     assert [step for step, _ in service.rows] == [1]
+    assert service.begun[0]["name"] != "x"
 
 
 @pytest.mark.parametrize("kind", ["tensorboard", "wandb", "trackio"])
