@@ -15,13 +15,20 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli.chat import chat
+from limbeck.cli.compare import compare
+from limbeck.cli.doctor import doctor
 from limbeck.cli.evaluate import evaluate
 from limbeck.cli.explain import explain
+from limbeck.cli.export import export
 from limbeck.cli.fetch import fetch
 from limbeck.cli.init import init
+from limbeck.cli.plan import plan
+from limbeck.cli.push import push
 from limbeck.cli.quickstart import quickstart
 from limbeck.cli.report import report
 from limbeck.cli.shrink import shrink
+from limbeck.cli.terminal import QUIET
 from limbeck.cli.train import train
 from limbeck.errors import LimbeckError
 
@@ -35,13 +42,29 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 app = typer.Typer(
     name="limbeck",
     help="Distil large language models: a big teacher makes a small student better.",
-    epilog="--debug after any verb (or LIMBECK_DEBUG=1) shows the traceback of an error.",
+    epilog="After any verb: --quiet (or LIMBECK_QUIET=1) prints results, warnings and errors alone; --debug (or "
+    "LIMBECK_DEBUG=1) shows the traceback of an error. Exit codes: docs/cli.md.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _verb in (quickstart, init, explain, train, evaluate, report, shrink, fetch):
+for _verb in (
+    quickstart,
+    init,
+    explain,
+    doctor,
+    plan,
+    train,
+    evaluate,
+    report,
+    compare,
+    chat,
+    export,
+    push,
+    shrink,
+    fetch,
+):
     app.command()(_verb)
 
 
@@ -67,13 +90,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code. What went wrong is printed in plain text, never as a traceback unasked."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     is_debug = "--debug" in given or os.environ.get("LIMBECK_DEBUG", "0") not in ("", "0")
-    command = typer.main.get_command(app)
+    before = os.environ.get(QUIET)
+    if "--quiet" in given:
+        os.environ[QUIET] = "1"
     try:
-        command.main(args=[each for each in given if each != "--debug"], prog_name="limbeck")
+        return _run([each for each in given if each not in ("--debug", "--quiet")], is_debug=is_debug)
+    finally:
+        os.environ.pop(QUIET, None)
+        if before is not None:
+            os.environ[QUIET] = before
+
+
+def _run(arguments: Sequence[str], *, is_debug: bool) -> int:
+    try:
+        typer.main.get_command(app).main(args=list(arguments), prog_name="limbeck")
     except SystemExit as stop:
         return _code(stop.code)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output (head, less) has what it wanted.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         if is_debug:
             traceback.print_exc()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from limbeck.cli.terminal import print_json, width
 
 
 def evaluate(
@@ -32,6 +34,7 @@ def evaluate(
         bool, typer.Option("--exposure", help="Exposure bias too: the teacher answers as well.")
     ] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the answers; the run's own if not given.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Draw a model's answers, keep them as rows, and score them.
 
@@ -61,8 +64,15 @@ def evaluate(
         device=device,
         exposure=exposure,
     )
-    width = shutil.get_terminal_size((80, 24)).columns
-    typer.echo((results.table() if shown is None else results.table(shown)).text(width=width))
+    table = results.table() if shown is None else results.table(shown)
+    by_category = results.categories("rouge_l" if shown is None else shown[0]) if categories else None
+    if as_json:
+        printed = {"scores": table.values(), "perplexity": results.perplexity()}
+        if exposure:
+            printed["exposure"] = {corpus: asdict(found) for corpus, found in results.exposure().items()}
+        print_json(printed if by_category is None else {**printed, "categories": by_category.values()})
+        return
+    typer.echo(table.text(width=width()))
     for corpus, value in results.perplexity().items():
         typer.echo(f"perplexity of the references of {corpus}: {value:,.1f}")
     for corpus, found in results.exposure().items():
@@ -73,8 +83,8 @@ def evaluate(
             f"exposure bias on {corpus} over {found.length} tokens: {excess}; KL(t‖s) a token {found.own:.3f} on the "
             f"model's own answers, {found.teachers:.3f} on the teacher's"
         )
-    if categories:
-        typer.echo("\n" + results.categories("rouge_l" if shown is None else shown[0]).text(width=width))
+    if by_category is not None:
+        typer.echo("\n" + by_category.text(width=width()))
 
 
 def _place(model: str) -> Path:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from typing import Annotated
 
 import typer
+
+from limbeck.cli.terminal import print_json, width
 
 
 def explain(
@@ -20,6 +20,6 @@ def explain(
 
     explanation = explain_method(method)
     if as_json:
-        typer.echo(json.dumps(explanation.values(), ensure_ascii=False, indent=2))
+        print_json(explanation.values())
     else:
-        typer.echo(explanation.text(shutil.get_terminal_size((80, 24)).columns), nl=False)
+        typer.echo(explanation.text(width()), nl=False)

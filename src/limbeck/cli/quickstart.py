@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from limbeck.cli.terminal import print_json, say
 
 
 def quickstart(
@@ -16,9 +19,15 @@ def quickstart(
     tune_teacher: Annotated[
         bool, typer.Option("--tune-teacher", help="Fine-tune the teacher on the data first.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON at the end.")] = False,
 ) -> None:
     """Distil and score a real pretrained pair on this machine, in minutes."""
     from limbeck.studies.first_run import quickstart as first_run
 
-    page = first_run(data=data, minutes=minutes, out=out, fast=fast, tune_teacher=tune_teacher)
-    typer.echo(f"page: {page}")
+    told = (lambda text: typer.echo(text, err=True)) if as_json else say
+    page = first_run(data=data, minutes=minutes, out=out, fast=fast, tune_teacher=tune_teacher, say=told)
+    if not as_json:
+        typer.echo(f"page: {page}")
+        return
+    scored = {path.parent.name: json.loads(path.read_text()) for path in sorted(out.glob("answers/*/scored.json"))}
+    print_json({"page": str(page), "models": scored})

@@ -17,6 +17,7 @@ from limbeck.config.sections import (
     DataSection,
     ModelsSection,
     SamplingSection,
+    TrackSection,
     TrainSection,
     ValidateSection,
     WatchSection,
@@ -24,7 +25,15 @@ from limbeck.config.sections import (
 from limbeck.config.uses import check_uses
 from limbeck.errors import ConfigError
 
-LENGTHENING = ("train.epochs", "train.steps", "train.checkpoint_minutes", "train.stop_after", "validate.", "watch.")
+LENGTHENING = (
+    "train.epochs",
+    "train.steps",
+    "train.checkpoint_minutes",
+    "train.stop_after",
+    "validate.",
+    "watch.",
+    "track.",
+)
 """What may change when a run goes on: keys, and sections with a dot at their end."""
 
 
@@ -55,6 +64,7 @@ class Recipe:
     train: TrainSection = Field(default_factory=TrainSection)
     validate: ValidateSection = Field(default_factory=ValidateSection)
     watch: WatchSection = Field(default_factory=WatchSection)
+    track: TrackSection = Field(default_factory=TrackSection)
     run: Annotated[str, Field(min_length=1)]
 
     @classmethod
@@ -88,6 +98,7 @@ class Recipe:
             train=recipe.train,
             validate=recipe.validate,
             watch=recipe.watch,
+            track=recipe.track,
             method=method,
             draft=draft,
         )

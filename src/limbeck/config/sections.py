@@ -195,6 +195,14 @@ class WatchSection:
     counts_nothing: Annotated[Count | None, Key("steps in which a term counts nothing", "null, or " + _WHOLE)] = 20
 
 
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class TrackSection:
+    """Where a run's metrics go beside its own files. `none`: nowhere."""
+
+    kind: Annotated[Literal["none", "tensorboard", "wandb", "trackio"], Key("who else gets the metrics")] = "none"
+    project: Annotated[Name | None, Key("of wandb or trackio; null = limbeck", "null, or the name of a project")] = None
+
+
 THRESHOLDS = tuple(each.name for each in dataclasses.fields(WatchSection) if each.name not in ("every", "rows"))
 """The keys of `watch` that say when a failure signature shows."""
 
@@ -205,6 +213,7 @@ SECTIONS = {
     "train": TrainSection,
     "validate": ValidateSection,
     "watch": WatchSection,
+    "track": TrackSection,
 }
 
 

@@ -10,6 +10,7 @@ from limbeck.config.sections import (
     DataSection,
     ModelsSection,
     SamplingSection,
+    TrackSection,
     TrainSection,
     ValidateSection,
     WatchSection,
@@ -26,6 +27,7 @@ def check_uses(
     train: TrainSection,
     validate: ValidateSection,
     watch: WatchSection,
+    track: TrackSection,
     method: Any,
     draft: Draft,
 ) -> None:
@@ -38,6 +40,7 @@ def check_uses(
         *_lengths(models, data, train),
         *_drawing(data, sampling, validate, method, draft),
         *_schedule(train, validate),
+        *_tracking(track),
         *unread_thresholds(
             watch,
             method=method,
@@ -282,3 +285,10 @@ def _schedule(train: TrainSection, validate: ValidateSection) -> _Found:
         message = f"train.final_learning_rate is {train.final_learning_rate}, which a constant schedule never reaches"
         return [("train.final_learning_rate", f"{message}; delete it, or choose cosine or linear")]
     return []
+
+
+def _tracking(track: TrackSection) -> _Found:
+    if track.project is None or track.kind in ("wandb", "trackio"):
+        return []
+    message = f"track.project is '{track.project}', {_UNREAD}: track.kind is {track.kind}"
+    return [("track.project", f"{message}; delete it, or set track.kind to wandb or trackio")]

@@ -1,4 +1,4 @@
-"""What a method is made of, in words: its formulas, its values, and how it stands to its paper."""
+"""Looking at what is there: what a method is made of, how two runs differ, what a student says."""
 
 from __future__ import annotations
 
@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from limbeck.inspection.composition import Explanation, explain
+    from limbeck.inspection.difference import RunDifference, compare
+    from limbeck.inspection.talk import Talk, chat, open_talk
 
-__all__ = ["Explanation", "explain"]
+__all__ = ["Explanation", "RunDifference", "Talk", "chat", "compare", "explain", "open_talk"]
 
-_HOME = {"Explanation": "composition", "explain": "composition"}
+_HOME = {
+    "Explanation": "composition",
+    "RunDifference": "difference",
+    "Talk": "talk",
+    "chat": "talk",
+    "compare": "difference",
+    "explain": "composition",
+    "open_talk": "talk",
+}
 
 
 def __getattr__(name: str) -> object:

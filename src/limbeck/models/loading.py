@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.errors import ConfigError, ModelError
 from limbeck.models.bars import without_bars
@@ -143,6 +143,15 @@ def load_tokenizer(name: str, *, trust: bool = False) -> PreTrainedTokenizerBase
         raise ModelError(_why_not(name, error, what="tokenizer")) from error
     tokenizer.name_or_path = name
     return tokenizer
+
+
+def load_config(name: str) -> Any:
+    """The configuration of a packaged name, a local folder or a hub id, without weights. Raises `ModelError`."""
+    folder = _locate(name, allow_bin=False, trust=False, weights=False)
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise ModelError(_why_not(name, error, what="configuration")) from error
 
 
 def _locate(name: str, *, allow_bin: bool, trust: bool, weights: bool = True) -> Path:

@@ -16,6 +16,7 @@ from limbeck.config.sections import (
     DataSection,
     ModelsSection,
     SamplingSection,
+    TrackSection,
     TrainSection,
     ValidateSection,
     WatchSection,
@@ -103,6 +104,7 @@ def _sections(
         "train": TrainSection(epochs=3 if few else 1, batch_rows=8 if few else 32),
         "validate": ValidateSection(),
         "watch": WatchSection(),
+        "track": TrackSection(),
     }
 
 

@@ -197,6 +197,17 @@ class Table:
             writer.writerow(fields)
         return out.getvalue()
 
+    def values(self) -> list[dict[str, object]]:
+        """One dictionary a row by column title, for JSON: numbers with every digit, and what is known beside them.
+
+        >>> Table(columns=(Column(title="a"),), rows=(Row(cells=(Number(value=0.25, low=0, high=1),)),)).values()
+        [{'a': {'value': 0.25, 'low': 0, 'high': 1}}]
+        """
+        return [
+            {column.title: _json_cell(cell) for column, cell in zip(self.columns, row.cells, strict=True)}
+            for row in self.rows
+        ]
+
     def _numeric(self) -> list[bool]:
         columns = [[row.cells[position] for row in self.rows] for position in range(len(self.columns))]
         return [any(isinstance(cell, Number) for cell in cells) for cells in columns]
@@ -219,6 +230,13 @@ class Table:
             "" if value is None else "best" if value == best else "second" if value == second else ""
             for value in values
         ]
+
+
+def _json_cell(cell: Cell) -> object:
+    if not isinstance(cell, Number):
+        return cell
+    beside = {part: value for part in _PARTS if (value := getattr(cell, part)) is not None}
+    return {"value": cell.value, **beside}
 
 
 def _plain(cell: Cell) -> str:

@@ -35,6 +35,7 @@ from limbeck.training.session import Session, open_session, with_micro_rows
 from limbeck.training.spanning import learned_state
 from limbeck.training.step import Diverged, StepResult, take_items, take_step
 from limbeck.training.stopping import StopRequest, full_disk_stops, how_to_resume, past_a_signature
+from limbeck.training.tracking import Tracker
 from limbeck.training.watch import Sign, Watch
 from limbeck.training.world import World, lost_rank_stops
 
@@ -89,6 +90,7 @@ class _Loop:
         self.texts = TokenTexts(session.pair.tokenizer)
         self.memory = MemoryGuard(session, directory, note=self.progress.note)
         self.watch = Watch({key: getattr(session.recipe.watch, key) for key in THRESHOLDS})
+        self.tracker = Tracker(session.recipe, directory, is_main=session.world.is_main)
         self.strict = strict
         self.signs: list[Sign] = []
 
@@ -100,7 +102,7 @@ class _Loop:
             self._restore(found)
         elif self.session.world.is_main:
             self.memory.record()
-        with self.stop.watching():
+        with self.tracker, self.stop.watching():
             if self.position.step == 0:
                 self._observe()
             while self._goes_on():
@@ -196,6 +198,7 @@ class _Loop:
     def _log(self, row: Mapping[str, Any]) -> None:
         if self.session.world.is_main:
             self.directory.append(METRICS, row)
+            self.tracker.log(row)
 
     def _look(self, row: Mapping[str, Any]) -> None:
         """Tell of the failure signatures that show after this row; the main process alone judges."""

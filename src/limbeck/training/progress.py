@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -14,24 +15,28 @@ _PIPE_SECONDS = 30.0
 
 
 class Progress:
-    """Prints steps, validations and notes of the main rank; silent on the others."""
+    """Prints steps, validations and notes of the main rank; silent on the others.
+
+    Under `--quiet` (LIMBECK_QUIET) warnings alone are printed.
+    """
 
     def __init__(self, *, steps: int, is_main: bool, stream: Any = None) -> None:
         self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=False)
         self._steps = steps
         self._is_main = is_main
+        self._is_quiet = os.environ.get("LIMBECK_QUIET", "0") not in ("", "0")
         self._first: tuple[float, int] | None = None
         self._printed = 0.0
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        if self._is_main:
+        if self._is_main and (text.startswith("warning") or not self._is_quiet):
             self._clear()
             self._console.print(Text(text), soft_wrap=True)
 
     def step(self, row: Mapping[str, Any]) -> None:
         """A step was taken."""
-        if not self._is_main:
+        if not self._is_main or self._is_quiet:
             return
         now, step = time.monotonic(), int(row["step"])
         if self._first is None:

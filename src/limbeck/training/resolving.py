@@ -27,6 +27,15 @@ def resolve_precision(recipe: Recipe, world: World) -> str:
     return "bf16-mixed" if fast else "fp32"
 
 
+def fitting_rows(max_length: int, device_type: str) -> int:
+    """Rows of a micro-batch where `train.micro_rows` is auto, before `train.batch_rows` limits them.
+
+    >>> fitting_rows(512, "cpu"), fitting_rows(512, "cuda")
+    (8, 32)
+    """
+    return max(1, (_CPU_TOKENS if device_type == "cpu" else _GPU_TOKENS) // max_length)
+
+
 def resolve_auto(
     recipe: Recipe,
     known: Mapping[str, Any],
@@ -45,9 +54,8 @@ def resolve_auto(
     if train.batch_rows % world.size:
         raise ConfigError(f"train.batch_rows is {train.batch_rows}, which {world.size} processes cannot share evenly")
     per_epoch = -(-loader.rows_per_epoch * repeats // train.batch_rows)
-    budget = _CPU_TOKENS if world.device.type == "cpu" else _GPU_TOKENS
     own_rows = train.batch_rows // world.size
-    fitting = max(1, budget // recipe.data.max_length)
+    fitting = fitting_rows(recipe.data.max_length, world.device.type)
     fresh: dict[str, Any] = {
         **known,
         "attention": str(pair.student.config._attn_implementation),

@@ -87,7 +87,7 @@ def encode_rows(
     recipe: Recipe, encoder: Encoder, *, seeds: Seeds, rows: Iterable[Mapping[str, Any]] | None, pair: Pair
 ) -> Rows:
     """Read, cut and encode; `rows` take the place of `data.corpus`. Raises `DataError`, `ConfigError`."""
-    data = _training_data(recipe, seeds=seeds, rows=rows)
+    data = training_data(recipe, seeds=seeds, rows=rows)
     parts = [encoder.rows(part.examples) for part in data.parts]
     train: Sequence[EncodedRow] | Mix = parts[0] if len(parts) == 1 else Mix(tuple(parts), data.weights)
     lines = [*data.lines(), f"template: {encoder.template.kind}", *encoder.report.lines()]
@@ -124,7 +124,8 @@ def _with_examples(rows: Sequence[EncodedRow], examples: Sequence[Example]) -> l
     return [(row, by_id[row.id]) for row in rows]
 
 
-def _training_data(recipe: Recipe, *, seeds: Seeds, rows: Iterable[Mapping[str, Any]] | None) -> TrainingData:
+def training_data(recipe: Recipe, *, seeds: Seeds, rows: Iterable[Mapping[str, Any]] | None) -> TrainingData:
+    """The examples that a recipe trains on and validates with, before they are encoded."""
     data = recipe.data
     valid = None if recipe.validate.every is None else data.valid
     if rows is not None:

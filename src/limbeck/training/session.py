@@ -32,6 +32,7 @@ from limbeck.training.rows import Rows, build_encoder, encode_rows
 from limbeck.training.rundir import RunDirectory
 from limbeck.training.sourcing import Desk, with_source
 from limbeck.training.spanning import open_finder, pairs_of, try_extractors
+from limbeck.training.tracking import check_tracker
 from limbeck.training.validation import Validator
 from limbeck.training.world import World
 from limbeck.types import Pairs, Sequences
@@ -85,6 +86,7 @@ def open_session(
 ) -> Session:
     """Load and build everything. `recorded` is what `auto` became at the first start, and `resumed` the directory that
     has what a span extractor learned then; both are used again on resume."""
+    check_tracker(recipe.track)
     component = recipe.built_method()
     try_extractors(component.objective())
     precision = str(recorded.get("precision", resolve_precision(recipe, world)))

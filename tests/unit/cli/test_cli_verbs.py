@@ -28,7 +28,7 @@ def test_init_writes_a_recipe(tmp_path, capsys, monkeypatch):
 def test_quickstart_passes_its_arguments_on(tmp_path, capsys, monkeypatch):
     seen: list[Any] = []
 
-    def quickstart(*, data: object, minutes: object, out: Path, fast: bool, tune_teacher: bool) -> Path:
+    def quickstart(*, data: object, minutes: object, out: Path, fast: bool, tune_teacher: bool, say: object) -> Path:
         seen.append((data, minutes, out, fast, tune_teacher))
         return out / "page.html"
 

@@ -1,0 +1,194 @@
+"""The machine that a run is to go on: this one, or GPUs that are named."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from limbeck.errors import ConfigError, UnknownName
+from limbeck.registry import Registry
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accelerator:
+    """Memory in bytes, dense bf16 operations a second, and bytes a second from memory, as its maker states them."""
+
+    memory: int
+    flops: float
+    bandwidth: float
+
+
+def _gpu(gigabytes: int, teraflops: int | float, terabytes: int | float) -> Accelerator:
+    return Accelerator(memory=gigabytes * GIB, flops=teraflops * 1e12, bandwidth=terabytes * 1e12)
+
+
+# Makers' data sheets: dense bf16 tensor operations (not the doubled number for sparse ones), SXM where there is one.
+GPUS: Registry[Accelerator] = Registry(
+    "GPU",
+    {
+        "A10-24G": _gpu(24, 125, 0.6),
+        "A100-40G": _gpu(40, 312, 1.555),
+        "A100-80G": _gpu(80, 312, 2.039),
+        "A6000-48G": _gpu(48, 155, 0.768),
+        "B200-180G": _gpu(180, 2250, 8.0),
+        "H100-80G": _gpu(80, 989, 3.35),
+        "H200-141G": _gpu(141, 989, 4.8),
+        "L4-24G": _gpu(24, 121, 0.3),
+        "L40S-48G": _gpu(48, 362, 0.864),
+        "RTX4090-24G": _gpu(24, 165, 1.008),
+    },
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Devices:
+    """Where a run is to go: `count` alike devices of a kind ("cpu" or "cuda").
+
+    `memory` is what each may use in bytes, `flops` and `bandwidth` what it is likely to reach (not its peak).
+    `libraries` is what a process holds there before it holds a model.
+    """
+
+    kind: str
+    name: str
+    count: int
+    memory: int
+    flops: float
+    bandwidth: float
+    libraries: int
+
+
+# What dense layers of usual sizes reach of the peak in training, and decoding of the memory's bandwidth.
+_REACHED_FLOPS, _REACHED_BANDWIDTH = 0.35, 0.6
+# A CUDA context with cuBLAS and NCCL.
+_CONTEXT = GIB
+
+
+def named_gpus(text: str) -> Devices:
+    """The GPUs of a text: "A100-80G", "4xA100-80G"; the size may be left out where there is one. Raises `ConfigError`.
+
+    >>> gpus = named_gpus("4xa100-80g")
+    >>> gpus.count, gpus.name, gpus.memory // 2**30
+    (4, 'A100-80G', 80)
+    """
+    found = re.fullmatch(r"\s*(?:(\d+)\s*[x×*]\s*)?([A-Za-z][\w-]*)\s*", text)
+    if found is None or found.group(1) == "0":
+        raise ConfigError(f"--gpus is '{text}'; write NUMBERxGPU, e.g. 4xA100-80G\n  known: {', '.join(GPUS)}")
+    wanted = found.group(2).upper().removesuffix("B")
+    names = [name for name in GPUS if wanted in (name, name.partition("-")[0])]
+    if not names:
+        raise UnknownName.among("GPU", found.group(2), GPUS, where="--gpus")
+    if len(names) > 1:
+        raise ConfigError(f"--gpus is '{text}', of which there are several: {', '.join(names)}; name one of them")
+    gpu = GPUS[names[0]]
+    return Devices(
+        kind="cuda",
+        name=names[0],
+        count=int(found.group(1) or 1),
+        memory=gpu.memory,
+        flops=gpu.flops * _REACHED_FLOPS,
+        bandwidth=gpu.bandwidth * _REACHED_BANDWIDTH,
+        libraries=_CONTEXT,
+    )
+
+
+def this_machine(device: str) -> Devices:
+    """One device of this machine, as `models.device` names it; a CPU's speed is measured for a fraction of a second."""
+    import torch
+
+    from limbeck.models.loading import resolve_device
+
+    own = resolve_device(device)
+    if own.type == "cuda":
+        facts = torch.cuda.get_device_properties(own)
+        near = [gpu for name, gpu in GPUS.items() if name.partition("-")[0] in facts.name.replace(" ", "").upper()]
+        gpu = near[0] if near else _gpu(0, 100, 0.5)
+        return Devices(
+            kind="cuda",
+            name=str(facts.name),
+            count=1,
+            memory=int(facts.total_memory),
+            flops=gpu.flops * _REACHED_FLOPS,
+            bandwidth=gpu.bandwidth * _REACHED_BANDWIDTH,
+            libraries=_CONTEXT,
+        )
+    flops, bandwidth = _measured_speed()
+    return Devices(
+        kind=own.type,
+        name=f"{own.type}, {torch.get_num_threads()} threads",
+        count=1,
+        memory=free_memory() + resident_bytes(),
+        flops=flops,
+        bandwidth=bandwidth,
+        libraries=library_bytes(),
+    )
+
+
+def free_memory() -> int:
+    """Bytes that processes may still take on this machine, inside its control group where there is one."""
+    left = [_meminfo("MemAvailable")]
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        left.append(int(limit.read_text()) - int(used.read_text()))
+    return max(0, min(left))
+
+
+def resident_bytes() -> int:
+    """The memory that this process holds."""
+    return _kilobytes(Path("/proc/self/status"), "VmRSS")
+
+
+def library_bytes() -> int:
+    """What a training process holds before it loads a model: Python with every library that training imports."""
+    import limbeck.evaluation
+    import limbeck.training.loop  # noqa: F401
+
+    return resident_bytes() or 600 * 2**20
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_disk(folder: Path) -> int:
+    """Free bytes where a folder is, or will be."""
+    place = folder.expanduser().absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def _meminfo(key: str) -> int:
+    if Path("/proc/meminfo").is_file():
+        return _kilobytes(Path("/proc/meminfo"), key)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _kilobytes(path: Path, key: str) -> int:
+    """The line `key` of a file of /proc, in bytes; 0 where the system has no such file."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), 0)
+
+
+def _measured_speed() -> tuple[float, float]:
+    """Operations and bytes a second of this CPU: the better of two products of matrices, and of two copies."""
+    import torch
+
+    side = 768
+    left, block = torch.ones(side, side), torch.ones(2**23)
+    seconds = [_timed(lambda: left @ left) for _ in range(3)]
+    copying = [_timed(lambda: block.clone()) for _ in range(3)]
+    return 0.5 * 2 * side**3 / min(seconds[1:]), 2 * 4 * len(block) / min(copying[1:])
+
+
+def _timed(action: object) -> float:
+    assert callable(action)
+    started = time.perf_counter()
+    action()
+    return max(1e-9, time.perf_counter() - started)

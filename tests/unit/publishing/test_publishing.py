@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import limbeck
+from limbeck.cli import main
+from limbeck.errors import CheckpointError, ConfigError, ModelError
+from limbeck.publishing import conversion_command, export, model_card, push
+from limbeck.testing import save_tiny, save_toy
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with LoRA, two validations, and an evaluation on disk."""
+    folder = tmp_path_factory.mktemp("published")
+    recipe = {
+        "method": {"base": "kd"},
+        "models": {
+            "teacher": str(save_tiny(folder / "the-teacher", seed=1, layers=3)),
+            "student": str(save_tiny(folder / "the-student", seed=2)),
+            "device": "cpu",
+            "lora": {"rank": 2},
+        },
+        "data": {"corpus": str(save_toy(folder / "toy.jsonl", 20)), "max_prompt": 48, "max_length": 64},
+        "sampling": {"max_new_tokens": 4},
+        "train": {"steps": 2, "batch_rows": 4},
+        "validate": {"every": 2, "rows": 1},
+        "watch": {"teacher_no_better": 1e6},
+        "run": str(folder / "secret-folder" / "my-run"),
+    }
+    directory = limbeck.train(recipe).directory
+    answers = directory / "answers" / "plain"
+    answers.mkdir(parents=True)
+    rows = [
+        {"corpus": "dolly", "seed": 10, "id": f"d-{i}", "text": "<b>", "tokens": [], "num_tokens": 2, "stopped": True,
+         "references": ["r"], "category": "easy" if i < 3 else "hard", "scores": {"rouge_l": 0.9 if i < 3 else 0.1}}
+        for i in range(6)
+    ]  # fmt: skip
+    (answers / "dolly-answers-seed10.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [{"m": 1}, *rows]))
+    distances = [
+        {"measure": "references", "corpus": "dolly", "seed": 10, "id": row["id"], "num_tokens": 2,
+         "scores": {"kl_teacher_student": 2.5 if row["category"] == "hard" else 0.5, "cross_entropy": 1.0}}
+        for row in rows
+    ]  # fmt: skip
+    (answers / "dolly-references.jsonl").write_text("".join(json.dumps(row) + "\n" for row in distances))
+    return directory
+
+
+def test_the_card_is_written_from_the_run(run: Path) -> None:
+    card = model_card(run, licence="Apache-2.0")
+    _, front, body = card.split("---\n", 2)
+    values = yaml.safe_load(front)
+    assert (values["license"], values["library_name"]) == ("apache-2.0", "transformers")
+    assert {"distillation", "kd"} <= set(values["tags"])
+    assert "base_model" not in values
+    for words in ("# my-run", "`the-teacher`", "`toy.jsonl`", "not known to Limbeck", "## Method", "forward-kl",
+                  "KL(t‖s)", "50.0 [", "in 2 steps", "2 steps are few", "teacher_no_better",
+                  "token ids were never trained", "rank: 2"):  # fmt: skip
+        assert words in body, words
+    # The folders of this machine are nobody's business.
+    assert "secret-folder" not in card
+    assert str(run.parent) not in card
+
+
+def test_who_loses_most_stands_first(run: Path, tmp_path: Path) -> None:
+    card = model_card(run)
+    assert "KL(teacher‖student) on the references" in card
+    assert 0 < card.index("| hard | 3 | 2.500 [") < card.index("| easy | 3 | 0.500 [")
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "answers" / "plain" / "dolly-references.jsonl").unlink()
+    card = model_card(tmp_path / "run")
+    assert "ROUGE-L, %" in card
+    assert 0 < card.index("| hard | 3 | 10.0") < card.index("| easy | 3 | 90.0")
+
+
+def test_a_run_that_was_not_evaluated_says_so(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "answers")
+    card = model_card(tmp_path / "run")
+    assert "was not evaluated" in card
+    assert "not stated" in card
+    assert "license:" not in card
+    with pytest.raises(CheckpointError):
+        model_card(tmp_path)
+
+
+def test_known_corpora_have_their_licences(tmp_path: Path) -> None:
+    from limbeck.config import Recipe
+
+    corpus = [{"corpus": "dolly", "weight": 3}, {"corpus": "owner/rows", "weight": 1}]
+    recipe = {"method": {"base": "sft"}, "models": {"student": "owner/small"}, "data": {"corpus": corpus}, "run": "r"}
+    (tmp_path / "recipe.yaml").write_text(Recipe.load(recipe).dump())
+    card = model_card(tmp_path)
+    assert "| `dolly` | 75% | CC-BY-SA-3.0 |" in card
+    values = yaml.safe_load(card.split("---\n")[1])
+    assert (values["base_model"], values["datasets"]) == (["owner/small"], ["owner/rows"])
+
+
+def test_an_export_is_plain_and_has_the_merged_weights(run: Path, tmp_path: Path) -> None:
+    folder = export(run, tmp_path / "out")
+    names = {path.name for path in folder.iterdir()}
+    assert {"README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert "adapter" not in names
+    assert "adapter_config.json" not in names
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert not any("lora" in name for name in model.state_dict())
+    expected = AutoModelForCausalLM.from_pretrained(run / "student").state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    before = AutoModelForCausalLM.from_pretrained(run.parent.parent / "the-student").state_dict()
+    assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert AutoTokenizer.from_pretrained(folder).chat_template
+    with pytest.raises(ConfigError, match="exists already"):
+        export(run, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_adapter_alone(run: Path, tmp_path: Path) -> None:
+    folder = export(run, tmp_path / "out", merge=False)
+    names = {path.name for path in folder.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "README.md"} <= names
+    assert "model.safetensors" not in names
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "student" / "adapter")
+    with pytest.raises(ConfigError, match="has no adapter"):
+        export(tmp_path / "run", tmp_path / "other", merge=False)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_damaged_student_is_not_exported(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "student" / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="damaged"):
+        export(tmp_path / "run", tmp_path / "out")
+    (tmp_path / "run" / "student" / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="lacks weights"):
+        export(tmp_path / "run", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_dry_run_needs_no_network(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: pytest.fail("asked the hub"))
+    done = push(run, "my-org/my-student", dry_run=True)
+    assert done.url == ""
+    assert {"README.md", "model.safetensors"} <= {name for name, _ in done.files}
+    assert dict(done.files)["README.md"] == len(done.card.encode())
+    for wrong in ("student", "a/b/c", "my org/x", "/x"):
+        with pytest.raises(ConfigError, match="ORG/NAME"):
+            push(run, wrong, dry_run=True)
+
+
+def test_what_is_uploaded_is_what_the_dry_run_listed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def create_repo(name: str, **settings: Any) -> str:
+        seen["repository"] = (name, settings)
+        return f"https://huggingface.co/{name}"
+
+    def upload_folder(*, folder_path: str, **settings: Any) -> None:
+        seen["files"] = sorted((path.name, path.stat().st_size) for path in Path(folder_path).iterdir())
+
+    monkeypatch.setattr(
+        "huggingface_hub.HfApi", lambda: SimpleNamespace(create_repo=create_repo, upload_folder=upload_folder)
+    )
+    done = push(run, "my-org/my-student", private=True)
+    assert seen["repository"] == ("my-org/my-student", {"private": True, "exist_ok": True, "repo_type": "model"})
+    assert seen["files"] == list(done.files) == list(push(run, "my-org/my-student", dry_run=True).files)
+    assert done.url == "https://huggingface.co/my-org/my-student"
+
+
+def test_what_the_hub_refuses(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **settings: Any) -> str:
+        raise OSError("401 Unauthorized\nmore")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: SimpleNamespace(create_repo=refuse))
+    with pytest.raises(ModelError, match=r"401 Unauthorized\n.*hf auth login"):
+        push(run, "my-org/my-student")
+
+
+def test_the_verbs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["export", str(run), "--merge", "-o", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert f"model: {tmp_path / 'out'}" in said
+    assert conversion_command(tmp_path / "out") in said
+    assert main(["export", str(run), "-o", str(tmp_path / "out")]) == 2
+    assert main(["export", str(run), "-o", str(tmp_path / "again"), "--quiet"]) == 0
+    assert capsys.readouterr().out == f"model: {tmp_path / 'again'}\n"
+    assert main(["push", str(run), "--to", "my-org/my-student", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "model.safetensors" in said
+    assert "nothing was sent" in said
+    assert main(["push", str(run), "--to", "my-org/my-student", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["repository"] == "my-org/my-student"
+    assert main(["push", str(tmp_path), "--to", "my-org/my-student", "--dry-run"]) == 2
