@@ -14,9 +14,9 @@ MUTANTS = (
     Mutant(
         MGSR,
         "the first mismatch is corrected",
-        f"{_REVISION}:_errors",
-        "if row not in best or score > best[row][0]:",
-        "if row not in best:",
+        "limbeck.revision.detectors:ranked_errors",
+        "key=lambda n: (rows[n], -scores[n], n)",
+        "key=lambda n: (rows[n], n)",
         invariants.the_largest_mismatch_is_corrected,
     ),
     Mutant(
