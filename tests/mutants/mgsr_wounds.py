@@ -174,7 +174,7 @@ MUTANTS = (
     Mutant(
         MGSR,
         "revised rows are learned as references",
-        "limbeck.training.step:micro_batches",
+        "limbeck.training.batching:micro_batches",
         'active if is_reference else active - {"supervised"}',
         "active",
         invariants.revised_rows_are_not_learned_as_references,
