@@ -50,7 +50,7 @@ def plain_rows(path: Path, *, tokenizer: Any, max_length: int) -> tuple[EncodedR
     >>> with tempfile.NamedTemporaryFile(suffix=".txt") as file:
     ...     _ = Path(file.name).write_text("abcde")
     ...     [row.tokens for row in plain_rows(Path(file.name), tokenizer=byte_tokenizer(), max_length=4)]
-    [(257, 97, 98, 99), (100, 101, 258)]
+    [(97, 98, 99, 100), (101, 258)]
     """
     rows = []
     end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]

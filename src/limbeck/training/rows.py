@@ -106,8 +106,8 @@ def encode_rows(
     kept = [(example, row) for example in examples if (row := measuring.row(example)) is not None]
     if examples and not kept:
         raise DataError(f"all {len(examples)} validation prompts are longer than data.max_prompt; see data.long_prompt")
-    texts = () if data.plain_text is None else _texts(recipe, pair=pair)
-    lines += [f"plain text: {len(texts):,} rows of at most {data.max_length} tokens"] if texts else []
+    texts = () if recipe.data.plain_text is None else _texts(recipe, pair=pair)
+    lines += [f"plain text: {len(texts):,} rows of at most {recipe.data.max_length} tokens"] if texts else []
     observed = islice(filter(None, (measuring.row(example) for example in held_out)), OBSERVED_ROWS)
     return Rows(
         train=train,

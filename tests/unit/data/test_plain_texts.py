@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 
 from limbeck.data.plain_texts import plain_rows, read_texts
 from limbeck.errors import DataError
@@ -22,6 +23,15 @@ def written(folder: Path, name: str, content: str | bytes) -> Path:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def with_bos() -> Any:
+    tokenizer = byte_tokenizer()
+    begin = processors.TemplateProcessing(
+        single=f"{tokenizer.bos_token} $A", special_tokens=[(tokenizer.bos_token, BOS)]
+    )
+    tokenizer.backend_tokenizer.post_processor = begin
+    return tokenizer
 
 
 def lines(*rows: Any) -> str:
@@ -55,13 +65,13 @@ def test_what_is_no_text_is_refused_with_its_place(tmp_path: Path, name: str, co
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     written(tmp_path, "corpus.txt", "x")
-    with pytest.raises(DataError, match="Did you mean 'corpus.txt'"):
+    with pytest.raises(DataError, match=r"Did you mean 'corpus\.txt'"):
         list(read_texts(tmp_path / "corpsu.txt"))
 
 
 def test_texts_are_cut_and_never_share_a_row(tmp_path: Path) -> None:
     path = written(tmp_path, "a.jsonl", lines({"text": "abcdef"}, {"text": "gh"}))
-    rows = plain_rows(path, tokenizer=byte_tokenizer(), max_length=4)
+    rows = plain_rows(path, tokenizer=with_bos(), max_length=4)
     assert [row.tokens for row in rows] == [(BOS, 97, 98, 99), (100, 101, 102, EOS), (BOS, 103, 104, EOS)]
     assert all(row.prompt == () and row.is_response == (True,) * len(row.tokens) for row in rows)
     assert len({row.id for row in rows}) == 3
@@ -69,7 +79,7 @@ def test_texts_are_cut_and_never_share_a_row(tmp_path: Path) -> None:
 
 def test_a_last_token_by_itself_is_left_out(tmp_path: Path) -> None:
     path = written(tmp_path, "a.txt", "abc")
-    assert [row.tokens for row in plain_rows(path, tokenizer=byte_tokenizer(), max_length=4)] == [(BOS, 97, 98, 99)]
+    assert [row.tokens for row in plain_rows(path, tokenizer=with_bos(), max_length=4)] == [(BOS, 97, 98, 99)]
 
 
 def test_where_nothing_can_be_taught_it_is_said(tmp_path: Path) -> None:
@@ -87,6 +97,6 @@ def test_rows_together_are_the_texts(tmp_path: Path, texts: list[str], length: i
         return
     rows = plain_rows(path, tokenizer=byte_tokenizer(), max_length=length)
     assert all(2 <= len(row.tokens) <= length for row in rows)
-    whole = [[BOS, *text.encode(), EOS] for text in said]
+    whole = [[*text.encode(), EOS] for text in said]
     expected = [each[at : at + length] for each in whole for at in range(0, len(each), length)]
     assert [list(row.tokens) for row in rows] == [block for block in expected if len(block) > 1]
