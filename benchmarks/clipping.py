@@ -4,10 +4,10 @@
     python benchmarks/clipping.py --quick    # small, to see that it runs; its ratios mean nothing
 
 `topk` is the default, with the clip network `mlp`; `conv` and `rnn` are the same with the other learned networks, which
-read the classes in the order of the teacher's probability. `full` is the paper's input with a full sort, `literal` its thresholds on probabilities, with the
-gradients of their clip networks. Memory is what a process needs beyond its inputs and the networks, each side in a
-process of its own. Time is taken in one process, the sides in turns, each side's best. With gates that are open DAC-KL
-is forward KL: checked first.
+read the classes in the order of the teacher's probability. `full` is the paper's input with a full sort, `literal` its
+thresholds on probabilities, with the gradients of their clip networks. Memory is what a process needs beyond its inputs
+and the networks, each side in a process of its own. Time is taken in one process, the sides in turns, each side's best.
+With gates that are open DAC-KL is forward KL: checked first.
 """
 
 from __future__ import annotations
