@@ -57,7 +57,8 @@ def test_the_step_adds_the_texts_own_mean_and_leaves_the_other_terms_alone(
     assert with_text.texts is not None
     for _, row in texts:
         tokens = torch.tensor([row.tokens])
-        logp = model(tokens).logits[..., : with_text.pair.vocabulary.width].log_softmax(dim=-1)[0]
+        with torch.no_grad():
+            logp = model(tokens).logits[..., : with_text.pair.vocabulary.width].log_softmax(dim=-1)[0]
         total -= float(sum(logp[at, token] for at, token in enumerate(row.tokens[1:])))
         count += len(row.tokens) - 1
     assert one.row["terms"]["plain_text"] == pytest.approx(total / count, rel=1e-9)

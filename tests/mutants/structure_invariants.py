@@ -26,9 +26,10 @@ from limbeck.sequences.source import Rollouts
 from limbeck.testing import ScriptedModel, toy_examples
 from limbeck.training.distiller import Distiller
 from limbeck.training.validation import Validator
+from limbeck.training.world import World
 from limbeck.types import pack_rows
 from mutants.invariants import _close
-from mutants.rig import END, EOS, PAD, Rank, encoder_of, exact_pair, one_step, toy_items
+from mutants.rig import END, EOS, PAD, encoder_of, exact_pair, one_step, toy_items
 
 # Row 4: a copy that misses a fix.
 
@@ -52,8 +53,7 @@ def validation_measures_what_a_step_minimises() -> None:
             first_micro_rows=2,
         )
         distiller = Distiller(Scorer.of(pair.student, vocabulary=pair.vocabulary), objective, chunk=3)
-        world: Any = Rank(0, lambda rank, value: [value], size=1)
-        numbers, _ = validator.run(distiller, world)
+        numbers, _ = validator.run(distiller, World.start(device="cpu", strategy="auto"))
         assert numbers["terms"].keys() == stepped.totals.keys()
         for name, value in stepped.totals.items():
             _close(numbers["terms"][name], value, what=f"{name} of a validation, {reduction}")

@@ -19,6 +19,7 @@ from limbeck.studies.detecting import Bench, Case, Clean, judged
 from limbeck.studies.injecting import Injection, changed_tokens
 from limbeck.testing import ScriptedModel, peaked, scripted_rollouts
 from limbeck.training.batching import text_items
+from limbeck.training.session import Session
 from limbeck.types import pack_rows
 from mutants.invariants import _close
 from mutants.rig import PAD, exact_pair, one_step, toy_items
@@ -63,7 +64,8 @@ def every_step_reads_texts_of_its_own() -> None:
     for step in (1, 2, 3, 4):
         parts = []
         for rank in (0, 1):
-            session: Any = SimpleNamespace(texts=texts, recipe=recipe, world=SimpleNamespace(rank=rank, size=2))
+            session: Any = object.__new__(Session)
+            session.texts, session.recipe, session.world = texts, recipe, SimpleNamespace(rank=rank, size=2)
             parts.append([row.id for _, row in text_items(session, step)])
         found += [id for pair in zip(*parts, strict=True) for id in pair]
     assert found == whole
