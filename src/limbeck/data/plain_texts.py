@@ -52,7 +52,7 @@ def plain_rows(path: Path, *, tokenizer: Any, max_length: int) -> tuple[EncodedR
     ...     [row.tokens for row in plain_rows(Path(file.name), tokenizer=byte_tokenizer(), max_length=4)]
     [(97, 98, 99, 100), (101, 258)]
     """
-    rows = []
+    rows = list[EncodedRow]()
     end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
     for text in read_texts(path):
         ids = list(tokenizer(text, verbose=False)["input_ids"])
