@@ -11,6 +11,7 @@ from typing import Any
 from limbeck.errors import DataError
 from limbeck.reporting.reduce import mean_interval
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
+from limbeck.studies.error_kinds import ERROR_KINDS
 
 EVERY_KIND = "all"
 SOURCES = {"references": "the corpus's references", "student": "the student's own responses"}
@@ -103,7 +104,9 @@ class Detections:
         return [row for row in self.rows if row["measure"] == _ROWS and row["source"] == source]
 
     def _kinds(self, source: str) -> list[str]:
-        return list(dict.fromkeys(str(row["kind"]) for row in self.rows if row.get("source") == source))
+        """Those that were tried, in the order in which they are listed."""
+        found = dict.fromkeys(str(row["kind"]) for row in self.rows if row.get("source") == source)
+        return sorted(found, key=lambda kind: list(ERROR_KINDS).index(kind))
 
     def _spared(self, source: str, kinds: Sequence[str]) -> tuple[str, ...]:
         lines = []
