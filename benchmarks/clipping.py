@@ -3,10 +3,11 @@
     python benchmarks/clipping.py            # 2,048 tokens x 49,152 classes, hidden width 576
     python benchmarks/clipping.py --quick    # small, to see that it runs; its ratios mean nothing
 
-`topk` is the default, `full` the paper's input with a full sort, `literal` its thresholds on probabilities, with the
-gradients of their clip networks. Memory is what a process needs beyond its inputs and the networks, each side in a
-process of its own. Time is taken in one process, the sides in turns, each side's best. With gates that are open DAC-KL
-is forward KL: checked first.
+`topk` is the default, with the clip network `mlp`; `conv` and `rnn` are the same with the other learned networks, which
+read the classes in the order of the teacher's probability. `full` is the paper's input with a full sort, `literal` its
+thresholds on probabilities, with the gradients of their clip networks. Memory is what a process needs beyond its inputs
+and the networks, each side in a process of its own. Time is taken in one process, the sides in turns, each side's best.
+With gates that are open DAC-KL is forward KL: checked first.
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ from limbeck.losses.divergences import ForwardKL
 from limbeck.losses.fused import fused_loss
 from limbeck.losses.heads import auto_chunk
 from limbeck.losses.match import Match, TokenTerm
+from limbeck.losses.ranked_networks import Convolutional, Recurrent
 
 MEMORY_TARGET, TIME_TARGET = 1.2, 1.5
 PARTS = {
     "topk": DACKL(),
+    "conv": DACKL(clip=Convolutional()),
+    "rnn": DACKL(clip=Recurrent()),
     "full": DACKL(features="full"),
     "literal": DACKL(features="full", coordinate="value", normalise="none"),
 }
@@ -122,6 +126,8 @@ def main() -> None:
     report("memory", needed, unit="MiB", target=None if arguments.quick else MEMORY_TARGET)
     taken = seconds(case, repeats=1 if arguments.quick else arguments.repeats)
     report("time", taken, unit="s", target=None if arguments.quick else TIME_TARGET)
+    networks = "   ".join(f"{side} / mlp {taken[side] / taken['topk']:5.2f}" for side in ("conv", "rnn"))
+    print(f"clip networks, time of the whole step: {networks}")
 
 
 if __name__ == "__main__":

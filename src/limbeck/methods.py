@@ -7,6 +7,7 @@
 | What is matched token by token?       | `token`      |
 | What is matched span by span?         | `span`       |
 | Cross-entropy on the reference beside?| `weights.supervised` |
+| Cross-entropy on plain text beside?   | `weights.plain_text` |
 
 A new method is a new record; nothing below this file asks which method is running.
 """
@@ -47,12 +48,13 @@ from limbeck.slots import SLOTS, component_of, merged_parts
 class Weights:
     """The scale of each term (MGSR, arXiv 2407.10068, Eq. 11: all 1). A term of weight 0 is not computed.
 
-    `span` counts for a method with a span term only.
+    `span` counts for a method with a span term only. `plain_text` is cross-entropy on the texts of `data.plain_text`.
     """
 
     token: float = 1.0
     supervised: float = 0.0
     span: float = 1.0
+    plain_text: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
-from rank_kit import CASES, Launch, Place
+from rank_kit import CASES, RESUMED, Launch, Place
 
 import limbeck
-from limbeck.testing import save_tiny, save_toy
+from limbeck.testing import save_tiny, save_toy, toy_examples
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     save_tiny(folder / "teacher", seed=1, layers=3)
     save_toy(folder / "train.jsonl", 48)
     save_toy(folder / "valid.jsonl", 33, seed=5)
+    texts = [example.references[0] + " " + example.messages[0].content for example in toy_examples(13, seed=7)]
+    (folder / "plain.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     return Place(folder)
 
 
@@ -78,6 +81,12 @@ def _plan(place: Place, strategy: str, cases: tuple[str, ...]) -> dict[str, Any]
         **{case: training(case, case) for case in cases},
         "stopped": {**training("gkd", "stopped"), "happens": {"sigterm": 3}},
         "resumed": {**training("gkd", "stopped"), "resume": True},
+        **{
+            f"{what}-{case}": {**training(case, f"stopped-{case}"), **changed}
+            for case in cases
+            if case in RESUMED
+            for what, changed in (("stopped", {"happens": {"sigterm": 3}}), ("resumed", {"resume": True}))
+        },
         "taken": training("sft", "sft"),
         "uneven": training("sft", "uneven", batch_rows=7),
     }

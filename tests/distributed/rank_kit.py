@@ -45,7 +45,19 @@ CASES: dict[str, dict[str, Any]] = {
         }
         for name in ("conv", "rnn")
     },
+    # Spans that are learned from the rows, by each rank for itself, and plain text beside them.
+    "learned": {
+        "method": "kd",
+        "parts": {
+            "span": {"kind": "correlation", "extractor": {"kind": "learned", "threshold": 0.1, "min_count": 2}},
+            "weights": {"supervised": 1, "span": 5, "plain_text": 0.5},
+        },
+        "data": {"plain_text": "plain.jsonl"},
+    },
 }
+
+# Cases that are stopped on one rank and go on, too.
+RESUMED = ("conv", "rnn", "learned")
 
 _RANKS = Path(__file__).with_name("ranks.py")
 # Only so that a hang is found; a busy machine takes many times what a free one does.
@@ -72,6 +84,7 @@ class Place:
             # Both processes and the one write into a folder of the run.
             supervised |= {"sequences": {"cache": str(self.path / f"answers-{run}")}}
         teacher = {} if method == "sft" else {"teacher": str(self.path / "teacher")}
+        named = {key: str(self.path / name) for key, name in sections.get("data", {}).items()}
         return {
             "method": {"base": method, **supervised, **sections.get("parts", {})},
             "models": {"student": str(self.path / student), "device": "cpu", **teacher, **sections.get("models", {})},
@@ -80,6 +93,7 @@ class Place:
                 "valid": str(self.path / "valid.jsonl"),
                 "max_prompt": 48,
                 "max_length": 64,
+                **named,
             },
             "sampling": {"max_new_tokens": 12},
             "train": {"steps": 6, "batch_rows": 8, "micro_rows": 2, "learning_rate": 5e-4, **sections.get("train", {})},

@@ -83,8 +83,9 @@ def _inspect(case: dict[str, Any]) -> dict[str, Any]:
     from torch.distributed.tensor import DTensor
 
     from limbeck.config import Recipe
+    from limbeck.training.batching import micro_batches
     from limbeck.training.session import open_session
-    from limbeck.training.step import micro_batches, move_weights, take_items, take_step
+    from limbeck.training.step import move_weights, take_items, take_step
     from limbeck.training.world import World
 
     recipe = Recipe.load(case["recipe"])

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from rank_kit import Launch, Place, environment
+from rank_kit import RESUMED, Launch, Place, environment
 
 import limbeck
 from limbeck.errors import ConfigError
@@ -20,6 +20,16 @@ def test_a_stopped_run_goes_on_bit_for_bit(place: Place, ranks: Launch, strategy
         assert "stopped after step 3 of 6" in each["message"]
     assert [each["code"] for each in ranks.of("resumed")] == [0, 0]
     place.assert_same(f"{strategy}-stopped", f"{strategy}-gkd")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", RESUMED)
+def test_clip_networks_learned_spans_and_plain_text_go_on_bit_for_bit(
+    place: Place, ranks: Launch, strategy: str, case: str
+) -> None:
+    assert [each["code"] for each in ranks.of(f"stopped-{case}")] == [75, 75]
+    assert [each["code"] for each in ranks.of(f"resumed-{case}")] == [0, 0]
+    place.assert_same(f"{strategy}-stopped-{case}", f"{strategy}-{case}")
 
 
 @pytest.mark.usefixtures("fsdp")

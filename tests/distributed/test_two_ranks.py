@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 pytestmark = pytest.mark.distributed
 
 # What else they have is in the other cases too.
-SLOW = ("conv", "rnn")
+SLOW = ("conv", "rnn", "learned")
 each_case = pytest.mark.parametrize(
     "case", [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES]
 )
@@ -34,6 +34,9 @@ def test_two_ranks_give_the_losses_and_weights_of_one(place: Place, strategy: st
             assert two[key] == pytest.approx(one[key], rel=1e-5), key
         for key in {"gradient_norm"} & one.keys():
             assert two[key] == pytest.approx(one[key], rel=1e-6)
+        if case == "learned" and two["kind"] == "step":
+            assert two["spans"] > 0
+            assert two["tokens"]["plain_text"] > 0
         for key in {"tokens", "origin", "learning_rate", "step", "replay"} & one.keys():
             assert two[key] == one[key]
     origins = {origin for row in twos[:6] for origin in row["origin"]}
@@ -53,6 +56,15 @@ def test_two_ranks_give_the_losses_and_weights_of_one(place: Place, strategy: st
     assert bool(one_clip) == (case in ("mgsr", "replay", "lora", "conv", "rnn"))
     for name, weight in one_clip.items():
         torch.testing.assert_close(two_clip[name], weight, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["learned"])
+@pytest.mark.usefixtures("alone", "ranks")
+def test_two_ranks_learn_the_spans_of_one(place: Place, strategy: str, case: str) -> None:
+    one, two = (json.loads((place.path / f"{by}-{case}" / "extractor.json").read_text()) for by in ("alone", strategy))
+    assert two == one
+    assert two["collocations"]
 
 
 def _written(place: Place, run: str) -> dict[str, list[int]]:

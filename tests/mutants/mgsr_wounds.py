@@ -14,9 +14,9 @@ MUTANTS = (
     Mutant(
         MGSR,
         "the first mismatch is corrected",
-        f"{_REVISION}:_errors",
-        "if row not in best or score > best[row][0]:",
-        "if row not in best:",
+        "limbeck.revision.detectors:ranked_errors",
+        "key=lambda n: (rows[n], -scores[n], n)",
+        "key=lambda n: (rows[n], n)",
         invariants.the_largest_mismatch_is_corrected,
     ),
     Mutant(
@@ -174,7 +174,7 @@ MUTANTS = (
     Mutant(
         MGSR,
         "revised rows are learned as references",
-        "limbeck.training.step:micro_batches",
+        "limbeck.training.batching:micro_batches",
         'active if is_reference else active - {"supervised"}',
         "active",
         invariants.revised_rows_are_not_learned_as_references,

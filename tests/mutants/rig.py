@@ -99,6 +99,7 @@ def one_step(
     rank: Any = None,
     revision: Any = None,
     finder: Any = None,
+    texts: Any = None,
 ) -> Stepped:
     """`take_step` on these rows instead of drawn ones; the student is a copy, the pair stays as it is."""
     student = copy.deepcopy(pair.student).train()
@@ -123,7 +124,7 @@ def one_step(
     )
     source = _Given(drawn)
     session.method = SimpleNamespace(sequences=source, revision=revision)
-    session.finder = finder
+    session.finder, session.texts = finder, texts
     result = take_step(session, 3, items=tuple(items))
     gradient = torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
     return Stepped(result.row["terms"], gradient)

@@ -16,6 +16,12 @@ from mutants import (
     minillm_wounds,
     source_invariants,
     source_wounds,
+    structure_invariants,
+    structure_wounds,
+    text_invariants,
+    text_wounds,
+    watch_invariants,
+    watch_wounds,
     wounds,
 )
 from mutants.wounds import Mutant
@@ -24,12 +30,18 @@ ROWS = {
     1: "shift",
     2: "mask",
     3: "denominator",
+    structure_wounds.COPY: "copy",
     5: "text",
+    structure_wounds.KNOB: "knob",
     7: "nothing",
+    structure_wounds.FLAG: "flag",
+    structure_wounds.AVERAGE: "average",
     mgsr_wounds.MGSR: "mgsr",
     clip_wounds.CLIP: "clip",
     minillm_wounds.MINILLM: "minillm",
     source_wounds.SOURCES: "sources",
+    watch_wounds.WATCH: "watch",
+    text_wounds.TEXT: "plain text and injected errors",
 }
 CHECKS = (
     *invariants.CHECKS,
@@ -37,6 +49,9 @@ CHECKS = (
     *clip_invariants.CHECKS,
     *minillm_invariants.CHECKS,
     *source_invariants.CHECKS,
+    *structure_invariants.CHECKS,
+    *watch_invariants.CHECKS,
+    *text_invariants.CHECKS,
 )
 MUTANTS = (
     *wounds.MUTANTS,
@@ -44,6 +59,9 @@ MUTANTS = (
     *clip_wounds.MUTANTS,
     *minillm_wounds.MUTANTS,
     *source_wounds.MUTANTS,
+    *structure_wounds.MUTANTS,
+    *watch_wounds.MUTANTS,
+    *text_wounds.MUTANTS,
 )
 
 

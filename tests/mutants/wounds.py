@@ -285,7 +285,7 @@ MUTANTS = (
     Mutant(
         5,
         "the student's own answers are learned as references",
-        "limbeck.training.step:micro_batches",
+        "limbeck.training.batching:micro_batches",
         'active if is_reference else active - {"supervised"}',
         "active",
         invariants.the_supervised_term_reads_the_references,

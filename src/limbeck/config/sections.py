@@ -101,6 +101,9 @@ class DataSection:
     columns: Annotated[
         dict[str, Name], Key("field: column of your file", "a mapping, e.g. {prompt: question, completion: answer}")
     ] = Field(default_factory=dict)
+    plain_text: Annotated[
+        Name | None, Key("text for method.weights.plain_text", "null, a .txt file, or JSON lines with `text`")
+    ] = None
     max_rows: Annotated[Count | None, Key("use only this many rows", "null, or a whole number of at least 1")] = None
     template: Annotated[
         Literal["auto", "chat", "paper", "plain"], Key("auto = the tokenizer's chat template, else paper")

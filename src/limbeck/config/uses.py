@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from limbeck.config.plain_text import unread_text
 from limbeck.config.reading import Draft
 from limbeck.config.sections import (
     DataSection,
@@ -34,6 +35,7 @@ def check_uses(
     """Raise `ConfigError` for the first contradiction or unused setting; a key at its default counts as not set."""
     found = [
         *_parts(method, draft),
+        *unread_text(data, method=method, base=draft.values["method"]["base"]),
         *_collecting(method, sampling, train, validate, draft),
         *_replay(train, validate, method, draft),
         *_teacher(models, watch, method, draft),

@@ -62,7 +62,7 @@ def read_examples(path: Path, *, columns: Mapping[str, str] | None = None, corpu
     JSON; for wrong types, a row without a response, and an id that stands twice.
     """
     stem = path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
-    rows = _numbered_rows(_content(path), path)
+    rows = numbered_rows(file_content(path), path)
     return _dataset(rows, columns=columns or {}, corpus=corpus or stem, prefix=stem, source=str(path))
 
 
@@ -116,7 +116,8 @@ def _dataset(
     return Dataset(examples=tuple(examples), format=format, source=source)
 
 
-def _content(path: Path) -> bytes:
+def file_content(path: Path) -> bytes:
+    """The bytes of a file, unpacked if it is gzipped, without a byte-order mark. Raises `DataError`."""
     if path.is_dir():
         inside = sorted(entry.name for entry in path.iterdir() if ".json" in entry.name)
         found = f"it holds {', '.join(inside[:5])}" if inside else "it holds no .jsonl file"
@@ -139,7 +140,8 @@ def _content(path: Path) -> bytes:
     return content.removeprefix(b"\xef\xbb\xbf")
 
 
-def _numbered_rows(content: bytes, path: Path) -> Iterator[tuple[str, str, object]]:
+def numbered_rows(content: bytes, path: Path) -> Iterator[tuple[str, str, object]]:
+    """Where each row of a JSON-lines file, or of one JSON list, stands; its number; and its value."""
     if content.lstrip()[:1] == b"[":
         for number, row in enumerate(_list(content, path), start=1):
             yield f"{path} row {number}", str(number), row
@@ -147,17 +149,18 @@ def _numbered_rows(content: bytes, path: Path) -> Iterator[tuple[str, str, objec
     for number, line in enumerate(content.split(b"\n"), start=1):
         if line.strip():
             where = f"{path} line {number}"
-            yield where, str(number), _json(_utf8(line, where), where)
+            yield where, str(number), _json(utf8(line, where), where)
 
 
 def _list(content: bytes, path: Path) -> list[object]:
-    value = _json(_utf8(content, str(path)), str(path))
+    value = _json(utf8(content, str(path)), str(path))
     if not isinstance(value, list):
         raise DataError(f"the file begins with '[' but is no list of objects; {_EXPECTED}.\n  in {path}")
     return value
 
 
-def _utf8(line: bytes, where: str) -> str:
+def utf8(line: bytes, where: str) -> str:
+    """Bytes as text. Raises `DataError` that names the place."""
     try:
         return line.decode()
     except UnicodeDecodeError as error:

@@ -178,10 +178,11 @@ class AnswerFile:
         draft.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
         os.replace(draft, self.path)
 
-    def append(self, rows: Sequence[AnswerRow]) -> None:
-        """One batch of answers."""
+    def append(self, rows: Sequence[AnswerRow | Mapping[str, Any]]) -> None:
+        """One batch of answers, or of other rows."""
+        plain = [row.to_json() if isinstance(row, AnswerRow) else row for row in rows]
         with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(row.to_json(), ensure_ascii=False) + "\n" for row in rows))
+            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain))
             file.flush()
 
 

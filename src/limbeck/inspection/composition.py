@@ -14,12 +14,14 @@ from limbeck.config.checks import check_keys, method_error
 from limbeck.config.reading import read_recipe
 from limbeck.config.sections import SECTIONS
 from limbeck.errors import ConfigError, UnknownName
-from limbeck.inspection.formulas import Formula, formulas_of, loss_formula, reduction_formulas
+from limbeck.inspection.formulas import PLAIN_TEXT_FORMULA, Formula, formulas_of, loss_formula, reduction_formulas
 from limbeck.inspection.layout import text_of
 from limbeck.inspection.papers import PAPERS
 from limbeck.inspection.readings import Paper, Reading, of_value
 from limbeck.losses.match import Likelihood
 from limbeck.methods import CUSTOM, METHODS, PRESETS, Method, from_config, to_config
+
+_LIKELIHOODS = {"supervised": "likelihood of the reference", "plain_text": "likelihood of plain text"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,7 @@ def explain(method_or_recipe: Method | Recipe | Path | str) -> Explanation:
 
     >>> explanation = explain("gkd:distillm")
     >>> explanation.loss.text, [part.entry.value for part in explanation.parts]
-    ('1 · token', ['mixture', None, 'match', None, None, 'token'])
+    ('1 · token', ['mixture', None, 'match', None, None, None, 'token'])
     >>> explanation.title
     'gkd:distillm, a preset of gkd'
     """
@@ -157,7 +159,8 @@ def _explained(
 def _loss(method: Method) -> Formula:
     weights = method.weights
     span = 0.0 if method.span is None else weights.span
-    return loss_formula({"supervised": weights.supervised, "token": weights.token, "span": span})
+    terms = {"supervised": weights.supervised, "token": weights.token, "span": span, "plain_text": weights.plain_text}
+    return loss_formula(terms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +173,8 @@ class _Composer:
         found = [self._slot(method, base, slot) for slot in ("sequences", "revision", "token", "span")]
         reduction = self._entry(method, base, "reduction", "method.reduction")
         lines = reduction_formulas(method.reduction, has_spans=method.span is not None)
-        return (*found, self._supervised(method, base), Part(entry=reduction, formulas=lines))
+        beside = [self._likelihood(method, base, term, value) for term, value in _LIKELIHOODS.items()]
+        return (*found, *beside, Part(entry=reduction, formulas=lines))
 
     def _slot(self, method: Method, base: Method | None, slot: str) -> Part:
         """A field of the method, the weight of its term among the component's fields."""
@@ -180,13 +184,17 @@ class _Composer:
             return part
         return dataclasses.replace(part, fields=(*part.fields, self._weight(method, base, slot)))
 
-    def _supervised(self, method: Method, base: Method | None) -> Part:
-        weight = self._weight(method, base, "supervised")
-        if not method.weights.supervised:
-            return Part(entry=Entry(name="supervised", key=weight.key, value=None), fields=(weight,))
-        entry = Entry(name="supervised", key=weight.key, value="likelihood of the reference")
+    def _likelihood(self, method: Method, base: Method | None, term: str, value: str) -> Part:
+        """A term beside the method's own, which is there where it has a weight."""
+        weight = self._weight(method, base, term)
+        if not getattr(method.weights, term):
+            return Part(entry=Entry(name=term, key=weight.key, value=None), fields=(weight,))
+        is_read = term == "supervised"
         return Part(
-            entry=entry, formulas=formulas_of(Likelihood()), fields=(weight,), beside=self._beside(method.weights)
+            entry=Entry(name=term, key=weight.key, value=value),
+            formulas=formulas_of(Likelihood()) if is_read else (PLAIN_TEXT_FORMULA,),
+            fields=(weight,),
+            beside=self._beside(method.weights) if is_read else (),
         )
 
     def _weight(self, method: Method, base: Method | None, term: str) -> Entry:

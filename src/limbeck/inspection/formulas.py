@@ -18,7 +18,7 @@ from limbeck.losses.divergences import (
     SymmetricKL,
 )
 from limbeck.losses.match import Likelihood, Match, TeacherTarget, UniformWeight
-from limbeck.losses.objective import Reduction
+from limbeck.losses.objective import PLAIN_TEXT, Reduction
 from limbeck.losses.policy_gradient import ReverseKLGradient
 from limbeck.losses.ranked_networks import Convolutional, Recurrent
 from limbeck.losses.targets import NucleusTarget, TopKTarget
@@ -68,7 +68,12 @@ def loss_formula(scales: Mapping[str, float]) -> Formula:
     '1 · supervised + 0.5 · token'
     """
     terms = [f"{scale:g} · {name}" for name, scale in scales.items() if scale]
-    return Formula(" + ".join(terms) or "0", f"{MGSR}, Eq. 11" if len(terms) > 1 else "")
+    is_sum = sum(bool(scale) for name, scale in scales.items() if name != PLAIN_TEXT) > 1
+    return Formula(" + ".join(terms) or "0", f"{MGSR}, Eq. 11" if is_sum else "")
+
+
+PLAIN_TEXT_FORMULA = Formula("−log q_θ(d_i|d_<i), d a text of data.plain_text", f"{_MINILLM}, Algorithm 1")
+"""The term beside a method's rows, on texts without a prompt."""
 
 
 def reduction_formulas(reduction: Reduction, *, has_spans: bool) -> tuple[Formula, ...]:

@@ -12,6 +12,7 @@ from limbeck.inspection.corrections import CORRECTED
 from limbeck.inspection.extractors import EXTRACTED
 from limbeck.inspection.off_policy import REPLAY_BESIDE, REPLAY_FIELDS
 from limbeck.inspection.readings import OTHERWISE, PRINTED, Fields, Paper, Reading, Readings
+from limbeck.inspection.terms import NO_PLAIN_TEXT
 from limbeck.losses.clip_networks import MLP
 from limbeck.losses.correlation import Correlation
 from limbeck.losses.dac import DACKL
@@ -54,6 +55,7 @@ _SUM: Fields = {
     (Weights, "token"): _ALL_ONE,
     (Weights, "supervised"): _ALL_ONE,
     (Weights, "span"): _ALL_ONE,
+    (Weights, "plain_text"): NO_PLAIN_TEXT,
     (Method, "reduction"): {
         "token": Reading(
             "differs",

@@ -104,12 +104,21 @@ _SUM: Fields = {
     (Weights, "token"): {1.0: PRINTED, OTHERWISE: Reading("differs", "the term has no weight")},
     (Weights, "span"): PRINTED,
     (Weights, "supervised"): {
+        0.0: PRINTED,
+        OTHERWISE: Reading("differs", "the text beside is of a pre-training corpus, not the references"),
+    },
+    (Weights, "plain_text"): {
         0.0: Reading(
             "differs",
             "a language-modelling loss on a pre-training corpus is added",
-            "left out, as in the authors' scripts that name no corpus (no_pt)",
+            "left out, as in the authors' scripts that name no corpus (no_pt); data.plain_text and a weight add it",
         ),
-        OTHERWISE: Reading("differs", "a language-modelling loss on a pre-training corpus is added"),
+        1.0: Reading(
+            "printed",
+            "−log q of a pre-training corpus is added",
+            "the code takes half of it and half of the cross-entropy to the teacher on that text",
+        ),
+        OTHERWISE: Reading("differs", "the loss on the corpus has weight 1 (lm_coef in the code)"),
     },
     (Method, "reduction"): {
         "token": Reading(

@@ -116,13 +116,14 @@ DISTILLM = Paper(
         },
         (SkewReverseKL, "alpha"): {0.1: PRINTED, OTHERWISE: Reading("differs", "α = 0.1")},
         (SkewForwardKL, "alpha"): {0.1: PRINTED, OTHERWISE: Reading("differs", "α = 0.1")},
-        (Weights, "supervised"): {
+        (Weights, "plain_text"): {
             0.0: Reading(
                 "differs",
                 "most scripts add cross-entropy on plain text (OpenWebText) with weight 1",
-                "the distillation alone; the text is another corpus, not the references",
+                "the distillation alone, until data.plain_text names a text",
             ),
-            OTHERWISE: Reading("differs", "the scripts add cross-entropy on plain text, not on the references"),
+            1.0: Reading("printed", "lm_coef 1: cross-entropy on plain text (OpenWebText), in most scripts"),
+            OTHERWISE: Reading("differs", "lm_coef 1 in the scripts that add cross-entropy on plain text"),
         },
         (Method, "reduction"): {
             "token": Reading("printed", "the code's mean over the tokens of a micro-batch", "over those of the step"),

@@ -6,6 +6,8 @@ from limbeck.inspection.readings import OTHERWISE, PRINTED, Fields, Reading, Rea
 from limbeck.losses.match import Match, TeacherTarget, UniformWeight
 from limbeck.methods import Method, Weights
 
+NO_PLAIN_TEXT: Readings = {0.0: PRINTED, OTHERWISE: Reading("differs", "no text beside the rows is learned")}
+
 NOTHING_BESIDE: Fields = {
     (Method, "revision"): {None: PRINTED, OTHERWISE: Reading("differs", "responses are not corrected")},
     (Method, "span"): {None: PRINTED, OTHERWISE: Reading("differs", "there is no span term")},
@@ -13,6 +15,7 @@ NOTHING_BESIDE: Fields = {
     (Weights, "token"): {1.0: PRINTED, OTHERWISE: Reading("differs", "the term has no weight")},
     (Weights, "supervised"): {0.0: PRINTED, OTHERWISE: Reading("differs", "there is no second term")},
     (Weights, "span"): PRINTED,
+    (Weights, "plain_text"): NO_PLAIN_TEXT,
 }
 
 MATCHED: Fields = {

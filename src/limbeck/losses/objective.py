@@ -17,6 +17,7 @@ from limbeck.types import Pairs, Sequences
 
 Reduction = Literal["token", "sequence"]
 SPAN = "span"
+PLAIN_TEXT = "plain_text"
 SumOverRanks = Callable[[Tensor], Tensor]
 
 
@@ -45,8 +46,10 @@ class Objective:
     """The terms of a method with their scales (MGSR, arXiv 2407.10068, Eq. 11: supervised + token + span).
 
     `terms["token"]` is what is matched on the drawn rows; `terms["supervised"]`, where wanted, is cross-entropy on the
-    reference responses (Eq. 2); `pair_terms["span"]` is what is matched inside the spans of the drawn rows. A term
-    whose scale is 0 is left out altogether. Terms that own weights are components until `built`.
+    reference responses (Eq. 2); `terms["plain_text"]` is cross-entropy on texts that are no rows of the method (the
+    language-modelling loss of MiniLLM, arXiv 2306.08543, and of DistiLLM's code); `pair_terms["span"]` is what is
+    matched inside the spans of the drawn rows. A term whose scale is 0 is left out altogether. Terms that own weights
+    are components until `built`.
     """
 
     terms: Mapping[str, TokenTerm | TermToBuild]
@@ -64,7 +67,11 @@ class Objective:
         reduction: Reduction = "token",
     ) -> Objective:
         """The objective of a method: its parts whose scale is not 0."""
-        wanted: dict[str, TokenTerm | TermToBuild] = {"token": token, "supervised": Likelihood()}
+        wanted: dict[str, TokenTerm | TermToBuild] = {
+            "token": token,
+            "supervised": Likelihood(),
+            PLAIN_TEXT: Likelihood(),
+        }
         terms = {name: term for name, term in wanted.items() if scales.get(name, 0.0) != 0.0}
         pair_terms = {} if span is None or scales.get(SPAN, 0.0) == 0.0 else {SPAN: span}
         kept = {name: float(scales[name]) for name in (*terms, *pair_terms)}
@@ -84,6 +91,11 @@ class Objective:
     def names(self) -> tuple[str, ...]:
         """All terms, token terms first."""
         return (*self.terms, *self.pair_terms)
+
+    @property
+    def row_names(self) -> tuple[str, ...]:
+        """The terms that are taken on rows of prompt and response: all but the one on plain text."""
+        return tuple(name for name in self.names if name != PLAIN_TEXT)
 
     def needs_teacher(self, batch: Batch) -> bool:
         """Whether a term taken on this batch reads the teacher."""
@@ -128,10 +140,11 @@ class Objective:
 
         The weights of a token term over the whole step add up to 1. A span term without spans has none: it is 0.
         `sequence` is MGSR's Eq. 1, 8 and 10 as printed (arXiv 2407.10068), averaged over rows; `token` weighs all
-        tokens alike. Raises `NothingToLearn` if no token term has a token.
+        tokens alike. Raises `NothingToLearn` if no token term has a token; that of plain text does
+        not count: it has tokens whatever the rows hold.
         """
         counts = self.count(batches, total=total)
-        if not any(counts.tokens[name] for name in self.terms):
+        if not any(counts.tokens[name] for name in self.terms.keys() & set(self.row_names)):
             rows = sum(len(batch.sequences) for batch in batches)
             raise NothingToLearn(
                 f"none of the {rows} rows of this step has a response token to learn from.\n"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from limbeck.registry import Registry
     from limbeck.revision.correcting import SCRG, Correction, Measures, Reviser, Revision
-    from limbeck.revision.detectors import AttentionArgmax, Detector, Heuristic, KLDArgmax, RandomToken
-    from limbeck.revision.gathering import Viewer, gather_evidence
+    from limbeck.revision.detectors import AttentionArgmax, Detector, Heuristic, KLDArgmax, RandomToken, ranked_errors
+    from limbeck.revision.gathering import Viewer, gather_evidence, view_of
 
     DETECTORS: Registry[type[Detector]]
     REVISERS: Registry[type[Reviser]]
@@ -29,6 +29,8 @@ __all__ = [
     "Revision",
     "Viewer",
     "gather_evidence",
+    "ranked_errors",
+    "view_of",
 ]
 
 _HOMES = {
@@ -44,6 +46,8 @@ _HOMES = {
     "Revision": "correcting",
     "Viewer": "gathering",
     "gather_evidence": "gathering",
+    "ranked_errors": "detectors",
+    "view_of": "gathering",
 }
 
 

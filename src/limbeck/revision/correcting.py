@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
-from torch import Tensor
 
 from limbeck.models.extending import extend
 from limbeck.models.scoring import split_rows
-from limbeck.revision.detectors import Detector, KLDArgmax
+from limbeck.revision.detectors import Detector, KLDArgmax, ranked_errors
 from limbeck.revision.gathering import Viewer, gather_evidence, generated
 from limbeck.seeds import RowNoise
 from limbeck.sequences.source import Rollouts
@@ -182,8 +180,8 @@ class SCRG:
                 detector_noise=_noise(rollouts, part, "detector", number),
             )
             first = evidence if first is None else first
-            errors = _errors(self.detector(evidence), evidence=evidence)
-            found = [_correction(n, evidence, part, rows=looked_at, number=number) for n in errors]
+            errors = ranked_errors(self.detector(evidence), evidence=evidence, most=1)
+            found = [_correction(n, evidence, part, rows=looked_at, number=number) for (n,) in errors.values()]
             if found:
                 sequences = _redrawn(sequences, found, rollouts=rollouts, number=number)
             corrections += found
@@ -200,19 +198,6 @@ class SCRG:
 
 def _noise(rollouts: Rollouts, sequences: Sequences, purpose: str, number: int) -> RowNoise:
     return RowNoise([rollouts.seeds.child(purpose, number, *key) for key in sequences.keys])
-
-
-def _errors(scores_N: Float[Tensor, " N"], *, evidence: Evidence) -> list[int]:
-    """The entry with the largest score of each row that has one, the first of equal ones."""
-    assert scores_N.shape == evidence.row.shape, "a detector gives one score a token"
-    best: dict[int, tuple[float, int]] = {}
-    rows, scores = evidence.row.tolist(), scores_N.tolist()
-    # A NaN is not above −inf either.
-    for n in (evidence.eligible & (scores_N > -torch.inf)).nonzero().squeeze(1).tolist():
-        row, score = rows[n], scores[n]
-        if row not in best or score > best[row][0]:
-            best[row] = (score, n)
-    return sorted(n for _, n in best.values())
 
 
 def _correction(n: int, evidence: Evidence, part: Sequences, *, rows: Sequence[int], number: int) -> Correction:

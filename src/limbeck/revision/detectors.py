@@ -162,6 +162,26 @@ class Heuristic:
         return found
 
 
+def ranked_errors(scores_N: Float[Tensor, " N"], *, evidence: Evidence, most: int) -> dict[int, list[int]]:
+    """The entries of each row's `most` largest scores, the largest first, of equal ones the first; by row.
+
+    Entries that are not eligible, and scores of −inf or NaN, are no errors; a row without one is left out.
+
+    >>> from limbeck.testing import toy_evidence
+    >>> evidence = toy_evidence(row=[0, 0, 0, 1], eligible=[True, True, True, False])
+    >>> ranked_errors(torch.tensor([0.5, 2.0, 2.0, 9.0]), evidence=evidence, most=2)
+    {0: [1, 2]}
+    """
+    assert scores_N.shape == evidence.row.shape, "a detector gives one score a token"
+    rows, scores = evidence.row.tolist(), scores_N.tolist()
+    # A NaN is not above −inf either.
+    found = (evidence.eligible & (scores_N > -torch.inf)).nonzero().squeeze(1).tolist()
+    ranked: dict[int, list[int]] = {}
+    for n in sorted(found, key=lambda n: (rows[n], -scores[n], n)):
+        ranked.setdefault(rows[n], []).append(n)
+    return {row: entries[:most] for row, entries in ranked.items()}
+
+
 def _responses(evidence: Evidence) -> list[list[int]]:
     """The entries of each response, in its order: neighbouring tokens of one row."""
     rows, positions = evidence.row.tolist(), evidence.position.tolist()

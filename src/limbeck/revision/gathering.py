@@ -98,7 +98,7 @@ def gather_evidence(
         index_N = torch.cat(places).to(device)
         part = sequences.rows(group).to(device)
         uniforms_N = None if noise is None else _uniforms(noise, scored_tokens(part), rows=group)
-        own, (target, attention_N) = _view(student, part), _teacher_view(teacher, part, has_attention=has_attention)
+        own, (target, attention_N) = view_of(student, part), _teacher_view(teacher, part, has_attention=has_attention)
         if attention_N is not None:
             columns["attention"][index_N] = attention_N.to(device)
         for piece, values in _measured(part, own=own, target=target, uniforms_N=uniforms_N, chunk=chunk):
@@ -171,7 +171,8 @@ def _uniforms(noise: RowNoise, where: Scored, *, rows: Sequence[int]) -> Float[T
     return torch.from_numpy(noise.at([rows[b] for b in where.rows.tolist()], where.positions.tolist()))
 
 
-def _view(viewer: Viewer, sequences: Sequences) -> HiddenView:
+def view_of(viewer: Viewer, sequences: Sequences) -> HiddenView:
+    """The viewer's distributions at the scored tokens of these rows; a `Scorer` gets them on its own device."""
     if isinstance(viewer, Scorer):
         sequences = sequences.to(next(viewer.model.parameters()).device)
     return viewer.view(sequences, scored_tokens(sequences))
@@ -181,7 +182,7 @@ def _teacher_view(
     teacher: Viewer, sequences: Sequences, *, has_attention: bool
 ) -> tuple[HiddenView, Float[Tensor, " N"] | None]:
     if not has_attention:
-        return _view(teacher, sequences), None
+        return view_of(teacher, sequences), None
     assert isinstance(teacher, Scorer), "checked before"
     sequences = sequences.to(next(teacher.model.parameters()).device)
     return view_with_attention(teacher, sequences, scored_tokens(sequences))

@@ -1,4 +1,4 @@
-"""Several runs as one result: the quickstart."""
+"""Several runs as one result: the quickstart. Questions to a pair of models: which detector finds injected errors."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from limbeck.studies.detections import Detections
+    from limbeck.studies.detector_study import injected_errors
     from limbeck.studies.first_run import quickstart
 
-_HOME = {"quickstart": "first_run"}
+_HOME = {"Detections": "detections", "injected_errors": "detector_study", "quickstart": "first_run"}
 
-__all__ = ["quickstart"]
+__all__ = ["Detections", "injected_errors", "quickstart"]
 
 
 def __getattr__(name: str) -> object:

@@ -16,6 +16,7 @@ from limbeck.data.assembling import TrainingData, load_training
 from limbeck.data.corpora import cut_validation
 from limbeck.data.examples import from_rows
 from limbeck.data.loader import Mix
+from limbeck.data.plain_texts import plain_rows
 from limbeck.data.shares import CorpusShare
 from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
@@ -33,7 +34,7 @@ class Rows:
     """The encoded rows of a run.
 
     `observed` are the validation rows that a source may ask about. `asked` are the examples of the training rows, by
-    their prompt tokens.
+    their prompt tokens. `texts` are rows of plain text, for a method with a term on them.
     """
 
     train: Sequence[EncodedRow] | Mix
@@ -42,13 +43,14 @@ class Rows:
     lines: tuple[str, ...]
     observed: tuple[EncodedRow, ...] = ()
     asked: Mapping[tuple[int, ...], Example] = field(default_factory=dict)
+    texts: tuple[EncodedRow, ...] = ()
 
     def fingerprint(self) -> str:
-        """A digest of the training rows in order: ids, tokens, what is learned, and the shares of a mix."""
+        """A digest of the training rows in order: ids, tokens, what is learned, shares of a mix; and of plain text."""
         digest = hashlib.blake2b(digest_size=16)
         parts = self.train.parts if isinstance(self.train, Mix) else (self.train,)
         digest.update(repr(self.train.weights if isinstance(self.train, Mix) else (1.0,)).encode())
-        for row in (row for part in parts for row in part):
+        for row in (row for part in (*parts, self.texts) for row in part):
             digest.update(repr((row.id, len(row.tokens))).encode())
             digest.update(np.asarray(row.tokens, dtype=np.int64).tobytes())
             digest.update(np.asarray(row.is_response, dtype=np.bool_).tobytes())
@@ -104,6 +106,8 @@ def encode_rows(
     kept = [(example, row) for example in examples if (row := measuring.row(example)) is not None]
     if examples and not kept:
         raise DataError(f"all {len(examples)} validation prompts are longer than data.max_prompt; see data.long_prompt")
+    texts = () if recipe.data.plain_text is None else _texts(recipe, pair=pair)
+    lines += [f"plain text: {len(texts):,} rows of at most {recipe.data.max_length} tokens"] if texts else []
     observed = islice(filter(None, (measuring.row(example) for example in held_out)), OBSERVED_ROWS)
     return Rows(
         train=train,
@@ -116,7 +120,14 @@ def encode_rows(
             for part, encoded in zip(data.parts, parts, strict=True)
             for row, example in _with_examples(encoded, part.examples)
         },
+        texts=texts,
     )
+
+
+def _texts(recipe: Recipe, *, pair: Pair) -> tuple[EncodedRow, ...]:
+    assert recipe.data.plain_text is not None, "asked for with a file only"
+    path = Path(recipe.data.plain_text).expanduser()
+    return plain_rows(path, tokenizer=pair.tokenizer, max_length=recipe.data.max_length)
 
 
 def _with_examples(rows: Sequence[EncodedRow], examples: Sequence[Example]) -> list[tuple[EncodedRow, Example]]:

@@ -60,6 +60,7 @@ class Session:
     notes: tuple[str, ...]
     finder: SpanFinder | None = None
     observed: tuple[EncodedRow, ...] = ()
+    texts: Loader | None = None
 
     @property
     def source(self) -> Source:
@@ -155,6 +156,7 @@ def open_session(
         notes=tuple(notes),
         finder=finder,
         observed=encoded.observed,
+        texts=Loader(encoded.texts, seeds=seeds.child("plain-text"), pad_id=pair.pad_id) if encoded.texts else None,
     )
 
 

@@ -17,12 +17,11 @@ from limbeck.losses.match import MeasuringTerm
 from limbeck.losses.objective import Batch, Counts
 from limbeck.models.extending import evaluating
 from limbeck.models.prefixes import DrawState
-from limbeck.models.scoring import split_rows
 from limbeck.revision.correcting import Correction, Revision
 from limbeck.revision.gathering import Viewer
 from limbeck.sequences.building import Exchanging, Telling
-from limbeck.sequences.replay import REPLAYED
 from limbeck.sequences.source import Item, Rollouts
+from limbeck.training.batching import micro_batches, text_items
 from limbeck.training.collecting import collected
 from limbeck.training.measuring import (
     first_corrections,
@@ -83,7 +82,7 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
     drawn = learned.rows
     revised_at = time.perf_counter()
     own = own_responses(written, items=items, stop_ids=rollouts.sampling.stop_ids, total=session.world.sum)
-    batches = micro_batches(session, items=items, drawn=drawn)
+    batches = micro_batches(session, items=items, drawn=drawn, texts=text_items(session, step))
     objective = session.distiller.objective
     weights, counts = objective.weights(batches, total=session.world.sum)
     session.optimizer.zero_grad(set_to_none=True)
@@ -186,28 +185,6 @@ def move_weights(session: Session, result: StepResult) -> StepResult:
         "tokens_per_second": before["tokens_per_second"] * before["seconds"] / seconds,
     }
     return replace(result, row={**result.row, "time": taken})
-
-
-def micro_batches(session: Session, *, items: tuple[Item, ...], drawn: Sequences) -> list[Batch]:
-    """The drawn rows in micro-batches with the terms taken on each; supervised rows beside them where they differ.
-
-    Rows that are references carry the supervised term in the same forward; beside rows of another origin the same
-    same prompts' references make micro-batches of their own. Replayed rows were read in another step: the loader finds
-    their references by their keys.
-    """
-    size = int(session.auto["micro_rows"])
-    active = frozenset(session.distiller.objective.names)
-    is_reference = all(origin == "reference" for origin in drawn.origin)
-    own_terms = active if is_reference else active - {"supervised"}
-    parts = [drawn.rows(group) for group in split_rows(drawn, size)]
-    batches = [Batch(sequences=part, terms=own_terms, pairs=session.pairs(part)) for part in parts]
-    if "supervised" in active and not is_reference:
-        if REPLAYED in drawn.origin:
-            items = tuple(session.loader.named(key) for key in drawn.keys)
-        references = session.rollouts.reference(items)
-        only = frozenset({"supervised"})
-        batches += [Batch(sequences=references.rows(group), terms=only) for group in split_rows(references, size)]
-    return batches
 
 
 def _backward(

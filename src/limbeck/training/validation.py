@@ -58,13 +58,13 @@ class Validator:
         whole = batch(items, pad_id=0)
         groups = split_rows(whole, self.micro_rows)
         own = [whole.rows(group) if group else idle_rows() for group in _share(groups, world)]
-        terms = frozenset(distiller.objective.names)
+        terms = frozenset(distiller.objective.row_names)
         finder = self.finder
         batches = [
             Batch(sequences=part, terms=terms, pairs=None if finder is None else pairs_of(part, finder)) for part in own
         ]
         weights, _ = distiller.objective.weights(batches, total=world.sum)
-        totals = {f"total/{name}": 0.0 for name in distiller.objective.names}
+        totals = {f"total/{name}": 0.0 for name in distiller.objective.row_names}
         entropy = teacher_logp = tokens = read = 0.0
         for part, weight in zip(batches, weights, strict=True):
             sums = _one_batch(distiller, part, weight, self.teacher, world.device)
@@ -77,7 +77,7 @@ class Validator:
                 read += part.sequences.num_scored
         numbers = torch.tensor([*totals.values(), entropy, tokens, teacher_logp, read], dtype=torch.float64)
         *added, entropy, tokens, teacher_logp, read = world.sum(numbers).tolist()
-        named = dict(zip(distiller.objective.names, added, strict=True))
+        named = dict(zip(distiller.objective.row_names, added, strict=True))
         scales = distiller.objective.scales
         found = {
             "loss": sum(scales[name] * value for name, value in named.items()),

@@ -121,7 +121,7 @@ def test_evaluate_passes_its_arguments_on(monkeypatch, capsys, tmp_path):
         seen.append((model, corpora, decoding, seeds, out, root, teacher, max_rows))
         rest.append(others)
         table = SimpleNamespace(text=lambda *, width: f"a table {width > 0}")
-        return SimpleNamespace(table=lambda scores=(): table, perplexity=lambda: {"a": 12.34})
+        return SimpleNamespace(table=lambda scores=(): table, perplexity=lambda: {"a": 12.34}, exposure=dict)
 
     monkeypatch.setitem(vars(limbeck), "evaluate", evaluate)
     assert main(["evaluate", "owner/model", "--corpora", "a, b", "--seeds", "1,2", "--teacher", "t"]) == 0

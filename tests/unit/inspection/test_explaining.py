@@ -74,6 +74,7 @@ def test_the_parts_of_mgsr_with_their_equations() -> None:
         ("token", "dac-kl"),
         ("span", "correlation"),
         ("supervised", "likelihood of the reference"),
+        ("plain_text", None),
         ("reduction", "token"),
     ]
     text = explanation.text(60)

@@ -11,8 +11,9 @@ import torch
 from limbeck.models.scoring import scored_tokens
 from limbeck.records import EncodedRow
 from limbeck.training import loop
+from limbeck.training.batching import micro_batches
 from limbeck.training.session import Session
-from limbeck.training.step import micro_batches, move_weights, take_items, take_step
+from limbeck.training.step import move_weights, take_items, take_step
 from reference import equations
 from training_kit import Models, gradients, in_float64, metrics, opened, recipe, start, tensors
 
