@@ -193,6 +193,18 @@ class WatchSection:
     counts_nothing: Annotated[Count | None, Key("steps in which a term counts nothing", "null, or " + _WHOLE)] = 20
 
 
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CacheSection:
+    """What is kept of the teacher's work, so that it is not done twice (docs/teacher-cache.md)."""
+
+    kind: Annotated[
+        Literal["off", "memory", "disk", "offline"],
+        Key("where the teacher's hidden states of rows that come again are"),
+    ] = "off"
+    max_gb: Annotated[Positive, Key("the most that is kept, in 10^9 bytes a process", "a number above 0")] = 4.0
+    path: Annotated[Name | None, Key("folder of an offline cache", "a folder, or null")] = None
+
+
 THRESHOLDS = tuple(each.name for each in dataclasses.fields(WatchSection) if each.name not in ("every", "rows"))
 """The keys of `watch` that say when a failure signature shows."""
 
@@ -201,6 +213,7 @@ SECTIONS = {
     "data": DataSection,
     "sampling": SamplingSection,
     "train": TrainSection,
+    "cache": CacheSection,
     "validate": ValidateSection,
     "watch": WatchSection,
 }

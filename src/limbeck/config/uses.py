@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from limbeck.config.caching import Asked, unread_cache
 from limbeck.config.reading import Draft
 from limbeck.config.sections import (
+    CacheSection,
     DataSection,
     ModelsSection,
     SamplingSection,
@@ -24,6 +26,7 @@ def check_uses(
     data: DataSection,
     sampling: SamplingSection,
     train: TrainSection,
+    cache: CacheSection,
     validate: ValidateSection,
     watch: WatchSection,
     method: Any,
@@ -34,7 +37,8 @@ def check_uses(
         *_parts(method, draft),
         *_collecting(method, sampling, train, validate, draft),
         *_replay(train, validate, method, draft),
-        *_teacher(models, watch, method, draft),
+        *_teacher(models, watch, method, draft, has_teacher=bool(models.teacher) or cache.kind == "offline"),
+        *(_caching(cache, models, train, validate, method, draft) if cache != CacheSection() else []),
         *_lengths(models, data, train),
         *_drawing(data, sampling, validate, method, draft),
         *_schedule(train, validate),
@@ -204,7 +208,7 @@ def _replay(train: TrainSection, validate: ValidateSection, method: Any, draft: 
     return []
 
 
-def _teacher(models: ModelsSection, watch: WatchSection, method: Any, draft: Draft) -> _Found:
+def _teacher(models: ModelsSection, watch: WatchSection, method: Any, draft: Draft, *, has_teacher: bool) -> _Found:
     base = draft.values["method"]["base"]
     if not method.objective().names:
         return [("method.weights", f"every weight of {base} is 0, so nothing would be learned; raise one of them")]
@@ -213,7 +217,7 @@ def _teacher(models: ModelsSection, watch: WatchSection, method: Any, draft: Dra
             message = f"watch.rows is {watch.rows}, {_UNREAD}: {base} compares nothing with the teacher token by token"
             return [("watch.rows", f"{message}; delete it")]
         missing = f"models.teacher is missing; {base} matches a teacher. Name a model, or choose method.base: sft"
-        return [] if models.teacher else [("models.teacher", missing)]
+        return [] if has_teacher else [("models.teacher", missing)]
     if models.teacher:
         way_out = "delete it, or pass models.teacher=null"
         return [
@@ -229,6 +233,18 @@ def _teacher(models: ModelsSection, watch: WatchSection, method: Any, draft: Dra
         for key, (value, standard) in keys.items()
         if value != standard
     ]
+
+
+def _caching(
+    cache: CacheSection,
+    models: ModelsSection,
+    train: TrainSection,
+    validate: ValidateSection,
+    method: Any,
+    draft: Draft,
+) -> _Found:
+    asked = Asked(matches_teacher(method), tuple(_leaves(method.sequences)), draft.values["method"]["base"])
+    return unread_cache(cache, models=models, train=train, validate=validate, method=method, asked=asked)
 
 
 def _lengths(models: ModelsSection, data: DataSection, train: TrainSection) -> _Found:

@@ -43,6 +43,11 @@ class Rows:
     observed: tuple[EncodedRow, ...] = ()
     asked: Mapping[tuple[int, ...], Example] = field(default_factory=dict)
 
+    def scored_tokens(self) -> int:
+        """Response tokens of the training and validation rows together."""
+        parts = self.train.parts if isinstance(self.train, Mix) else (self.train,)
+        return sum(sum(row.is_response[1:]) for part in (*parts, self.valid) for row in part)
+
     def fingerprint(self) -> str:
         """A digest of the training rows in order: ids, tokens, what is learned, and the shares of a mix."""
         digest = hashlib.blake2b(digest_size=16)

@@ -21,10 +21,12 @@ from limbeck.models.loading import Attention, LoraSettings, checkpoint_activatio
 from limbeck.models.pair import Pair
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
+from limbeck.models.teacher_cache import TeacherCache, TeacherReader
 from limbeck.records import EncodedRow
 from limbeck.seeds import Seeds
 from limbeck.sequences.source import Collecting, Rollouts, Source
 from limbeck.spans.packing import SpanFinder
+from limbeck.training.caching import open_cache
 from limbeck.training.distiller import Distiller
 from limbeck.training.optimizers import adamw, own_rates
 from limbeck.training.resolving import resolve_auto, resolve_precision
@@ -59,6 +61,12 @@ class Session:
     notes: tuple[str, ...]
     finder: SpanFinder | None = None
     observed: tuple[EncodedRow, ...] = ()
+    reader: Scorer | TeacherReader | None = None
+
+    @property
+    def cache(self) -> TeacherCache | None:
+        """What is kept of the teacher's work in this run; `reader` then is it, and otherwise the teacher."""
+        return self.reader if isinstance(self.reader, TeacherCache) else None
 
     @property
     def source(self) -> Source:
@@ -126,11 +134,13 @@ def open_session(
         recipe=recipe, world=world, pair=pair, teacher=teacher, encoder=encoder, rollouts=rollouts, asked=encoded.asked
     )
     method = with_source(component, desk, loader=loader, steps=int(auto["steps"]))
+    cache, cache_lines = open_cache(recipe, method, teacher=teacher, rows=encoded, world=world)
+    reader = teacher if cache is None else cache
     validator = _validator(
-        recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=teacher, finder=finder, auto=auto
+        recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=reader, finder=finder, auto=auto
     )
     dense = [role for role, scorer in (("student", student), ("teacher", teacher)) if scorer and not scorer.split]
-    notes = [*encoded.lines, *student_dtype_note, *filter(None, [pair.vocabulary.lines()])]
+    notes = [*encoded.lines, *student_dtype_note, *filter(None, [pair.vocabulary.lines()]), *cache_lines]
     notes += [
         f"the {role}'s logits are not its head applied to its hidden states: the dense path runs" for role in dense
     ]
@@ -153,6 +163,7 @@ def open_session(
         notes=tuple(notes),
         finder=finder,
         observed=encoded.observed,
+        reader=reader,
     )
 
 
@@ -222,7 +233,7 @@ def _validator(
     *,
     encoder: Encoder,
     rollouts: Rollouts,
-    teacher: Scorer | None,
+    teacher: Scorer | TeacherReader | None,
     finder: SpanFinder | None,
     auto: Mapping[str, Any],
 ) -> Validator | None:
