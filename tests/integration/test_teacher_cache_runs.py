@@ -51,9 +51,7 @@ def read_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
-def test_the_teacher_reads_each_fixed_row_once(
-    kind: str, models: Models, tmp_path: Path, read_rows: list[int]
-) -> None:
+def test_the_teacher_reads_each_fixed_row_once(kind: str, models: Models, tmp_path: Path, read_rows: list[int]) -> None:
     watched = {"watch": {"rows": 0}}
     start(_settings(models, kind=kind, **watched), tmp_path / "kept")
     assert sum(read_rows) == len(ROWS), "20 training rows and 4 validation rows"

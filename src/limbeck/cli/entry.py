@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli.cache import cache
 from limbeck.cli.evaluate import evaluate
 from limbeck.cli.explain import explain
 from limbeck.cli.fetch import fetch
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 for _verb in (quickstart, init, explain, train, evaluate, report, shrink, fetch):
     app.command()(_verb)
+app.add_typer(cache)
 
 
 def _show_version(is_wanted: bool) -> bool:

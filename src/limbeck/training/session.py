@@ -28,6 +28,7 @@ from limbeck.sequences.source import Collecting, Rollouts, Source
 from limbeck.spans.packing import SpanFinder
 from limbeck.training.caching import open_cache
 from limbeck.training.distiller import Distiller
+from limbeck.training.offline import check_rows, with_offline_teacher
 from limbeck.training.optimizers import adamw, own_rates
 from limbeck.training.resolving import resolve_auto, resolve_precision
 from limbeck.training.rows import Rows, build_encoder, encode_rows
@@ -98,9 +99,9 @@ def open_session(
     precision = str(recorded.get("precision", resolve_precision(recipe, world)))
     attention = cast(Attention, recorded.get("attention", recipe.models.attention))
     is_matched = matches_teacher(component)
-    pair, student_dtype_note = _load_pair(
-        recipe, world, precision=precision, attention=attention, is_matched=is_matched
-    )
+    is_there = is_matched and recipe.cache.kind != "offline"
+    pair, student_dtype_note = _load_pair(recipe, world, precision=precision, attention=attention, is_matched=is_there)
+    pair, offline = with_offline_teacher(recipe, component, pair, world=world)
     seeds = Seeds(recipe.train.seed)
     encoder = build_encoder(recipe, pair)
     encoded = encode_rows(recipe, encoder, seeds=seeds, rows=rows, pair=pair)
@@ -136,6 +137,8 @@ def open_session(
     method = with_source(component, desk, loader=loader, steps=int(auto["steps"]))
     cache, cache_lines = open_cache(recipe, method, teacher=teacher, rows=encoded, world=world)
     reader = teacher if cache is None else cache
+    if offline is not None:
+        reader, cache_lines = offline, [check_rows(offline, encoded, encoder)]
     validator = _validator(
         recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=reader, finder=finder, auto=auto
     )
