@@ -40,12 +40,12 @@ SMALL = 0.002
 """Megabytes a shard: several for these few rows."""
 
 
-def _settings(models: Models, **sections: Any) -> dict[str, Any]:
-    return recipe(models, "kd", **{"train": EPOCHS, **sections})
+def _settings(folders: Models, /, **sections: Any) -> dict[str, Any]:
+    return recipe(folders, "kd", **{"train": EPOCHS, **sections})
 
 
-def _offline(models: Models, folder: Path, **sections: Any) -> dict[str, Any]:
-    settings = _settings(models, cache={"kind": "offline", "path": str(folder)}, **sections)
+def _offline(folders: Models, folder: Path, /, **sections: Any) -> dict[str, Any]:
+    settings = _settings(folders, cache={"kind": "offline", "path": str(folder)}, **sections)
     settings["models"]["teacher"] = None
     return settings
 
@@ -152,10 +152,10 @@ def test_a_damaged_shard_is_found_and_built_again(models: Models, hidden: Path, 
     data = bytearray(file.read_bytes())
     data[-1] ^= 255
     file.write_bytes(data)
-    with pytest.raises(DataError, match="shard-00001.safetensors is damaged"):
+    with pytest.raises(DataError, match=r"shard-00001\.safetensors is damaged"):
         verify_cache(folder)
     shards = Shards(folder)
-    with pytest.raises(DataError, match="shard-00001.safetensors is damaged"):
+    with pytest.raises(DataError, match=r"shard-00001\.safetensors is damaged"):
         _ = [shards.row(name) for name in shards._rows]
     file.unlink()
     with pytest.raises(DataError, match="shard-00001"):

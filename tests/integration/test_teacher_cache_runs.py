@@ -32,9 +32,9 @@ from training_kit import (
 EPOCHS = {"steps": 9, "batch_rows": 6, "micro_rows": 4, "learning_rate": 2e-3}
 
 
-def _settings(models: Models, base: str = "kd", *, kind: str = "memory", **sections: Any) -> dict[str, Any]:
+def _settings(folders: Models, base: str = "kd", /, *, kind: str = "memory", **sections: Any) -> dict[str, Any]:
     cache = {"kind": kind, **sections.pop("cache", {})}
-    return recipe(models, base, **{"train": EPOCHS, "cache": cache, **sections})
+    return recipe(folders, base, **{"train": EPOCHS, "cache": cache, **sections})
 
 
 @pytest.fixture
@@ -119,7 +119,8 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_killed_in_the_second_epoch_and_resumed_is_never_killed(case: str, models: Models, tmp_path: Path) -> None:
-    settings = _settings(models, **CASES[case])
+    sections = dict(CASES[case])
+    settings = _settings(models, sections.pop("base", "kd"), **sections)
     start(settings, tmp_path / "whole")
     start_and_kill(settings, tmp_path / "killed", call=6)
     held = checkpoint.latest(tmp_path / "killed" / "checkpoints")

@@ -78,11 +78,10 @@ def check_rows(offline: OfflineTeacher, rows: Rows, encoder: Encoder) -> str:
             + "\n  ".join(told)
             + "\n  Build it again with this recipe, or put data, template, max_prompt, max_length and tokenizer back"
         )
-    size = offline.shards.manifest.num_bytes
-    return (
-        f"teacher cache: {about['kind']}, {size / 1e9:.3g} GB in {folder}, "
-        f"{size / max(1, about['tokens']):,.0f} bytes a token, read by {about['teacher']['name']} ({about['teacher']['weights'][:8]})"
-    )
+    size, teacher = offline.shards.manifest.num_bytes, about["teacher"]
+    each = size / max(1, about["tokens"])
+    line = f"teacher cache: {about['kind']}, {size / 1e9:.3g} GB in {folder}, {each:,.0f} bytes a token"
+    return f"{line}, read by {teacher['name']} ({teacher['weights'][:8]})"
 
 
 def encoded_names(rows: list[EncodedRow]) -> list[bytes]:

@@ -43,7 +43,7 @@ def test_value_and_gradient_are_those_of_the_coarser_distributions(divergence, p
     target = torch.cat([view.completed(part, student_logp=student[part]) for part in chunks(N, 3)])
     found = divergence(target_logp=target, student_logp=student).sum()
     expected = divergence(target_logp=coarse, student_logp=_coarse(raw.log_softmax(-1), ids)).sum()
-    assert float(found) == pytest.approx(float(expected), rel=1e-9)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-9)
     own, theirs = (torch.autograd.grad(each, raw, retain_graph=True)[0] for each in (found, expected))
     torch.testing.assert_close(own, theirs, rtol=1e-8, atol=1e-10)
 
@@ -76,7 +76,7 @@ def test_a_teacher_that_is_known_whole_is_as_it_is(parts) -> None:
 def test_ids_that_are_not_shared_get_no_mass(parts) -> None:
     view, raw, _, _ = parts
     shared = torch.ones(V, dtype=torch.bool)
-    shared[[v for v in range(V) if v not in view.ids[0].tolist()][0]] = False
+    shared[next(v for v in range(V) if v not in view.ids[0].tolist())] = False
     student = raw.masked_fill(~shared, -torch.inf).log_softmax(-1)
     masked = SparseView(ids=view.ids[:1], logp=view.logp[:1], rest=view.rest[:1], size=V, shared=shared)
     for found in (masked.completed(slice(0, 1), student_logp=student[:1]), masked.log_probabilities(slice(0, 1))):
@@ -104,7 +104,7 @@ def test_the_walk_completes_it_tile_by_tile(chunk, parts) -> None:
     )
     gap = JSD(0.4)(target_logp=coarse, student_logp=_coarse((hidden @ weight.T).log_softmax(-1), ids))
     expected = 2 * (gap * weights).sum()
-    assert float(result.loss) == pytest.approx(float(expected))
+    assert result.loss.item() == pytest.approx(expected.item())
     own = torch.autograd.grad(result.loss, [hidden, weight])
     theirs = torch.autograd.grad(expected, [hidden, weight])
     for one, other in zip(own, theirs, strict=True):
