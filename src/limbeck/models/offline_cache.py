@@ -1,7 +1,7 @@
 """A teacher's work as a folder: shards of safetensors that are read in place, and a manifest that says what they are.
 
 DIR/manifest.json              who read what, and the shards that are there, with their sums
-DIR/tokenizer/                 the teacher's tokenizer, for the vocabulary rule
+DIR/teacher/                   the teacher's tokenizer, for the vocabulary rule, and its config
 DIR/head.safetensors           the teacher's head, of a `hidden` cache
 DIR/shard-NNNNN.safetensors    rows by name: hidden states, or coded classes
 """
@@ -25,7 +25,7 @@ from torch import Tensor
 from limbeck.errors import DataError
 
 FORMAT = 1
-MANIFEST, TOKENIZER, HEAD = "manifest.json", "tokenizer", "head.safetensors"
+MANIFEST, TEACHER, HEAD = "manifest.json", "teacher", "head.safetensors"
 _BLOCK = 1 << 24
 
 Kind = Literal["hidden", "topk"]
@@ -102,10 +102,13 @@ class Manifest:
 _AGAIN = "Make one with: limbeck cache build RECIPE --out DIR"
 
 
-def begin(folder: Path, about: Mapping[str, Any], *, keep: Mapping[str, Tensor], tokenizer: Any) -> Manifest:
+def begin(
+    folder: Path, about: Mapping[str, Any], *, keep: Mapping[str, Tensor], described_by: Sequence[Any]
+) -> Manifest:
     """The manifest of a build that starts, or of one that goes on: the shards that are there and whole by their size.
 
-    `keep` are the tensors of the head. Raises `DataError` if the folder holds another cache, or anything else.
+    `keep` are the tensors of the head, `described_by` the teacher's tokenizer and config. Raises `DataError` if the
+    folder holds another cache, or anything else.
     """
     folder.mkdir(parents=True, exist_ok=True)
     about = json.loads(json.dumps(dict(about)))
@@ -123,10 +126,11 @@ def begin(folder: Path, about: Mapping[str, Any], *, keep: Mapping[str, Tensor],
         manifest = Manifest(about=about, shards=tuple(whole))
     else:
         others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-        if others and set(others) - {TOKENIZER, HEAD}:
+        if others and set(others) - {TEACHER, HEAD}:
             raise DataError(f"{folder} is not empty and holds no {MANIFEST}; choose another folder with --out DIR")
         manifest = Manifest(about=about)
-        tokenizer.save_pretrained(folder / TOKENIZER)
+        for part in described_by:
+            part.save_pretrained(folder / TEACHER)
         if keep:
             save_file({name: value.contiguous() for name, value in keep.items()}, folder / HEAD)
             _flush(folder / HEAD)

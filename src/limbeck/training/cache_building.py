@@ -88,7 +88,8 @@ def build_cache(
     about = _about(settings, pair, plan, kind=kind, scorer=scorer, template=encoder.template.kind)
     about |= {"top": top if kind == "topk" and draws is None else None, "draws": draws, "shards": len(plan.shards)}
     about |= {"head": _about_head(scorer, head, folder)} if head else {}
-    manifest = begin(folder, about, keep=head, tokenizer=load_tokenizer(str(settings.models.teacher)))
+    described_by = (load_tokenizer(str(settings.models.teacher)), pair.teacher.config)
+    manifest = begin(folder, about, keep=head, described_by=described_by)
     there = {shard.file for shard in manifest.shards}
     for number, groups in enumerate(plan.shards):
         if shard_name(number) in there:

@@ -15,7 +15,7 @@ from limbeck.losses.divergences import ForwardKL
 from limbeck.losses.match import Match, TeacherTarget
 from limbeck.methods import Method
 from limbeck.models.loading import load_tokenizer
-from limbeck.models.offline_cache import TOKENIZER, Shards, text_hash
+from limbeck.models.offline_cache import TEACHER, Shards, text_hash
 from limbeck.models.offline_teacher import OfflineTeacher, folder_fingerprint
 from limbeck.models.pair import Pair, Vocabulary, compare_vocabularies, logits_width, stop_ids
 from limbeck.models.teacher_cache import row_name
@@ -38,7 +38,7 @@ def with_offline_teacher(
     _check_terms(shards, method)
     _check_teacher(shards, recipe.models.teacher)
     vocabulary = compare_vocabularies(
-        teacher_tokenizer=load_tokenizer(str(shards.folder / TOKENIZER)),
+        teacher_tokenizer=load_tokenizer(str(shards.folder / TEACHER)),
         student_tokenizer=pair.tokenizer,
         teacher_width=int(shards.manifest.about["logits_width"]),
         student_width=logits_width(pair.student),
