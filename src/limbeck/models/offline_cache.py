@@ -62,7 +62,7 @@ class Manifest:
     @property
     def is_complete(self) -> bool:
         """Whether every shard is there."""
-        return len(self.shards) == self.about["shards"]
+        return len(self.shards) == int(self.about["shards"])
 
     @property
     def num_bytes(self) -> int:
@@ -228,7 +228,7 @@ class Shards:
         if _size(path) != shard.bytes:
             raise self._damaged(shard.file)
         try:
-            opened = safe_open(path, framework="pt")
+            opened: Any = safe_open(path, framework="pt")
             names = opened.get_tensor("names").numpy()
             self._places.append(opened.get_tensor("places"))
             self._sums.append(opened.get_tensor("sums").tolist())

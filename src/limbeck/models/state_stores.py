@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from collections.abc import Mapping, Sequence
@@ -160,7 +161,8 @@ class FileStore:
             os.close(self._descriptor)
             self._descriptor = None
         self.path.unlink(missing_ok=True)
-        if self.path.parent.is_dir() and not any(self.path.parent.iterdir()):
+        # Another process may have its file there still, or have removed the folder already.
+        with contextlib.suppress(OSError):
             self.path.parent.rmdir()
 
     def _opened(self) -> int:
