@@ -159,8 +159,8 @@ def _likeliest(logp_nV: Float[Tensor, "n V"], tokens_n: Int[Tensor, " n"], *, to
 
 def _drawn(logp_nV: Float[Tensor, "n V"], uniforms_nd: Float[Tensor, "n d"]) -> tuple[Any, Any, Any, Any]:
     cumulative_nV = logp_nV.double().exp().cumsum(dim=-1)
-    ids_nd = torch.searchsorted(cumulative_nV, uniforms_nd * cumulative_nV[:, -1:], right=True)
-    ids_nd = ids_nd.clamp(max=logp_nV.shape[1] - 1).sort(dim=1).values.cpu().numpy()
+    found_nd = torch.searchsorted(cumulative_nV, uniforms_nd * cumulative_nV[:, -1:], right=True)
+    ids_nd = found_nd.clamp(max=logp_nV.shape[1] - 1).sort(dim=1).values.cpu().numpy()
     draws = ids_nd.shape[1]
     is_first = np.concatenate([np.ones((len(ids_nd), 1), dtype=bool), ids_nd[:, 1:] != ids_nd[:, :-1]], axis=1)
     counts_n = is_first.sum(axis=1)
@@ -197,5 +197,5 @@ def whole_fingerprint(model: torch.nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name, parameter in model.named_parameters():
         digest.update(repr((name, tuple(parameter.shape), str(parameter.dtype))).encode())
-        digest.update(parameter.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+        digest.update(parameter.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -209,7 +209,7 @@ class TeacherCache:
         moved = group.to(self._device)
         view = self._teacher.view(moved, scored_tokens(moved))
         self.rows_read += len(group)
-        return list(view.hidden.split(group.scored.sum(dim=1).tolist()))
+        return list(torch.split(view.hidden, group.scored.sum(dim=1).tolist()))
 
     def _known(self, name: bytes) -> Float[Tensor, "_ D"]:
         number, place = self._homes[name]

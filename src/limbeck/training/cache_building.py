@@ -218,7 +218,7 @@ def _read(
     view = scorer.view(sequences, where)
     counts = sequences.scored.sum(dim=1).tolist()
     if kind == "hidden":
-        return [{"hidden": part.cpu().clone()} for part in view.hidden.split(counts)]
+        return [{"hidden": part.cpu().clone()} for part in torch.split(view.hidden, counts)]
     return coded_rows(
         view,
         tokens_N=where.tokens,

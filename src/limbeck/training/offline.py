@@ -104,7 +104,7 @@ def _check_terms(shards: Shards, method: Method) -> None:
         raise ConfigError(f"method.span compares whole distributions, but {said}.\n  {_WAY_OUT}")
     for term in (term for term in objective.terms.values() if term.needs_teacher):
         is_plain = isinstance(term, Match) and isinstance(term.target, TeacherTarget)
-        if not is_plain or term.temperature_square_scaled != 1.0:
+        if not isinstance(term, Match) or not is_plain or term.temperature_square_scaled != 1.0:
             raise ConfigError(
                 f"method.token is not match with the teacher as target at temperature 1, but {said}.\n  {_WAY_OUT}"
             )
