@@ -171,6 +171,16 @@ def test_replayed_rows_are_not_read_again(models: Models, tmp_path: Path) -> Non
     assert held <= 8, "rows that have left the buffer are let go"
 
 
+def test_a_collection_is_read_once_in_all(models: Models, tmp_path: Path, read_rows: list[int]) -> None:
+    settings = _settings(models, "minillm", method={"sequences": {"rows": 12, "epochs": 2}}, watch={"rows": 0})
+    settings["validate"] = {"every": None}
+    session = _last_session(settings, tmp_path / "run")
+    assert session.cache is not None
+    # Nine steps of six rows: collections at steps 1, 5 and 9. The student reads each collection once too.
+    assert session.cache.rows_read == 3 * 12
+    assert sum(read_rows) == 2 * 3 * 12
+
+
 def _last_session(settings: dict[str, Any], run: Path) -> Session:
     """Train; the session that the loop had."""
     found: list[Session] = []

@@ -12,18 +12,19 @@ from limbeck.config.sections import CacheSection, ModelsSection, TrainSection, V
 class Asked:
     """What a method asks the teacher: whether for distributions at all, and the sources that its own is made of."""
 
+    method: Any
     reads_teacher: bool
-    leaves: tuple[Any, ...]
+    leaves: list[Any]
     base: str
 
-    def repeats(self, source: Any) -> Literal["every", "some", "none"]:
+    def repeats(self) -> Literal["every", "some", "none"]:
         """Which rows come again with the same tokens: fixed and written ones, replayed and collected ones."""
         from limbeck.sequences import Collecting, Fixed, Replay, TeacherWritten
 
         lasting = [isinstance(part, Fixed | TeacherWritten) for part in self.leaves]
         if all(lasting):
             return "every"
-        return "some" if any(lasting) or isinstance(source, Replay | Collecting) else "none"
+        return "some" if any(lasting) or isinstance(self.method.sequences, Replay | Collecting) else "none"
 
 
 _WAY_OUT = "set cache.kind to off"
@@ -31,12 +32,11 @@ _WAY_OUT = "set cache.kind to off"
 
 def unread_cache(
     cache: CacheSection,
+    asked: Asked,
     *,
     models: ModelsSection,
     train: TrainSection,
     validate: ValidateSection,
-    method: Any,
-    asked: Asked,
 ) -> list[tuple[str, str]]:
     """The key and the error of a cache that nothing would read, or that cannot hold what the method asks the teacher.
 
@@ -49,8 +49,8 @@ def unread_cache(
     if not asked.reads_teacher:
         return [(key, f"{said}, but {base} never reads a teacher's distributions; {_WAY_OUT}")]
     if cache.kind == "offline":
-        return _offline(cache, models=models, method=method, base=base)
-    repeats = asked.repeats(method.sequences)
+        return _offline(cache, models=models, method=asked.method, base=base)
+    repeats = asked.repeats()
     if repeats == "none":
         return [(key, f"{said}, but every response of {base} is drawn anew and read once; {_WAY_OUT}")]
     is_read_once = train.steps is None and train.epochs == 1 and validate.every in (None, "epoch")

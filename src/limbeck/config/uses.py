@@ -38,7 +38,13 @@ def check_uses(
         *_collecting(method, sampling, train, validate, draft),
         *_replay(train, validate, method, draft),
         *_teacher(models, watch, method, draft, has_teacher=bool(models.teacher) or cache.kind == "offline"),
-        *(_caching(cache, models, train, validate, method, draft) if cache != CacheSection() else []),
+        *unread_cache(
+            cache,
+            Asked(method, matches_teacher(method), _leaves(method.sequences), draft.values["method"]["base"]),
+            models=models,
+            train=train,
+            validate=validate,
+        ),
         *_lengths(models, data, train),
         *_drawing(data, sampling, validate, method, draft),
         *_schedule(train, validate),
@@ -233,18 +239,6 @@ def _teacher(models: ModelsSection, watch: WatchSection, method: Any, draft: Dra
         for key, (value, standard) in keys.items()
         if value != standard
     ]
-
-
-def _caching(
-    cache: CacheSection,
-    models: ModelsSection,
-    train: TrainSection,
-    validate: ValidateSection,
-    method: Any,
-    draft: Draft,
-) -> _Found:
-    asked = Asked(matches_teacher(method), tuple(_leaves(method.sequences)), draft.values["method"]["base"])
-    return unread_cache(cache, models=models, train=train, validate=validate, method=method, asked=asked)
 
 
 def _lengths(models: ModelsSection, data: DataSection, train: TrainSection) -> _Found:

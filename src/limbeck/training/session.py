@@ -137,6 +137,8 @@ def open_session(
     method = with_source(component, desk, loader=loader, steps=int(auto["steps"]))
     cache, cache_lines = open_cache(recipe, method, teacher=teacher, rows=encoded, world=world)
     reader: Scorer | TeacherReader | None = teacher if cache is None else cache
+    if cache is not None and teacher is not None:
+        rollouts = replace(rollouts, teacher=TeacherDecoder(teacher, cache=cache))
     if offline is not None:
         reader, cache_lines = offline, [check_rows(offline, encoded, encoder)]
     validator = _validator(
