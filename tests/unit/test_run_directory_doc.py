@@ -38,6 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "sampling": {"max_new_tokens": 6},
         "train": {"steps": 2, "batch_rows": 4},
         "validate": {"every": 1, "rows": 2},
+        "cache": {"kind": "memory"},
         # A lead that no teacher has: the signature shows at the first validation.
         "watch": {"teacher_no_better": 1e6},
         "run": str(folder / "run"),
@@ -138,10 +139,12 @@ def test_every_field_of_a_checkpoint_is_described_and_no_other(run: Path, collec
     state = body.pop("state")
     section = _section("state.json")
     assert _tables(section) == [{*body, *(f"state.{key}" for key in state)}]
-    inside = {*state["position"], *state["source"], *json.loads(other.read_text())["state"]["source"]}
+    kept = {key for key, value in state["teacher_cache"]["0"].items() if not isinstance(value, dict)}
+    inside = {*state["position"], *state["source"], *kept, *json.loads(other.read_text())["state"]["source"]}
     assert {key for key in inside if f"`{key}`" not in section} == set()
     tensors = {name for each in (file, other) for name in load_file(each.with_name("source.safetensors"))}
-    named = {re.sub("experience/.*", "experience/*", name.removeprefix("source/")) for name in tensors}
+    tensors = {re.sub(r"teacher_cache/\d+/", "", name.removeprefix("source/")) for name in tensors}
+    named = {re.sub("experience/.*", "experience/*", name) for name in tensors}
     assert {name for name in named if f"`{name}`" not in PAGE.read_text()} == set()
 
 

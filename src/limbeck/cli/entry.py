@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli.cache import cache
 from limbeck.cli.chat import chat
 from limbeck.cli.compare import compare
 from limbeck.cli.doctor import doctor
@@ -66,6 +67,7 @@ for _verb in (
     fetch,
 ):
     app.command()(_verb)
+app.add_typer(cache)
 
 
 def _show_version(is_wanted: bool) -> bool:

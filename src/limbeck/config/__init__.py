@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from limbeck.config.recipes import LENGTHENING, Difference, Recipe, resumable_difference
     from limbeck.config.sections import (
+        CacheSection,
         CorpusShare,
         DataSection,
         LoraSection,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LENGTHENING",
+    "CacheSection",
     "CorpusShare",
     "DataSection",
     "Difference",
@@ -37,6 +39,7 @@ __all__ = [
 
 _HOME = {
     "LENGTHENING": "recipes",
+    "CacheSection": "sections",
     "CorpusShare": "sections",
     "DataSection": "sections",
     "Difference": "recipes",

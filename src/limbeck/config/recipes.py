@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from limbeck.config.checks import check_keys, method_error, plain, value_error
 from limbeck.config.reading import RECORDED, Draft, Override, overridden, read_recipe, to_yaml
 from limbeck.config.sections import (
+    CacheSection,
     DataSection,
     ModelsSection,
     SamplingSection,
@@ -62,6 +63,7 @@ class Recipe:
     data: DataSection = Field(default_factory=DataSection)
     sampling: SamplingSection = Field(default_factory=SamplingSection)
     train: TrainSection = Field(default_factory=TrainSection)
+    cache: CacheSection = Field(default_factory=CacheSection)
     validate: ValidateSection = Field(default_factory=ValidateSection)
     watch: WatchSection = Field(default_factory=WatchSection)
     track: TrackSection = Field(default_factory=TrackSection)
@@ -96,6 +98,7 @@ class Recipe:
             data=recipe.data,
             sampling=recipe.sampling,
             train=recipe.train,
+            cache=recipe.cache,
             validate=recipe.validate,
             watch=recipe.watch,
             track=recipe.track,

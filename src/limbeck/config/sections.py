@@ -206,6 +206,18 @@ class TrackSection:
     project: Annotated[Name | None, Key("of wandb or trackio; null = limbeck", "null, or the name of a project")] = None
 
 
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class CacheSection:
+    """What is kept of the teacher's work, so that it is not done twice (docs/teacher-cache.md)."""
+
+    kind: Annotated[
+        Literal["off", "memory", "disk", "offline"],
+        Key("where the teacher's hidden states of rows that come again are"),
+    ] = "off"
+    max_gb: Annotated[Positive, Key("the most that is kept, in 10^9 bytes a process", "a number above 0")] = 4.0
+    path: Annotated[Name | None, Key("folder of an offline cache", "a folder, or null")] = None
+
+
 THRESHOLDS = tuple(each.name for each in dataclasses.fields(WatchSection) if each.name not in ("every", "rows"))
 """The keys of `watch` that say when a failure signature shows."""
 
@@ -214,6 +226,7 @@ SECTIONS = {
     "data": DataSection,
     "sampling": SamplingSection,
     "train": TrainSection,
+    "cache": CacheSection,
     "validate": ValidateSection,
     "watch": WatchSection,
     "track": TrackSection,

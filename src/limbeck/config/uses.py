@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from limbeck.config.caching import Asked, unread_cache
 from limbeck.config.plain_text import unread_text
 from limbeck.config.reading import Draft
 from limbeck.config.sections import (
+    CacheSection,
     DataSection,
     ModelsSection,
     SamplingSection,
@@ -26,6 +28,7 @@ def check_uses(
     data: DataSection,
     sampling: SamplingSection,
     train: TrainSection,
+    cache: CacheSection,
     validate: ValidateSection,
     watch: WatchSection,
     track: TrackSection,
@@ -38,7 +41,14 @@ def check_uses(
         *unread_text(data, method=method, base=draft.values["method"]["base"]),
         *_collecting(method, sampling, train, validate, draft),
         *_replay(train, validate, method, draft),
-        *_teacher(models, watch, method, draft),
+        *_teacher(models, watch, method, draft, has_teacher=bool(models.teacher) or cache.kind == "offline"),
+        *unread_cache(
+            cache,
+            Asked(method, matches_teacher(method), _leaves(method.sequences), draft.values["method"]["base"]),
+            models=models,
+            train=train,
+            validate=validate,
+        ),
         *_lengths(models, data, train),
         *_drawing(data, sampling, validate, method, draft),
         *_schedule(train, validate),
@@ -209,7 +219,7 @@ def _replay(train: TrainSection, validate: ValidateSection, method: Any, draft: 
     return []
 
 
-def _teacher(models: ModelsSection, watch: WatchSection, method: Any, draft: Draft) -> _Found:
+def _teacher(models: ModelsSection, watch: WatchSection, method: Any, draft: Draft, *, has_teacher: bool) -> _Found:
     base = draft.values["method"]["base"]
     if not method.objective().names:
         return [("method.weights", f"every weight of {base} is 0, so nothing would be learned; raise one of them")]
@@ -218,7 +228,7 @@ def _teacher(models: ModelsSection, watch: WatchSection, method: Any, draft: Dra
             message = f"watch.rows is {watch.rows}, {_UNREAD}: {base} compares nothing with the teacher token by token"
             return [("watch.rows", f"{message}; delete it")]
         missing = f"models.teacher is missing; {base} matches a teacher. Name a model, or choose method.base: sft"
-        return [] if models.teacher else [("models.teacher", missing)]
+        return [] if has_teacher else [("models.teacher", missing)]
     if models.teacher:
         way_out = "delete it, or pass models.teacher=null"
         return [

@@ -22,6 +22,15 @@ class TeacherView(Protocol):
         ...
 
 
+@runtime_checkable
+class CompletedView(Protocol):
+    """A teacher that does not know every class: where the rest of its mass goes, the student says."""
+
+    def completed(self, chunk: slice, *, student_logp: Float[Tensor, "n V"]) -> Float[Tensor, "n V"]:
+        """The log-probabilities of these scored tokens beside the student's, without gradient."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class HiddenView:
     """A teacher kept as final hidden states `[N D]` and its head: exact, D numbers a token instead of V."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from limbeck.losses.correlation import PairScores, PairTerm
 from limbeck.losses.heads import Head, tiles
 from limbeck.losses.match import MeasuringTerm, TokenScores, TokenTerm
-from limbeck.losses.views import TeacherView, chunks, target_of
+from limbeck.losses.views import CompletedView, TeacherView, chunks, target_of
 from limbeck.types import Experience
 
 # The head wants many tokens at once, or reading its weight is most of the work. The terms want few: of what they make,
@@ -57,6 +57,11 @@ class Walk:
     def needs_teacher(self) -> bool:
         """Whether a term that applies reads the teacher."""
         return bool(self.pair_terms) or any(term.needs_teacher for term in self.terms.values())
+
+    @property
+    def completes(self) -> bool:
+        """Whether the teacher's distributions are made beside the student's."""
+        return bool(self.views) and isinstance(self.views[0], CompletedView)
 
     def crosses(self, end: int) -> bool:
         """Whether a pair is of the tokens `end − 1` and `end`."""
@@ -132,11 +137,13 @@ def take_walk(hidden_ND: Float[Tensor, "N D"], walk: Walk, gradients: Gradients)
 def _take_chunk(hidden_ND: Tensor, chunk: slice, *, walk: Walk, head: Head, gradients: Gradients, sums: _Sums) -> None:
     own = chunk.stop - chunk.start
     wide = slice(chunk.start, chunk.stop + walk.crosses(chunk.stop))
-    target_cV = target_of(walk.views, wide, device=hidden_ND.device) if walk.needs_teacher else None
+    is_asked = walk.needs_teacher and (not walk.completes or walk.teacher_weights_N is not None)
+    target_cV = target_of(walk.views, wide, device=hidden_ND.device) if is_asked else None
     if target_cV is not None and walk.teacher_weights_N is not None:
         walk.measures[TEACHER_LOGP] += _weighted_logp(
             target_cV[:own], tokens_c=walk.tokens_N[chunk], weights_c=walk.teacher_weights_N[chunk]
         )
+    target_cV = None if walk.completes else target_cV
     with torch.no_grad():
         raw_cV = head.raw(hidden_ND[wide])
     # The terms whose gradients are taken together, and the blocks that hold them: the first in place of the logits.
@@ -176,6 +183,9 @@ def _parts(
 ) -> dict[str, Float[Tensor, ""]]:
     """Each term's Σ weight·ℓ over the tokens of `place` and the pairs that begin there; `raw_nV` may have one more."""
     student_nV = head.log_probabilities(raw_nV)
+    if walk.completes and walk.needs_teacher:
+        whole = slice(place.start, place.start + len(raw_nV))
+        target_nV = walk.views[0].completed(whole, student_logp=student_nV)  # type: ignore[attr-defined]
     own = place.stop - place.start
     # Cutting the halo off would cost a pass over the gradient: token terms see it, with the weight 0.
     tokens_n = walk.tokens_N[place.start : place.start + len(raw_nV)]

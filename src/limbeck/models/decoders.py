@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from limbeck.losses.fused import HiddenView
 from limbeck.models.prefixes import Layers, given, taken
 from limbeck.models.scoring import Scored, Scorer, causal, scored_tokens
+from limbeck.models.teacher_cache import TeacherCache
 from limbeck.types import Sequences
 
 
@@ -103,11 +104,15 @@ class CausalDecoder:
 
 
 class TeacherDecoder:
-    """A teacher as a decoder: tokens are taken to the device it is on, and what it says is brought back."""
+    """A teacher as a decoder: tokens are taken to the device it is on, and what it says is brought back.
 
-    def __init__(self, scorer: Scorer) -> None:
+    With a `cache`, whole rows are read through it: what is learned from later need not be read again.
+    """
+
+    def __init__(self, scorer: Scorer, *, cache: TeacherCache | None = None) -> None:
         self._scorer = scorer
         self._own = CausalDecoder(scorer)
+        self._cache = cache
 
     @property
     def _home(self) -> torch.device:
@@ -142,6 +147,8 @@ class TeacherDecoder:
 
     def view(self, sequences: Sequences, where: Scored) -> HiddenView:
         """Its distributions at the scored tokens of whole rows, kept on its own device."""
+        if self._cache is not None:
+            return self._cache.read(sequences)
         moved = sequences.to(self._home)
         return self._own.view(moved, scored_tokens(moved))
 

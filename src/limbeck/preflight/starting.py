@@ -13,6 +13,7 @@ from typing import Any
 from limbeck.config.reading import scalar
 from limbeck.config.sections import (
     SECTIONS,
+    CacheSection,
     DataSection,
     ModelsSection,
     SamplingSection,
@@ -102,6 +103,7 @@ def _sections(
         "data": DataSection(corpus=str(data), max_prompt=max_prompt, max_length=max_prompt + max_response),
         "sampling": SamplingSection(max_new_tokens=max_response),
         "train": TrainSection(epochs=3 if few else 1, batch_rows=8 if few else 32),
+        "cache": CacheSection(),
         "validate": ValidateSection(),
         "watch": WatchSection(),
         "track": TrackSection(),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from limbeck.records import EncodedRow
 from limbeck.seeds import Seeds
@@ -72,6 +75,15 @@ class Exchanging(Protocol):
 
     def exchanged(self, drawn: Sequences, *, step: int, seeds: Seeds) -> Sequences:
         """After revision: the rows to learn from; every rank calls it. Nothing is remembered before `keep`."""
+        ...
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """A source that gives rows again that were drawn once."""
+
+    def held(self) -> Iterable[tuple[Int[Tensor, " _"], Bool[Tensor, " _"]]]:
+        """Tokens and response flags of each row that it may still give, without padding."""
         ...
 
 

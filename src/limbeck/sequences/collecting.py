@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Bool, Int
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -82,6 +83,12 @@ class CollectedRollouts:
     def collection(self) -> Sequences | None:
         """The collection that was kept last."""
         return self._held.collection
+
+    def held(self) -> Iterable[tuple[Int[Tensor, " _"], Bool[Tensor, " _"]]]:
+        """The rows of the collection."""
+        rows = self._held.collection
+        lengths = [] if rows is None else rows.lengths.tolist()
+        return [(rows.tokens[b, :n], rows.is_response[b, :n]) for b, n in enumerate(lengths) if rows is not None]
 
     def portion(self, step: int, *, batch_rows: int, seeds: Seeds) -> list[int]:
         """Which rows of its collection a step learns from."""

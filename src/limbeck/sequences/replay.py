@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -153,6 +153,10 @@ class Replaying:
         self._turns[turn] += 1
         if turn == "fresh":
             self._buffer.extend(self._of_all_ranks(drawn, step=step))
+
+    def held(self) -> Iterable[tuple[Int[Tensor, " _"], Bool[Tensor, " _"]]]:
+        """The rows of the buffer."""
+        return [(row.tokens, row.is_response) for row in self._buffer]
 
     def observes(self, step: int) -> bool:
         """When the schedule looks at the validation loss."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from limbeck.models.loading import has_lora
 from limbeck.models.saving import save_student
 from limbeck.training import checkpoint
+from limbeck.training.caching import cache_state
 from limbeck.training.rundir import CLIP_NETWORK, RunDirectory
 from limbeck.training.session import Session
 from limbeck.training.world import whole
@@ -25,6 +26,7 @@ def save_checkpoint(session: Session, directory: RunDirectory, *, position: Mapp
     """Write a checkpoint and return the seconds it took; every rank must call it."""
     started = time.monotonic()
     weights, moments = checkpoint.collect(session.distiller, session.optimizer)
+    kept = cache_state(session.cache, session.world)
     if session.world.is_main:
         directory.flush()
         state = {
@@ -32,6 +34,7 @@ def save_checkpoint(session: Session, directory: RunDirectory, *, position: Mapp
             "logs": directory.sizes(),
             "source": dict(session.source.state()),
             "micro_rows": session.auto["micro_rows"],
+            **kept,
         }
         checkpoint.write(
             directory.path / "checkpoints",

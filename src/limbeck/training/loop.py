@@ -14,6 +14,7 @@ from limbeck.errors import FailureSignature, NonFiniteLoss, Stopped
 from limbeck.models.pieces import TokenTexts
 from limbeck.sequences.building import Observing
 from limbeck.training import checkpoint
+from limbeck.training.caching import let_go, restore_cache
 from limbeck.training.keeping import save_batch, save_best, save_checkpoint
 from limbeck.training.looking import observed_loss, token_rows
 from limbeck.training.memory import MemoryGuard
@@ -137,6 +138,7 @@ class _Loop:
             saved = save_batch(session, self.directory, step=step, drawn=error.drawn)
             raise NonFiniteLoss(f"{error}\n  {saved}") from error
         result = self.memory.move(result)
+        let_go(session.cache, session.source)
         position.step, position.consumed = step, position.consumed + wanted
         self._log({**result.row, "epoch": position.consumed / session.loader.rows_per_epoch})
         if session.world.is_main:
@@ -231,6 +233,7 @@ class _Loop:
             self.position = Position(**found.state["position"])
             self.saved_step = self.position.step
             session.source.restore(found.state["source"])
+            restore_cache(session.cache, found.state, session.world)
             with_micro_rows(session, int(found.state["micro_rows"]))
             logs = found.state["logs"]
             self.progress.note(f"going on after step {self.position.step} of {session.steps}")
@@ -252,6 +255,8 @@ class _Loop:
         if self.session.world.is_main:
             checkpoint.keep(self.directory.path / "checkpoints", last=1)
             self.directory.write_text(FINISHED, json.dumps({"step": self.position.step}) + "\n")
+        if self.session.cache is not None:
+            self.session.cache.close()
         self.progress.note(f"done: the student is in {self.directory.student}")
 
     def _sample(self, step: int, result: StepResult) -> None:

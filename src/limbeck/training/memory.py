@@ -40,6 +40,8 @@ class MemoryGuard:
             is_here = (halving["step"], halving["during"]) == (step, during)
             if is_here and halving["micro_rows"] < session.auto["micro_rows"]:
                 with_micro_rows(session, int(halving["micro_rows"]))
+        cache = session.cache
+        mark = 0 if cache is None else cache.mark()
         while True:
             try:
                 return action()
@@ -48,6 +50,8 @@ class MemoryGuard:
                     raise
                 self._check_may_halve(step, error)
             session.optimizer.zero_grad(set_to_none=True)
+            if cache is not None:
+                cache.back_to(mark)
             if session.world.device.type == "cuda":
                 torch.cuda.empty_cache()
             rows = int(session.auto["micro_rows"]) // 2

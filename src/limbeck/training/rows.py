@@ -45,6 +45,15 @@ class Rows:
     asked: Mapping[tuple[int, ...], Example] = field(default_factory=dict)
     texts: tuple[EncodedRow, ...] = ()
 
+    def scored_tokens(self) -> int:
+        """Response tokens of the training and validation rows together."""
+        return sum(sum(row.is_response[1:]) for row in self.all_rows())
+
+    def all_rows(self) -> list[EncodedRow]:
+        """The training rows in order, then the validation rows."""
+        parts = self.train.parts if isinstance(self.train, Mix) else (self.train,)
+        return [row for part in (*parts, self.valid) for row in part]
+
     def fingerprint(self) -> str:
         """A digest of the training rows in order: ids, tokens, what is learned, shares of a mix; and of plain text."""
         digest = hashlib.blake2b(digest_size=16)

@@ -21,11 +21,14 @@ from limbeck.models.loading import Attention, LoraSettings, checkpoint_activatio
 from limbeck.models.pair import Pair
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
+from limbeck.models.teacher_cache import TeacherCache, TeacherReader
 from limbeck.records import EncodedRow
 from limbeck.seeds import Seeds
 from limbeck.sequences.source import Collecting, Rollouts, Source
 from limbeck.spans.packing import SpanFinder
+from limbeck.training.caching import open_cache
 from limbeck.training.distiller import Distiller
+from limbeck.training.offline import check_rows, with_offline_teacher
 from limbeck.training.optimizers import adamw, own_rates
 from limbeck.training.resolving import resolve_auto, resolve_precision
 from limbeck.training.rows import Rows, build_encoder, encode_rows
@@ -61,6 +64,12 @@ class Session:
     finder: SpanFinder | None = None
     observed: tuple[EncodedRow, ...] = ()
     texts: Loader | None = None
+    reader: Scorer | TeacherReader | None = None
+
+    @property
+    def cache(self) -> TeacherCache | None:
+        """What is kept of the teacher's work in this run; `reader` then is it, and otherwise the teacher."""
+        return self.reader if isinstance(self.reader, TeacherCache) else None
 
     @property
     def source(self) -> Source:
@@ -93,9 +102,9 @@ def open_session(
     precision = str(recorded.get("precision", resolve_precision(recipe, world)))
     attention = cast(Attention, recorded.get("attention", recipe.models.attention))
     is_matched = matches_teacher(component)
-    pair, student_dtype_note = _load_pair(
-        recipe, world, precision=precision, attention=attention, is_matched=is_matched
-    )
+    is_there = is_matched and recipe.cache.kind != "offline"
+    pair, student_dtype_note = _load_pair(recipe, world, precision=precision, attention=attention, is_matched=is_there)
+    pair, offline = with_offline_teacher(recipe, component, pair, world=world)
     seeds = Seeds(recipe.train.seed)
     encoder = build_encoder(recipe, pair)
     encoded = encode_rows(recipe, encoder, seeds=seeds, rows=rows, pair=pair)
@@ -129,11 +138,17 @@ def open_session(
         recipe=recipe, world=world, pair=pair, teacher=teacher, encoder=encoder, rollouts=rollouts, asked=encoded.asked
     )
     method = with_source(component, desk, loader=loader, steps=int(auto["steps"]))
+    cache, cache_lines = open_cache(recipe, method, teacher=teacher, rows=encoded, world=world)
+    reader: Scorer | TeacherReader | None = teacher if cache is None else cache
+    if cache is not None and teacher is not None:
+        rollouts = replace(rollouts, teacher=TeacherDecoder(teacher, cache=cache))
+    if offline is not None:
+        reader, cache_lines = offline, [check_rows(offline, encoded, encoder)]
     validator = _validator(
-        recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=teacher, finder=finder, auto=auto
+        recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=reader, finder=finder, auto=auto
     )
     dense = [role for role, scorer in (("student", student), ("teacher", teacher)) if scorer and not scorer.split]
-    notes = [*encoded.lines, *student_dtype_note, *filter(None, [pair.vocabulary.lines()])]
+    notes = [*encoded.lines, *student_dtype_note, *filter(None, [pair.vocabulary.lines()]), *cache_lines]
     notes += [
         f"the {role}'s logits are not its head applied to its hidden states: the dense path runs" for role in dense
     ]
@@ -157,6 +172,7 @@ def open_session(
         finder=finder,
         observed=encoded.observed,
         texts=Loader(encoded.texts, seeds=seeds.child("plain-text"), pad_id=pair.pad_id) if encoded.texts else None,
+        reader=reader,
     )
 
 
@@ -226,7 +242,7 @@ def _validator(
     *,
     encoder: Encoder,
     rollouts: Rollouts,
-    teacher: Scorer | None,
+    teacher: Scorer | TeacherReader | None,
     finder: SpanFinder | None,
     auto: Mapping[str, Any],
 ) -> Validator | None:

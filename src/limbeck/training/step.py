@@ -211,7 +211,7 @@ def _backward(
     for place, (part, weight) in enumerate(zip(batches, weights, strict=True)):
         seed_dropout(session, step, micro=place)
         sequences = part.sequences.to(world.device)
-        views = teacher_views(distiller, part, session.teacher)
+        views = teacher_views(distiller, part, session.reader)
         redrawn_N = redrawn_tokens(part.sequences, begins) if views and begins else torch.zeros(0)
         if redrawn_N.any():
             weight = {**weight, TEACHER_LOGP: redrawn_N}

@@ -15,6 +15,7 @@ from limbeck.losses.fused import TEACHER_LOGP
 from limbeck.losses.objective import Batch
 from limbeck.models.extending import evaluating
 from limbeck.models.scoring import Scorer, scored_tokens, split_rows
+from limbeck.models.teacher_cache import TeacherReader
 from limbeck.records import EncodedRow, Example
 from limbeck.spans.packing import SpanFinder
 from limbeck.training.distiller import CROSS_ENTROPY, Distiller
@@ -37,7 +38,7 @@ class Validator:
     answerer: Answerer | None
     decoding: Decoding
     seed: int
-    teacher: Scorer | None
+    teacher: Scorer | TeacherReader | None
     micro_rows: int
     first_micro_rows: int
     finder: SpanFinder | None = None
@@ -124,7 +125,11 @@ def _share(groups: list[list[int]], world: World) -> list[list[int]]:
 
 @torch.no_grad()
 def _one_batch(
-    distiller: Distiller, part: Batch, weight: dict[str, torch.Tensor], teacher: Scorer | None, device: torch.device
+    distiller: Distiller,
+    part: Batch,
+    weight: dict[str, torch.Tensor],
+    teacher: Scorer | TeacherReader | None,
+    device: torch.device,
 ) -> dict[str, float]:
     sequences = part.sequences.to(device)
     moved = {name: value.to(device) for name, value in weight.items()}
@@ -137,9 +142,11 @@ def _one_batch(
     return {name: float(value) for name, value in out.items()}
 
 
-def teacher_views(distiller: Distiller, part: Batch, teacher: Scorer | None) -> list[Any]:
+def teacher_views(distiller: Distiller, part: Batch, teacher: Scorer | TeacherReader | None) -> list[Any]:
     """The teacher's views of a batch, on the student's device; none where no term on it reads the teacher."""
     if teacher is None or not distiller.objective.needs_teacher(part):
         return []
+    if isinstance(teacher, TeacherReader):
+        return [teacher.read(part.sequences)]
     moved: Sequences = part.sequences.to(next(teacher.model.parameters()).device)
     return [teacher.view(moved, scored_tokens(moved))]
