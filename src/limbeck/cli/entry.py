@@ -22,6 +22,7 @@ from limbeck.cli.init import init
 from limbeck.cli.quickstart import quickstart
 from limbeck.cli.report import report
 from limbeck.cli.shrink import shrink
+from limbeck.cli.study import study
 from limbeck.cli.train import train
 from limbeck.errors import LimbeckError
 
@@ -41,7 +42,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _verb in (quickstart, init, explain, train, evaluate, report, shrink, fetch):
+for _verb in (quickstart, init, explain, train, evaluate, report, study, shrink, fetch):
     app.command()(_verb)
 
 

@@ -32,6 +32,7 @@ from limbeck.training.measuring import (
 )
 from limbeck.training.optimizers import clipped_norm, learning_rate
 from limbeck.training.session import Session
+from limbeck.training.swapping import teaching_rows
 from limbeck.training.validation import teacher_views
 from limbeck.training.watch import gradient_shares, is_watched
 from limbeck.types import RowKey, Sequences
@@ -199,8 +200,12 @@ def micro_batches(session: Session, *, items: tuple[Item, ...], drawn: Sequences
     active = frozenset(session.distiller.objective.names)
     is_reference = all(origin == "reference" for origin in drawn.origin)
     own_terms = active if is_reference else active - {"supervised"}
-    parts = [drawn.rows(group) for group in split_rows(drawn, size)]
-    batches = [Batch(sequences=part, terms=own_terms, pairs=session.pairs(part)) for part in parts]
+    taught_by = teaching_rows(session.distiller.objective, drawn)
+    batches = [
+        Batch(sequences=part, terms=own_terms, pairs=session.pairs(part), taught_by=taught_by(group))
+        for group in split_rows(drawn, size)
+        for part in [drawn.rows(group)]
+    ]
     if "supervised" in active and not is_reference:
         if REPLAYED in drawn.origin:
             items = tuple(session.loader.named(key) for key in drawn.keys)

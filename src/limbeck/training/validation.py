@@ -19,6 +19,7 @@ from limbeck.records import EncodedRow, Example
 from limbeck.spans.packing import SpanFinder
 from limbeck.training.distiller import CROSS_ENTROPY, Distiller
 from limbeck.training.spanning import pairs_of
+from limbeck.training.swapping import tokens_of
 from limbeck.training.world import World, idle_rows
 from limbeck.types import Sequences
 
@@ -141,5 +142,7 @@ def teacher_views(distiller: Distiller, part: Batch, teacher: Scorer | None) -> 
     """The teacher's views of a batch, on the student's device; none where no term on it reads the teacher."""
     if teacher is None or not distiller.objective.needs_teacher(part):
         return []
-    moved: Sequences = part.sequences.to(next(teacher.model.parameters()).device)
-    return [teacher.view(moved, scored_tokens(moved))]
+    read = part.sequences if part.taught_by is None else part.taught_by
+    moved: Sequences = read.to(next(teacher.model.parameters()).device)
+    view = teacher.view(moved, scored_tokens(moved))
+    return [view if part.taught_by is None else view.taken(tokens_of(part.sequences, read=part.taught_by))]
