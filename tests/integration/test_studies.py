@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from study_kit import Ground, kept
-from training_kit import Killed, kill_before
 
 from limbeck.cli.entry import main
 from limbeck.errors import Stopped
@@ -18,6 +16,8 @@ from limbeck.studies import running, scoring
 from limbeck.studies.printing import printed
 from limbeck.studies.running import run_study
 from limbeck.training import loop
+from study_kit import Ground, kept
+from training_kit import Killed, kill_before
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,9 @@ def study(
 
     check_format(format, FORMATS)
     folder = out / "rows" if rows is None else rows
+    if name == "injected-errors":
+        _inject(root, out, folder, seeds, dry_run)
+        return
     if not table:
         failures = _run(name, settings or [], root, out, folder, seeds, arms, jobs, dry_run)
         if dry_run:
@@ -75,6 +78,19 @@ def _run(
             typer.echo(line)
         return {}
     return dict(run_study(chosen, places, only=only, jobs=jobs, say=typer.echo).failures)
+
+
+def _inject(root: Path | None, out: Path, rows: Path, seeds: str | None, dry_run: bool) -> None:
+    from limbeck.studies.injecting import run_injected_errors
+    from limbeck.studies.places import Places
+
+    if dry_run:
+        typer.echo("injected-errors trains nothing beside its teacher and start, and scores every detector once")
+        return
+    seed = 0 if seeds is None else _numbers(seeds)[0]
+    folder = run_injected_errors(Places(work=out, rows=rows, root=root), seed=seed, say=typer.echo)
+    table = folder / "table.md"
+    typer.echo(table.read_text(encoding="utf-8") if table.is_file() else f"rows: {folder}")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -84,9 +84,7 @@ INJECTED_ERRORS = "injected-errors"
 def find_study(name: str, *, settings: Sequence[str] = (), seeds: tuple[int, ...] | None = None) -> Study:
     """A built-in study, or that of a YAML file, with settings ("train.steps=64") laid over what its arms share.
 
-    An arm's own changes win.
-
-    Raises `UnknownName` and `ConfigError`.
+    An arm's own changes win. Raises `UnknownName` and `ConfigError`.
     """
     if name.endswith((".yaml", ".yml")):
         study = read_study(Path(name))

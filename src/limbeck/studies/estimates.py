@@ -27,6 +27,8 @@ from limbeck.studies.tables import measured_effect
 ASSUMED_SPREAD = 0.07
 _PACKAGED_PARAMETERS = 134_515_008
 _BYTES_A_ROW = 20
+_DRAWN, _FILLED = 3 * 2.0, 0.6
+_ROWS_OF_A_CORPUS, _STEPS_OF_AN_EPOCH = 500, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,32 +157,31 @@ class _Pace:
         )
 
     def _counted(self, recipe: Recipe | None, student: str, *, scoring: bool = True) -> Estimate:
-        """Floating-point operations over what this machine does in a product of two matrices, which is optimistic: a
-        forward pass takes 2 a parameter and token, a backward pass 4; drawing is twice as slow a token."""
-        mine = self._parameters(student if student.startswith(STAGE) or recipe is not None else f"{STAGE}{student}")
+        """Floating-point operations over half of what this machine does in a product of two matrices: 2 a parameter
+        and token forward, 4 backward; drawing waits for memory and takes three times as long. Rows are taken to be 0.6
+        of the longest."""
+        mine = self._parameters(student if recipe is not None else f"{STAGE}{student}")
         if mine is None:
             return Estimate(seconds=None, how="no parameter count: the model is not here")
-        work = 0.0
-        if recipe is not None:
-            work += self._training(recipe, mine)
+        work = 0.0 if recipe is None else self._training(recipe, mine)
         if scoring:
             parts = self.study.scoring
-            answers = sum(len(corpus.ids or ()) or corpus.rows or 500 for corpus in parts.corpora)
-            drawn = answers * len(parts.seeds) * parts.max_new_tokens * 2 * 2.0 * mine
-            read = 2 * answers * (parts.max_prompt + parts.max_new_tokens) * 2.0 * 2 * mine
-            work += drawn + read
+            answers = sum(len(corpus.ids or ()) or corpus.rows or _ROWS_OF_A_CORPUS for corpus in parts.corpora)
+            teacher = self._parameters(self.study.recipe.get("models", {}).get("teacher")) or 0
+            work += answers * len(parts.seeds) * parts.max_new_tokens * _DRAWN * mine
+            work += 2 * answers * _FILLED * (parts.max_prompt + parts.max_new_tokens) * 2.0 * (mine + teacher)
         return Estimate(seconds=work / _speed(), how="estimated from parameter counts, may be off by a factor of 3")
 
     def _training(self, recipe: Recipe, mine: int) -> float:
         method, train = recipe.built_method(), recipe.train
-        steps = train.steps if train.steps is not None else 100 * train.epochs
-        tokens = steps * train.batch_rows * recipe.data.max_length
+        steps = train.steps if train.steps is not None else _STEPS_OF_AN_EPOCH * train.epochs
+        tokens = steps * train.batch_rows * _FILLED * recipe.data.max_length
         work = 6.0 * tokens * mine
         if recipe.models.teacher is not None and matches_teacher(method):
             work += 2.0 * tokens * (self._parameters(recipe.models.teacher) or 2 * mine)
         if student_draws(method.sequences):
             drawn = steps * train.batch_rows * min(recipe.sampling.max_new_tokens, recipe.data.max_length)
-            work += drawn * 2 * 2.0 * mine * (2.5 if method.revision is not None else 1.0)
+            work += drawn * _DRAWN * mine * (2.0 if method.revision is not None else 1.0)
         if method.weights.supervised:
             work += 3.0 * tokens * mine
         return work
@@ -232,13 +233,12 @@ def _without_seed(identity: object) -> str:
 
 @functools.cache
 def _speed() -> float:
-    """Floating-point operations a second of this machine in a product of two matrices, float32, a quarter of it."""
+    """Floating-point operations a second that a run may reach here: half of the best of some products of matrices."""
     import torch
 
-    one = torch.rand(512, 512)
-    one @ one
-    started = time.perf_counter()
-    for _ in range(8):
+    one, took = torch.rand(512, 512), []
+    for _ in range(12):
+        started = time.perf_counter()
         one @ one
-    seconds = max(time.perf_counter() - started, 1e-6)
-    return 8 * 2 * 512**3 / seconds / 4
+        took.append(time.perf_counter() - started)
+    return 2 * 512**3 / min(took) / 2

@@ -29,6 +29,8 @@ _MACHINE: dict[str, tuple[str, ...]] = {
     "train": ("micro_rows", "chunk", "strategy", "checkpoint_minutes"),
 }
 _WITHOUT_TEACHER = ("models.teacher", "models.teacher_dtype", "models.teacher_device", "watch.rows")
+# Every arm asks for those of its teacher and start. Files do not change while a study runs.
+_STAGE_KEYS: dict[tuple[str, str], str] = {}
 _WITHOUT_DRAWING = ("sampling.temperature", "sampling.top_p", "sampling.top_k")
 
 
@@ -96,6 +98,13 @@ def stage_recipe(study: Study, stage: Stage) -> Recipe:
 
 def stage_key(study: Study, stage: Stage) -> str:
     """The hash of what a stage builds."""
+    stages = json.dumps([dataclasses.asdict(each) for each in study.stages], sort_keys=True)
+    if (stages, stage.name) not in _STAGE_KEYS:
+        _STAGE_KEYS[stages, stage.name] = _stage_key(study, stage)
+    return _STAGE_KEYS[stages, stage.name]
+
+
+def _stage_key(study: Study, stage: Stage) -> str:
     if stage.recipe is None:
         return _hash({"shrunk": _shrunk(study, stage)})
     return recipe_key(study, stage_recipe(study, stage))
