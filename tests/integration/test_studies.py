@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -135,6 +136,55 @@ def test_seeds_that_are_added_later_stand_beside_the_others(ground: Ground, whol
     run_study(ground.study(seeds=[0], arms={"sft": {"method.base": "sft"}, "gkd": None}), places, say=quiet)
     assert "0, 1" in printed(places.rows, "mine")
     assert all(whole[name] == rows for name, rows in kept(places.rows).items())
+
+
+def test_a_longer_arm_goes_on_from_a_shorter_one_and_is_what_it_would_have_been(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = {"train.schedule": "constant"}
+    arms = {"half": {**shared, "train.steps": 2}, "all": {**shared, "train.steps": 4}}
+    handed = ground.places("handed")
+    taken: list[int] = []
+    through = loop.take_step
+    monkeypatch.setattr(loop, "take_step", lambda *args, **kwargs: taken.append(1) or through(*args, **kwargs))
+    run_study(ground.study("course", arms=arms, seeds=[0]), handed, say=quiet)
+    assert len(taken) == 4
+    alone = ground.places("alone")
+    run_study(ground.study("course", arms=arms, seeds=[0]), alone, only=("all",), say=quiet)
+    assert len(taken) == 8
+    found = kept(alone.rows)
+    assert len(found) == 1
+    assert found.items() <= kept(handed.rows).items()
+
+
+def test_stages_are_built_once_shared_and_built_again_where_they_are_gone(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, values = ground.places("staged"), ground.values()
+    shared = values["recipe"]
+    tuned = {"method": {"base": "sft"}, "data": shared["data"], "train": shared["train"], "validate": {"every": None}}
+    stages = {
+        "teacher": {"recipe": {**tuned, "models": {"student": shared["models"]["teacher"], "device": "cpu"}}},
+        "start": {"shrink": {"model": shared["models"]["teacher"], "layers": [0, 2]},
+                  "recipe": {**tuned, "models": {"device": "cpu"}}},
+    }  # fmt: skip
+    recipe = {**shared, "models": {"teacher": "@teacher", "student": "@start", "device": "cpu"}}
+    arms = {"teacher": {"stage": "teacher"}, "gkd": None, "kd": {"method.base": "kd"}}
+    study = ground.study("staged", recipe=recipe, stages=stages, arms=arms, seeds=[0], controls=True)
+    outcome = run_study(study, places, say=quiet)
+    assert outcome.failures == {}
+    assert len(list((places.work / "stages").iterdir())) == 3
+    rows = kept(places.rows)
+    assert len(rows) == 6
+    table = printed(places.rows, "staged")
+    assert "control: shuffled teacher" in table
+    assert "different starts" not in table
+    for folder in (places.work / "stages").iterdir():
+        shutil.rmtree(folder)
+    gone = next(name for name, (about, *_) in rows.items() if about["arm"] == "kd")
+    (places.rows / gone).unlink()
+    run_study(study, places, say=quiet)
+    assert kept(places.rows) == rows
 
 
 def test_a_table_is_made_of_rows_alone_in_a_moment(ground: Ground, whole: dict[str, Any]) -> None:

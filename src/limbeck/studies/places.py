@@ -69,11 +69,12 @@ class Places:
 
     def local(self, study: Study, recipe: Recipe, *, run: Path) -> Recipe:
         """The recipe as it is run on this machine."""
-        models = recipe.models
-        named = {
-            key: None if name is None else self.model(study, name)
-            for key, name in (("teacher", models.teacher), ("student", models.student))
-        }
+        teacher = recipe.models.teacher
+        models = replace(
+            recipe.models,
+            teacher=None if teacher is None else self.model(study, teacher),
+            student=self.model(study, recipe.models.student),
+        )
         corpus: Any = recipe.data.corpus
         if isinstance(corpus, str):
             corpus = self.data(corpus)
@@ -83,7 +84,7 @@ class Places:
         data = replace(recipe.data, corpus=corpus, valid=self.data(valid) if isinstance(valid, str) else valid)
         if self.root is not None and _needs_root(corpus):
             data = replace(data, root=str(self.root))
-        return replace(recipe, models=replace(models, **named), data=data, run=str(run))
+        return replace(recipe, models=models, data=data, run=str(run))
 
     def examples(self, corpus: ScoredCorpus) -> tuple[Example, ...]:
         """The rows of a scored corpus, in the order of its ids or of its file. Raises `DataError`."""

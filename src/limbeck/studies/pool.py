@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any
 
 from limbeck.errors import Stopped
 from limbeck.studies.definition import Study
@@ -26,7 +26,8 @@ def run_pool(
     After Ctrl-C no further run is started; those that are under way save themselves. Raises `Stopped` then.
     """
     context = multiprocessing.get_context("spawn")
-    waiting, running, stopped = list(planned), {}, False
+    waiting, stopped = list(planned), False
+    running: dict[Any, Planned] = {}
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     # Read by each process when it loads torch; this one's are put back.
     before = {name: os.environ.get(name) for name in _THREADS}

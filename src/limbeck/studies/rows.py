@@ -68,8 +68,8 @@ class Ledger:
             )
         plain = json.loads(path.read_text(encoding="utf-8"))
         arms = tuple(LedgerArm(**arm) for arm in plain.pop("arms"))
-        lists = {key: tuple(plain.pop(key)) for key in ("controls", "corpora", "average")}
-        return cls(**plain, **lists, arms=arms)
+        plain |= {key: tuple(plain[key]) for key in ("controls", "corpora", "average")}
+        return cls(**plain, arms=arms)
 
 
 def _ledger_path(rows: Path, study: str) -> Path:

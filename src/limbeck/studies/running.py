@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from limbeck.config import resumable_difference
+from limbeck.config import Recipe
 from limbeck.errors import LimbeckError, Stopped
 from limbeck.records import Example
 from limbeck.studies.definition import Study
@@ -183,26 +183,39 @@ def _train_and_score(
 def _hand_on(study: Study, planned: Planned, places: Places, pending: Sequence[Planned]) -> bool:
     """Give the directory of a finished run to one that only takes more steps of the same: it goes on from there.
 
-    With a schedule that knows the run's length the shorter run is no part of the longer one.
+    Only where the shorter run is the longer one's beginning: what is lost by a kill is time, and never another result.
     """
     mine = planned.recipe
-    if mine is None or mine.train.schedule != "constant" or mine.train.steps is None:
+    if mine is None or not _is_a_beginning(mine):
         return False
-    longer = [
-        each
+    longer = {
+        each.recipe.train.steps or 0: each
         for each in pending
         if each.recipe is not None
-        and each.recipe.train.steps is not None
-        and each.recipe.train.steps > mine.train.steps
-        and not resumable_difference(mine, each.recipe)
+        and (each.recipe.train.steps or 0) > (mine.train.steps or 0)
+        and [change.key for change in mine.difference(each.recipe)] == ["train.steps"]
         and not places.kept(study, each).is_file()
         and not places.run(each.key).exists()
-    ]
+    }
     if not longer:
         return False
-    following = min(longer, key=lambda each: each.recipe.train.steps if each.recipe is not None else 0)
+    following = longer[min(longer)]
     os.replace(places.run(planned.key), places.run(following.key))
     return True
+
+
+def _is_a_beginning(recipe: Recipe) -> bool:
+    """Whether nothing in a recipe depends on how long the run is: not the rate, nor where its rows come from."""
+    train, kinds = recipe.train, _kinds(recipe.method["sequences"])
+    has_length = train.steps is not None and train.schedule == "constant" and not 0 < train.warmup < 1
+    return has_length and kinds <= {"student", "fixed", "mixture"}
+
+
+def _kinds(part: Any) -> set[str]:
+    """The kinds of a plain record and of those inside it."""
+    if not isinstance(part, Mapping):
+        return set()
+    return {str(part["kind"])}.union(*(_kinds(value) for value in part.values())) if "kind" in part else set()
 
 
 def _try_stages(study: Study, planned: Planned, places: Places, *, say: Say) -> bool:
