@@ -193,7 +193,7 @@ def micro_batches(session: Session, *, items: tuple[Item, ...], drawn: Sequences
     """The drawn rows in micro-batches with the terms taken on each; supervised rows beside them where they differ.
 
     Rows that are references carry the supervised term in the same forward; beside rows of another origin the same
-    same prompts' references make micro-batches of their own. Replayed rows were read in another step: the loader finds
+    prompts' references make micro-batches of their own. Replayed rows were read in another step: the loader finds
     their references by their keys.
     """
     size = int(session.auto["micro_rows"])
@@ -203,8 +203,7 @@ def micro_batches(session: Session, *, items: tuple[Item, ...], drawn: Sequences
     taught_by = teaching_rows(session.distiller.objective, drawn)
     batches = [
         Batch(sequences=part, terms=own_terms, pairs=session.pairs(part), taught_by=taught_by(group))
-        for group in split_rows(drawn, size)
-        for part in [drawn.rows(group)]
+        for group, part in ((group, drawn.rows(group)) for group in split_rows(drawn, size))
     ]
     if "supervised" in active and not is_reference:
         if REPLAYED in drawn.origin:
