@@ -194,3 +194,22 @@ def test_settings_of_the_command_line_are_laid_over_all_arms() -> None:
     assert {each.recipe.train.steps for each in planned_runs(found) if each.recipe is not None} == {4}
     with pytest.raises(ConfigError, match="what the arms of a study differ in"):
         find_study("table2", settings=["method.base=kd"])
+
+
+def test_injected_errors_needs_its_study_and_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import limbeck.studies
+    from limbeck.studies import injecting
+    from limbeck.studies.places import Places
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(injecting, "build_stage", lambda study, stage, places, say: tmp_path / stage.name)
+    monkeypatch.setattr(limbeck.studies, "injected_errors", lambda **given: asked.append(given), raising=False)
+    with pytest.raises(ConfigError, match="--root DIR"):
+        injecting.run_injected_errors(Places(work=tmp_path, rows=tmp_path / "rows"))
+    places = Places(work=tmp_path, rows=tmp_path / "rows", root=tmp_path)
+    assert injecting.run_injected_errors(places, seed=3, say=lambda text: None) == tmp_path / "rows" / "injected-errors"
+    (given,) = asked
+    assert (given["teacher"], given["student"], given["seed"]) == (tmp_path / "teacher", tmp_path / "start", 3)
+    monkeypatch.setattr(limbeck.studies, "injected_errors", None)
+    with pytest.raises(ConfigError, match="has no study of injected errors"):
+        injecting.run_injected_errors(places)
