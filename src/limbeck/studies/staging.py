@@ -19,7 +19,7 @@ def build_stage(study: Study, stage: Stage, places: Places, *, say: Say = print)
     """The folder of a stage's model, built from its recipe where it is not there."""
     key = stage_key(study, stage)
     folder = places.stage(key)
-    with places.claimed(key):
+    with places.claimed(f"stage-{key}"):
         if stage.recipe is None:
             _shrink(study, stage, folder / "student", say=say)
             return folder / "student"
