@@ -29,6 +29,7 @@ from limbeck.cli.push import push
 from limbeck.cli.quickstart import quickstart
 from limbeck.cli.report import report
 from limbeck.cli.shrink import shrink
+from limbeck.cli.study import study
 from limbeck.cli.terminal import QUIET
 from limbeck.cli.train import train
 from limbeck.errors import LimbeckError
@@ -59,6 +60,7 @@ for _verb in (
     train,
     evaluate,
     report,
+    study,
     compare,
     chat,
     export,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -119,7 +120,8 @@ class Recipe:
         # Through JSON: there pydantic's strict mode tells 1 from "1" and true, and still takes lists and mappings.
         values = {"models": {}, **values}
         try:
-            return TypeAdapter(cls).validate_json(json.dumps(values), strict=True)
+            found: Recipe = _adapter().validate_json(json.dumps(values), strict=True)
+            return found
         except ValidationError as error:
             raise value_error(error, draft) from error
 
@@ -131,7 +133,7 @@ class Recipe:
 
     def values(self) -> dict[str, Any]:
         """All keys as plain values, as `Recipe.load` takes them."""
-        plain_values: dict[str, Any] = TypeAdapter(Recipe).dump_python(self, mode="json")
+        plain_values: dict[str, Any] = _adapter().dump_python(self, mode="json")
         return plain_values
 
     def dump(self) -> str:
@@ -146,6 +148,12 @@ class Recipe:
             for key in dict.fromkeys([*old, *new])
             if old.get(key) != new.get(key)
         ]
+
+
+@functools.cache
+def _adapter() -> Any:
+    """Made once: a study reads hundreds of recipes."""
+    return TypeAdapter(Recipe)
 
 
 def resumable_difference(old: Recipe, new: Recipe) -> list[str]:

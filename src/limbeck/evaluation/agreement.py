@@ -19,7 +19,14 @@ from limbeck.records import Example
 from limbeck.types import Sequences, pack_rows
 
 _DIGITS = 5
-COLUMNS = ("kl_teacher_student", "kl_student_teacher", "top1_agreement", "acceptance", "cross_entropy")
+COLUMNS = (
+    "kl_teacher_student",
+    "kl_student_teacher",
+    "top1_agreement",
+    "acceptance",
+    "cross_entropy",
+    "teacher_cross_entropy",
+)
 
 
 def token_values(scores: TokenScores) -> dict[str, Float[Tensor, " n"]]:
@@ -28,9 +35,9 @@ def token_values(scores: TokenScores) -> dict[str, Float[Tensor, " n"]]:
         kl_teacher_student  KL(t‖s)            kl_student_teacher  KL(s‖t)             nats
         top1_agreement      [argmax t = argmax s]
         acceptance          1 − TVD(t, s) = Σ_v min(t_v, s_v), the chance that a speculative draft token is accepted
-        cross_entropy       −log s(token)                                              nats
+        cross_entropy       −log s(token)      teacher_cross_entropy  −log t(token)    nats
 
-    Without a teacher there is only the last.
+    Without a teacher there is only the cross-entropy.
     """
     values = {"cross_entropy": Likelihood()(scores)}
     target = scores.target_logp
@@ -39,6 +46,8 @@ def token_values(scores: TokenScores) -> dict[str, Float[Tensor, " n"]]:
         values["kl_teacher_student"] = ForwardKL()(target_logp=target, student_logp=student)
         values["kl_student_teacher"] = ReverseKL()(target_logp=target, student_logp=student)
         values["top1_agreement"] = (target.argmax(dim=-1) == student.argmax(dim=-1)).float()
+        drawn = target.gather(1, scores.tokens.long().unsqueeze(1)).squeeze(1)
+        values["teacher_cross_entropy"] = -drawn.to(torch.promote_types(drawn.dtype, torch.float32))
         values["acceptance"] = 1.0 - TVD()(target_logp=target, student_logp=student)
     return values
 

@@ -21,10 +21,11 @@ from limbeck.losses.match import Likelihood, Match, TeacherTarget, UniformWeight
 from limbeck.losses.objective import PLAIN_TEXT, Reduction
 from limbeck.losses.policy_gradient import ReverseKLGradient
 from limbeck.losses.ranked_networks import Convolutional, Recurrent
-from limbeck.losses.targets import NucleusTarget, TopKTarget
+from limbeck.losses.targets import NucleusTarget, OtherRowTarget, PushedDownTarget, TopKTarget
 from limbeck.revision import SCRG, AttentionArgmax, Heuristic, KLDArgmax, RandomToken
 from limbeck.sequences import (
     Adaptive,
+    BestOf,
     CollectedRollouts,
     Constant,
     Fixed,
@@ -214,6 +215,7 @@ def _reverse_kl_gradient(part: ReverseKLGradient) -> tuple[Formula, ...]:
 FORMULAS: Mapping[type, tuple[Formula, ...] | Callable[[Any], tuple[Formula, ...]]] = {
     Fixed: (Formula("y as the corpus has it: (x, y) ~ (X, Y)"),),
     Student: (Formula("y ~ q_θ(·|x)", f"{_GKD}, λ = 1"),),
+    BestOf: (Formula("y = argmax_k 1/|y^k| · log p(y^k|x), y^1 … y^count ~ q_θ(·|x)"),),
     TeacherWritten: (Formula("y ~ p(·|x), once for each prompt", "SeqKD, arXiv 1606.07947"),),
     Replay: _replay,
     Constant: (Formula("φ(t) = share", f"{_GKD}, λ"),),
@@ -242,6 +244,8 @@ FORMULAS: Mapping[type, tuple[Formula, ...] | Callable[[Any], tuple[Formula, ...
     NucleusTarget: (
         Formula("t_v = p_v / Σ_nucleus p where the mass of likelier classes is < p, else 0", "arXiv 1904.09751, Eq. 2"),
     ),
+    OtherRowTarget: (Formula("t_i = p(·|y′_<k, x′), (x′, y′) the next row of the step, k = i mod |y′|"),),
+    PushedDownTarget: (Formula("t_v ∝ s_v · e^(−by·[v = y_i]), s the student, detached"),),
     UniformWeight: (Formula("1"),),
     ForwardKL: (Formula("KL(t‖s) = Σ_v t_v · log(t_v / s_v)", f"{MGSR}, Eq. 1"),),
     ReverseKL: (Formula("KL(s‖t)", "MiniLLM, arXiv 2306.08543, Eq. 1"),),

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     )
     from limbeck.losses.policy_gradient import ExperiencedTerm, ReverseKLGradient
     from limbeck.losses.ranked_networks import Convolutional, Recurrent
-    from limbeck.losses.targets import NucleusTarget, TopKTarget
+    from limbeck.losses.targets import NucleusTarget, OtherRowTarget, PushedDownTarget, TopKTarget
     from limbeck.registry import Registry
 
     CLIP_NETWORKS: Registry[Callable[..., ClipNetwork]]
@@ -70,8 +70,10 @@ __all__ = [
     "Measured",
     "MeasuringTerm",
     "NucleusTarget",
+    "OtherRowTarget",
     "PairScores",
     "PairTerm",
+    "PushedDownTarget",
     "Recurrent",
     "ReverseKL",
     "ReverseKLGradient",
@@ -100,8 +102,10 @@ _HOME = {
     "Measured": "match",
     "MeasuringTerm": "match",
     "NucleusTarget": "targets",
+    "OtherRowTarget": "targets",
     "PairScores": "correlation",
     "PairTerm": "correlation",
+    "PushedDownTarget": "targets",
     "TermToBuild": "match",
     "TVD": "divergences",
     "Divergence": "divergences",
@@ -163,7 +167,14 @@ def _load_registries() -> dict[str, object]:
         ),
         "SPAN_TERMS": Registry[Any]("span term", {"correlation": correlation.Correlation}),
         "TARGETS": Registry[Any](
-            "target", {"teacher": match.TeacherTarget, "top-k": targets.TopKTarget, "nucleus": targets.NucleusTarget}
+            "target",
+            {
+                "teacher": match.TeacherTarget,
+                "top-k": targets.TopKTarget,
+                "nucleus": targets.NucleusTarget,
+                "other-row": targets.OtherRowTarget,
+                "pushed-down": targets.PushedDownTarget,
+            },
         ),
         "TOKEN_TERMS": Registry[Any](
             "token term",

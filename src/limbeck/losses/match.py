@@ -210,6 +210,11 @@ class Match:
         """Whether the target is made from the teacher."""
         return self.target.needs_teacher
 
+    @property
+    def reads_other_row(self) -> bool:
+        """Whether the target is what the teacher says of another row of the step."""
+        return bool(getattr(self.target, "reads_other_row", False))
+
     def __call__(self, scores: TokenScores) -> Float[Tensor, " n"]:
         """One number a token."""
         target_nV, student_nV, temperature = self.target(scores), scores.student_logp, self.temperature_square_scaled

@@ -23,11 +23,15 @@ SumOverRanks = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Some rows, the terms that are taken on them, and the pairs of a span term among these."""
+    """Some rows, the terms that are taken on them, and the pairs of a span term among these.
+
+    `taught_by`: what the teacher reads in the place of each row, where that is another one.
+    """
 
     sequences: Sequences
     terms: frozenset[str]
     pairs: Pairs | None = None
+    taught_by: Sequences | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

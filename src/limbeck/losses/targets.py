@@ -1,4 +1,4 @@
-"""Parts of the teacher's distribution as targets: what a comparison matches in place of the whole."""
+"""Targets beside the teacher as it is: parts of its distribution, and two that teach nothing, for null controls."""
 
 from __future__ import annotations
 
@@ -73,6 +73,53 @@ class NucleusTarget:
         # A sum less its last summand may be off 0 by rounding.
         is_kept_nV[:, 0] = True
         return _renormalised(target_nV, torch.zeros_like(is_kept_nV).scatter(1, order_nV, is_kept_nV))
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class OtherRowTarget:
+    """The teacher's distributions of another row: a null control, a shuffled teacher.
+
+        target of token i of row r = p(·|y′_<k, x′),  (x′, y′) the next row of the step with a response, k = i mod |y′|
+
+    The distributions are a teacher's, as sharp and as long as any, but they say nothing of the text before them. What
+    is learned all the same is not learned from this teacher. The next row is that of the step's own order, the first
+    after the last, among the rows of one process: how a step is cut into micro-batches changes nothing. A validation's
+    loss compares with the right rows. Raises `ConfigError` where no teacher was scored.
+    """
+
+    needs_teacher: ClassVar[bool] = True
+    reads_other_row: ClassVar[bool] = True
+
+    def __call__(self, scores: TokenScores) -> Float[Tensor, "n V"]:
+        """One distribution a token: that of the rows which the step let the teacher read."""
+        return TeacherTarget()(scores)
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class PushedDownTarget:
+    """The student's own distribution with the token that stands there pushed down by a constant: a null control.
+
+        t_v ∝ s_v · e^(−by·[v = y_i]),  s the student, detached
+
+    No teacher is asked: every token is told the same, that it should have been less likely, by `by` nats of odds. What
+    is learned all the same needs no teacher's knowledge.
+
+    >>> s = torch.tensor([[0.5, 0.5]]).log()
+    >>> scores = TokenScores(student_logp=s, target_logp=None, tokens=torch.tensor([0]))
+    >>> PushedDownTarget(by=1.0986122886681098)(scores).exp()
+    tensor([[0.2500, 0.7500]])
+    """
+
+    by: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1.0
+
+    needs_teacher: ClassVar[bool] = False
+
+    def __call__(self, scores: TokenScores) -> Float[Tensor, "n V"]:
+        """One distribution a token."""
+        own_nV = scores.student_logp.detach()
+        own_nV = own_nV.to(torch.promote_types(own_nV.dtype, torch.float32))
+        index_n1 = scores.tokens.long().unsqueeze(1)
+        return torch.log_softmax(own_nV.scatter_add(1, index_n1, torch.full_like(own_nV[:, :1], -self.by)), dim=-1)
 
 
 def _renormalised(logp_nV: Tensor, is_kept_nV: Bool[Tensor, "n V"]) -> Tensor:

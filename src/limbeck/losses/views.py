@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from limbeck.losses.heads import Head
@@ -42,6 +42,10 @@ class HiddenView:
         """The log-probabilities of these scored tokens, without gradient."""
         with torch.no_grad():
             return self.head(self.hidden[chunk])
+
+    def taken(self, index_N: Int[Tensor, " N"]) -> HiddenView:
+        """These scored tokens, in this order."""
+        return replace(self, hidden=self.hidden[index_N.to(self.hidden.device)])
 
 
 def chunks(num_tokens: int, size: int) -> Iterator[slice]:

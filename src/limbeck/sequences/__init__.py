@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from limbeck.registry import Registry
+    from limbeck.sequences.best_of import BestOf
     from limbeck.sequences.building import Ground, SourceToBuild
     from limbeck.sequences.collecting import CollectedRollouts
     from limbeck.sequences.fixed import Fixed
@@ -23,6 +24,7 @@ __all__ = [
     "SCHEDULES",
     "SOURCES",
     "Adaptive",
+    "BestOf",
     "CollectedRollouts",
     "Collecting",
     "Constant",
@@ -41,6 +43,7 @@ __all__ = [
 
 _HOMES = {
     "Adaptive": "schedules",
+    "BestOf": "best_of",
     "CollectedRollouts": "collecting",
     "Collecting": "source",
     "Constant": "schedules",
@@ -71,6 +74,7 @@ def __getattr__(name: str) -> Any:
 
 def _registries() -> dict[str, Any]:
     from limbeck.registry import Registry
+    from limbeck.sequences.best_of import BestOf
     from limbeck.sequences.collecting import CollectedRollouts
     from limbeck.sequences.fixed import Fixed
     from limbeck.sequences.mixed import Mixture
@@ -85,6 +89,7 @@ def _registries() -> dict[str, Any]:
             "fixed": Fixed,
             "teacher": TeacherWritten,
             "student": Student,
+            "best-of": BestOf,
             "rollouts": CollectedRollouts,
             "mixture": Mixture,
             "replay": Replay,

@@ -8,6 +8,7 @@ from limbeck.models.scoring import split_rows
 from limbeck.sequences.replay import REPLAYED
 from limbeck.sequences.source import Item
 from limbeck.training.session import Session
+from limbeck.training.swapping import teaching_rows
 from limbeck.types import Sequences
 
 
@@ -24,8 +25,11 @@ def micro_batches(
     active = frozenset(session.distiller.objective.row_names)
     is_reference = all(origin == "reference" for origin in drawn.origin)
     own_terms = active if is_reference else active - {"supervised"}
-    parts = [drawn.rows(group) for group in split_rows(drawn, size)]
-    batches = [Batch(sequences=part, terms=own_terms, pairs=session.pairs(part)) for part in parts]
+    taught_by = teaching_rows(session.distiller.objective, drawn)
+    batches = [
+        Batch(sequences=part, terms=own_terms, pairs=session.pairs(part), taught_by=taught_by(group))
+        for group, part in ((group, drawn.rows(group)) for group in split_rows(drawn, size))
+    ]
     if "supervised" in active and not is_reference:
         if REPLAYED in drawn.origin:
             items = tuple(session.loader.named(key) for key in drawn.keys)

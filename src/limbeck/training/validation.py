@@ -13,6 +13,7 @@ from limbeck.evaluation.answers import Answerer, Decoding
 from limbeck.evaluation.rouge import RougeL
 from limbeck.losses.fused import TEACHER_LOGP
 from limbeck.losses.objective import Batch
+from limbeck.losses.views import HiddenView
 from limbeck.models.extending import evaluating
 from limbeck.models.scoring import Scorer, scored_tokens, split_rows
 from limbeck.models.teacher_cache import TeacherReader
@@ -20,6 +21,7 @@ from limbeck.records import EncodedRow, Example
 from limbeck.spans.packing import SpanFinder
 from limbeck.training.distiller import CROSS_ENTROPY, Distiller
 from limbeck.training.spanning import pairs_of
+from limbeck.training.swapping import tokens_of
 from limbeck.training.world import World, idle_rows
 from limbeck.types import Sequences
 
@@ -146,7 +148,14 @@ def teacher_views(distiller: Distiller, part: Batch, teacher: Scorer | TeacherRe
     """The teacher's views of a batch, on the student's device; none where no term on it reads the teacher."""
     if teacher is None or not distiller.objective.needs_teacher(part):
         return []
+    read = part.sequences if part.taught_by is None else part.taught_by
     if isinstance(teacher, TeacherReader):
-        return [teacher.read(part.sequences)]
-    moved: Sequences = part.sequences.to(next(teacher.model.parameters()).device)
-    return [teacher.view(moved, scored_tokens(moved))]
+        view = teacher.read(read)
+    else:
+        moved: Sequences = read.to(next(teacher.model.parameters()).device)
+        view = teacher.view(moved, scored_tokens(moved))
+    if part.taught_by is None:
+        return [view]
+    # Recipes with other rows' targets and classes that an offline cache does not hold are refused.
+    assert isinstance(view, HiddenView)
+    return [view.taken(tokens_of(part.sequences, read=part.taught_by))]

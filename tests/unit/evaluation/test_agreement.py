@@ -49,6 +49,7 @@ def by_hand(p: list[float], q: list[float], token: int) -> dict[str, float]:
         "top1_agreement": float(p.index(max(p)) == q.index(max(q))),
         "acceptance": sum(min(p_v, q_v) for p_v, q_v in zip(p, q, strict=True)),
         "cross_entropy": -math.log(q[token]),
+        "teacher_cross_entropy": -math.log(p[token]),
     }
 
 

@@ -1,0 +1,103 @@
+"""`limbeck study`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="A built-in study, or a YAML file.", metavar="NAME|FILE")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="Settings of every arm: train.steps=64", metavar="KEY=VALUE")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the named corpora.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of stages and of runs under way.")] = Path("runs/studies"),
+    rows: Annotated[Path | None, typer.Option(help="Folder of the rows; OUT/rows if not given.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Training seeds, with commas between.")] = None,
+    arms: Annotated[str | None, typer.Option(help="Only these arms, with commas between.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; threads are divided among them.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Arms, time and disk; nothing is trained.")] = False,
+    table: Annotated[bool, typer.Option("--table", help="The table of the rows that there are.")] = False,
+    format: Annotated[str, typer.Option(help="markdown, text, latex, csv or html.")] = "text",
+    save: Annotated[Path | None, typer.Option(help="Write the table into a file as well.")] = None,
+) -> None:
+    """Run what is missing of a study, then print its table and what may be concluded.
+
+    An arm whose rows are in the folder of rows is done; the same command goes on where it was stopped. An arm that
+    fails is recorded and does not stop the others; the exit code is then 1.
+    """
+    from limbeck.errors import LimbeckError
+    from limbeck.studies.printing import FORMATS, check_format, printed
+
+    check_format(format, FORMATS)
+    folder = out / "rows" if rows is None else rows
+    if name == "injected-errors":
+        _inject(root, out, folder, seeds, dry_run)
+        return
+    if not table:
+        failures = _run(name, settings or [], root, out, folder, seeds, arms, jobs, dry_run)
+        if dry_run:
+            return
+    else:
+        failures = {}
+    text = printed(folder, Path(name).stem if name.endswith((".yaml", ".yml")) else name, format=format)
+    typer.echo(text)
+    if save is not None:
+        save.parent.mkdir(parents=True, exist_ok=True)
+        save.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+    if failures:
+        told = "\n  ".join(f"{label}: {error}" for label, error in failures.items())
+        raise LimbeckError(f"{len(failures)} runs failed; the same command tries them again\n  {told}")
+
+
+def _run(
+    name: str,
+    settings: list[str],
+    root: Path | None,
+    out: Path,
+    rows: Path,
+    seeds: str | None,
+    arms: str | None,
+    jobs: int,
+    dry_run: bool,
+) -> dict[str, str]:
+    from limbeck.studies.builtin import find_study
+    from limbeck.studies.estimates import effect_line, estimate_lines
+    from limbeck.studies.places import Places
+    from limbeck.studies.running import run_study
+
+    chosen = find_study(name, settings=settings, seeds=None if seeds is None else _numbers(seeds))
+    only = tuple(part.strip() for part in arms.split(",")) if arms else ()
+    places = Places(work=out, rows=rows, root=root)
+    typer.echo(effect_line(chosen, places))
+    if dry_run:
+        for line in estimate_lines(chosen, places, only=only, jobs=jobs):
+            typer.echo(line)
+        return {}
+    return dict(run_study(chosen, places, only=only, jobs=jobs, say=typer.echo).failures)
+
+
+def _inject(root: Path | None, out: Path, rows: Path, seeds: str | None, dry_run: bool) -> None:
+    from limbeck.studies.injected import run_injected_errors
+    from limbeck.studies.places import Places
+
+    if dry_run:
+        typer.echo("injected-errors trains nothing beside its teacher and start, and scores every detector once")
+        return
+    seed = 0 if seeds is None else _numbers(seeds)[0]
+    folder = run_injected_errors(Places(work=out, rows=rows, root=root), seed=seed, say=typer.echo)
+    table = folder / "table.md"
+    typer.echo(table.read_text(encoding="utf-8") if table.is_file() else f"rows: {folder}")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(number) for number in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"'{text}' is not a list like 0,1,2", param_hint="--seeds") from error
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise typer.BadParameter(f"'{text}': seeds are different numbers of at least 0", param_hint="--seeds")
+    return seeds

@@ -1,0 +1,280 @@
+"""What a study is: arms × training seeds, what they start from, what they are scored on. No torch."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from limbeck.config.reading import Draft, read_recipe
+from limbeck.errors import ConfigError, UnknownName
+
+KEEPS = ("rows", "students")
+_NAME = re.compile(r"[A-Za-z0-9][\w+.=:,@ -]*")
+_KEYS = ("title", "recipe", "stages", "arms", "grid", "seeds", "evaluate", "baseline", "controls", "keep")
+_EVALUATE_KEYS = ("corpora", "rows", "seeds", "decoding", "max_new_tokens", "max_prompt")
+_STAGE_KEYS = ("recipe", "shrink")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """What one row of a table trains: the study's recipe with these dotted keys changed; or a stage, as it is."""
+
+    name: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    title: str = ""
+    stage: str = ""
+
+    @property
+    def label(self) -> str:
+        """What a table calls it."""
+        return self.title or self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A model that arms start from or learn from, named "@NAME" in recipes: a shrunk model, then a recipe, or one of
+    both. It is built once, and again from here where it is not there any more."""
+
+    name: str
+    recipe: Mapping[str, Any] | None = None
+    shrink: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredCorpus:
+    """Rows that every arm answers: `ids`, where given, or else the first `rows` by seed, or all."""
+
+    name: str
+    corpus: str
+    split: str = "test"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    ids: tuple[str, ...] | None = None
+    rows: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What every arm is scored on, and how it answers."""
+
+    corpora: tuple[ScoredCorpus, ...]
+    seeds: tuple[int, ...] = (10, 20, 30)
+    decoding: str = "plain"
+    max_new_tokens: int = 256
+    max_prompt: int = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A table and how it is made. `corpora`: those of the scored ones that it shows; empty = all.
+
+    `average`: those that its average is over; empty = all that are shown.
+    """
+
+    name: str
+    arms: tuple[Arm, ...]
+    recipe: Mapping[str, Any]
+    scoring: Scoring
+    title: str = ""
+    stages: tuple[Stage, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    baseline: str = ""
+    controls: tuple[str, ...] = ()
+    corpora: tuple[str, ...] = ()
+    average: tuple[str, ...] = ()
+    keep: str = "rows"
+
+    def arm(self, name: str) -> Arm:
+        """The arm of this name. Raises `UnknownName`."""
+        for arm in self.arms:
+            if arm.name == name:
+                return arm
+        raise UnknownName.among(f"arm of the study {self.name}", name, [arm.name for arm in self.arms])
+
+    def stage(self, name: str) -> Stage:
+        """The stage of this name. Raises `UnknownName`."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise UnknownName.among(f"stage of the study {self.name}", name, [stage.name for stage in self.stages])
+
+
+def read_study(path: Path) -> Study:
+    """The study of a YAML file (docs/studies.md). Raises `ConfigError` with the line of what is wrong."""
+    draft = read_recipe(path)
+    values = draft.values
+    _check_keys(values, _KEYS, "key of a study", (), draft)
+    if "recipe" not in values or "evaluate" not in values or not ({"arms", "grid"} & set(values)):
+        missing = [key for key in ("recipe", "evaluate") if key not in values] or ["arms, or grid,"]
+        raise ConfigError(
+            f"{path} has no {missing[0]}; a study needs recipe, evaluate, and arms or grid\n"
+            "  an example of ten lines is in docs/studies.md"
+        )
+    arms = _arms(values, draft)
+    names = [arm.name for arm in arms]
+    baseline = str(values.get("baseline", names[0]))
+    if baseline not in names:
+        raise UnknownName.among("arm", baseline, names, draft.where(("baseline",)))
+    study = Study(
+        name=path.stem,
+        title=str(values.get("title", path.stem)),
+        arms=arms,
+        recipe=_recipe(values["recipe"], draft, ("recipe",)),
+        stages=_stages(values.get("stages", {}), draft),
+        seeds=_numbers(values.get("seeds", [0]), draft, ("seeds",)),
+        scoring=_scoring(values["evaluate"], draft),
+        baseline=baseline,
+        keep=_choice(values.get("keep", "rows"), KEEPS, draft, ("keep",)),
+    )
+    wants = values.get("controls", True)
+    if not isinstance(wants, bool):
+        raise ConfigError(f"controls is {wants!r}; allowed: true, false\n  {draft.where(('controls',))}")
+    from limbeck.studies.controls import with_controls
+
+    return with_controls(study) if wants else study
+
+
+def grid_arms(grid: Mapping[str, Sequence[Any]]) -> tuple[Arm, ...]:
+    """Every combination of the values, the last key fastest, named by the last parts of its keys.
+
+    >>> [arm.name for arm in grid_arms({"train.learning_rate": [1e-4, 5e-4], "method.base": ["kd"]})]
+    ['learning_rate=0.0001,base=kd', 'learning_rate=0.0005,base=kd']
+    """
+    arms = []
+    for combination in itertools.product(*grid.values()):
+        changes = dict(zip(grid, combination, strict=True))
+        parts = [f"{_short(key, grid)}={_shown(value)}" for key, value in changes.items()]
+        arms.append(Arm(name=",".join(parts), changes=changes))
+    return tuple(arms)
+
+
+def _short(key: str, keys: Mapping[str, Any]) -> str:
+    """The last part of a dotted key; all of it where another key ends alike."""
+    last = key.rpartition(".")[2]
+    return key if sum(each.rpartition(".")[2] == last for each in keys) > 1 else last
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return re.sub(r"[^\w+.=:@-]+", "-", text).strip("-")
+
+
+def _arms(values: Mapping[str, Any], draft: Draft) -> tuple[Arm, ...]:
+    arms: list[Arm] = []
+    written = values.get("arms", {})
+    if not isinstance(written, Mapping):
+        raise ConfigError(f"arms is {written!r}; write NAME: {{key: value}}\n  {draft.where(('arms',))}")
+    for name, changes in written.items():
+        where = draft.where(("arms", str(name)))
+        if changes is not None and not isinstance(changes, Mapping):
+            raise ConfigError(f"the arm '{name}' is {changes!r}; write {{key: value}}, {{}} for none\n  {where}")
+        changes = dict(changes or {})
+        stage = str(changes.pop("stage", ""))
+        arms.append(Arm(name=_named(name, where), changes=changes, stage=stage))
+    grid = values.get("grid", {})
+    is_grid = isinstance(grid, Mapping) and all(isinstance(each, list) and each for each in grid.values())
+    if not is_grid:
+        raise ConfigError(f"grid is {grid!r}; write KEY: [value, value]\n  {draft.where(('grid',))}")
+    arms += grid_arms(grid) if grid else ()
+    names = [arm.name for arm in arms]
+    if not arms or len(set(names)) < len(names):
+        twice = next((name for name in names if names.count(name) > 1), "")
+        what = f"two arms are called '{twice}'" if twice else "there is no arm"
+        raise ConfigError(f"{what}; name each arm once\n  {draft.where(('arms' if 'arms' in values else 'grid',))}")
+    return tuple(arms)
+
+
+def _named(name: object, where: str) -> str:
+    text = str(name)
+    if not _NAME.fullmatch(text):
+        raise ConfigError(f"'{text}' cannot name an arm; begin with a letter or digit, without / or quotes\n  {where}")
+    return text
+
+
+def _recipe(value: Any, draft: Draft, where: tuple[str, ...]) -> Mapping[str, Any]:
+    """A recipe written out, or that of a file."""
+    if isinstance(value, str):
+        return read_recipe(Path(value)).values
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{'.'.join(where)} is {value!r}; write sections, or a recipe's file\n  {draft.where(where)}")
+    return value
+
+
+def _stages(value: Any, draft: Draft) -> tuple[Stage, ...]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"stages is {value!r}; write NAME: {{recipe: …}}\n  {draft.where(('stages',))}")
+    found = []
+    for name, parts in value.items():
+        where = ("stages", str(name))
+        if not isinstance(parts, Mapping) or not parts:
+            raise ConfigError(
+                f"the stage '{name}' is {parts!r}; give it a recipe, a shrink or both\n  {draft.where(where)}"
+            )
+        _check_keys(parts, _STAGE_KEYS, "key of a stage", where, draft)
+        recipe = _recipe(parts["recipe"], draft, (*where, "recipe")) if "recipe" in parts else None
+        shrink = parts.get("shrink")
+        if shrink is not None:
+            is_whole = isinstance(shrink, Mapping) and set(shrink) == {"model", "layers"}
+            if not is_whole:
+                raise ConfigError(f"shrink is {shrink!r}; write {{model: NAME, layers: 12}}\n  {draft.where(where)}")
+        found.append(Stage(name=_named(name, draft.where(where)), recipe=recipe, shrink=shrink))
+    return tuple(found)
+
+
+def _scoring(value: Any, draft: Draft) -> Scoring:
+    where = ("evaluate",)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"evaluate is {value!r}; write {{corpora: [NAME or FILE], rows: 64}}\n  {draft.where(where)}")
+    _check_keys(value, _EVALUATE_KEYS, "key of evaluate", where, draft)
+    corpora = value.get("corpora")
+    if isinstance(corpora, str):
+        corpora = [corpora]
+    if isinstance(corpora, list) and corpora and all(isinstance(each, str) for each in corpora):
+        corpora = {Path(each).stem if "." in each else each: each for each in corpora}
+    if not isinstance(corpora, Mapping) or not corpora:
+        raise ConfigError(
+            f"evaluate.corpora is {corpora!r}; name at least one corpus or file\n  {draft.where((*where, 'corpora'))}"
+        )
+    rows = value.get("rows")
+    if rows is not None:
+        (rows,) = _numbers([rows], draft, (*where, "rows"), least=1)
+    sizes = {
+        key: _numbers([value[key]], draft, (*where, key), least=1)[0]
+        for key in ("max_new_tokens", "max_prompt")
+        if key in value
+    }
+    return Scoring(
+        corpora=tuple(ScoredCorpus(name=str(name), corpus=str(each), rows=rows) for name, each in corpora.items()),
+        seeds=_numbers(value.get("seeds", [10, 20, 30]), draft, (*where, "seeds")),
+        decoding=_choice(value.get("decoding", "plain"), ("plain", "paper", "greedy"), draft, (*where, "decoding")),
+        **sizes,
+    )
+
+
+def _numbers(value: Any, draft: Draft, where: tuple[str, ...], *, least: int = 0) -> tuple[int, ...]:
+    is_good = isinstance(value, list) and bool(value)
+    is_good = is_good and all(isinstance(each, int) and not isinstance(each, bool) and each >= least for each in value)
+    if not is_good or len(set(value)) < len(value):
+        raise ConfigError(
+            f"{'.'.join(where)} is {value!r}; allowed: different whole numbers of at least {least}\n"
+            f"  {draft.where(where)}"
+        )
+    return tuple(value)
+
+
+def _choice(value: Any, allowed: Sequence[str], draft: Draft, where: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ConfigError(f"{'.'.join(where)} is {value!r}; allowed: {', '.join(allowed)}\n  {draft.where(where)}")
+    return str(value)
+
+
+def _check_keys(
+    values: Mapping[str, Any], known: Sequence[str], what: str, where: tuple[str, ...], draft: Draft
+) -> None:
+    for key in values:
+        if key not in known:
+            raise UnknownName.among(what, str(key), known, draft.where((*where, str(key))))

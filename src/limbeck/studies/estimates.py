@@ -1,0 +1,244 @@
+"""What a study will take before it runs: arms, time, disk, and the smallest difference that it could see."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from limbeck.config import Recipe
+from limbeck.config.uses import matches_teacher, student_draws
+from limbeck.errors import LimbeckError
+from limbeck.reporting.comparing import smallest_effect
+from limbeck.studies.definition import Study
+from limbeck.studies.measured import Measured
+from limbeck.studies.places import Places
+from limbeck.studies.resolving import STAGE, Planned, planned_runs, stage_key, stage_recipe, stages_of
+from limbeck.studies.rows import RunRows
+from limbeck.studies.tables import measured_effect
+
+# The standard deviation over prompts of the difference of two students' ROUGE-L, one answer each: SmolLM2-135M cut to
+# 15 layers on 96 rows of Dolly, methods against SFT (docs/results/mgsr). Several seeds an answer make it smaller.
+ASSUMED_SPREAD = 0.07
+_PACKAGED_PARAMETERS = 134_515_008
+_BYTES_A_ROW = 20
+_DRAWN, _FILLED = 3 * 2.0, 0.6
+_ROWS_OF_A_CORPUS, _STEPS_OF_AN_EPOCH = 500, 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Seconds and how they are known: "measured" on this run's arm, else "estimated" from parameter counts."""
+
+    seconds: float | None
+    how: str
+
+
+def effect_line(study: Study, places: Places) -> str:
+    """The smallest difference of ROUGE-L that the study can see, before it runs: from its own rows where there are
+    some, else from an assumed spread."""
+    try:
+        known = measured_effect(Measured.read(places.rows, study.name))
+    except LimbeckError:
+        known = None
+    if known is not None:
+        return f"smallest difference that shows at 80 % power, from the rows that there are: {known}"
+    counted = [len(corpus.ids) if corpus.ids is not None else corpus.rows for corpus in study.scoring.corpora]
+    shown = study.average or tuple(corpus.name for corpus in study.scoring.corpora)
+    sizes = [size for corpus, size in zip(study.scoring.corpora, counted, strict=True) if corpus.name in shown and size]
+    if not sizes:
+        return "smallest difference that shows: not known before the first rows"
+    # Numbers with this spread and mean 0: what `smallest_effect` is given as differences.
+    count = sum(sizes)
+    pretended = [ASSUMED_SPREAD if place % 2 else -ASSUMED_SPREAD for place in range(count)]
+    points = 100 * smallest_effect(pretended)
+    return (
+        f"smallest difference that shows at 80 % power: about {points:.1f} ROUGE-L over {count} prompts, if "
+        f"differences spread by {100 * ASSUMED_SPREAD:.0f} points as in a first trial; it is measured after two arms"
+    )
+
+
+def estimate_lines(study: Study, places: Places, *, only: tuple[str, ...] = (), jobs: int = 1) -> Iterator[str]:
+    """Arms with hash and state, time by arm and in all, disk. Nothing is trained, fetched or written."""
+    planned = planned_runs(study, only=only)
+    pace = _Pace(study, places)
+    seen: dict[str, str] = {}
+    total, unknown, waiting = 0.0, 0, 0
+    yield f"{len(planned)} rows of {study.name}: {len({each.key for each in planned})} different runs"
+    for each in planned:
+        if each.key in seen:
+            yield f"  {each.key}  {each.label}: the same run as {seen[each.key]}"
+            continue
+        seen[each.key] = each.label
+        if places.kept(study, each).is_file():
+            yield f"  {each.key}  {each.label}: done"
+            continue
+        waiting += 1
+        estimate = pace.of(each)
+        unknown += estimate.seconds is None
+        total += estimate.seconds or 0.0
+        begun = ", goes on" if (places.run(each.key) / "recipe.yaml").is_file() else ""
+        took = "time not known" if estimate.seconds is None else f"{estimate.seconds / 60:.0f} min"
+        yield f"  {each.key}  {each.label}: {took}, {estimate.how}{begun}"
+    for stage, built, estimate in pace.stages(planned):
+        if not built:
+            total += estimate.seconds or 0.0
+            took = "time not known" if estimate.seconds is None else f"{estimate.seconds / 60:.0f} min"
+            yield f"  stage {stage}: {took}, {estimate.how}"
+    counted = f" and {unknown} runs of unknown length" if unknown else ""
+    yield f"time: about {total / 3600 / jobs:.1f} h for {waiting} runs, {jobs} at a time{counted}" + (
+        "; several at a time divide the same cores, so that this is the best case" if jobs > 1 else ""
+    )
+    yield pace.disk(planned, jobs=jobs)
+
+
+class _Pace:
+    """Time and disk of runs, from those that are done, or from parameter counts and this machine's speed."""
+
+    def __init__(self, study: Study, places: Places) -> None:
+        self.study, self.places = study, places
+        self.done: dict[str, list[float]] = {}
+        for path in places.rows.glob("*.jsonl.gz") if places.rows.is_dir() else ():
+            try:
+                about = RunRows(path).about
+            except LimbeckError:
+                continue
+            if "recipe" in about:
+                took = float(about["seconds"]) + float(about["scoring_seconds"])
+                self.done.setdefault(_without_seed(about["recipe"]), []).append(took)
+
+    def of(self, planned: Planned) -> Estimate:
+        """Of an arm of which another seed is done: that seed's time; else an estimate."""
+        if planned.recipe is None:
+            return self._counted(None, planned.stage)
+        from limbeck.studies.resolving import identity_of
+
+        known = self.done.get(_without_seed(identity_of(self.study, planned.recipe)))
+        if known:
+            return Estimate(seconds=sum(known) / len(known), how="measured on another seed")
+        return self._counted(planned.recipe, planned.recipe.models.student)
+
+    def stages(self, planned: tuple[Planned, ...]) -> Iterator[tuple[str, bool, Estimate]]:
+        """The stages that these runs need, whether they are there, and their time."""
+        named = {stage.name: stage for each in planned if each.recipe for stage in stages_of(self.study, each.recipe)}
+        named |= {each.stage: self.study.stage(each.stage) for each in planned if each.stage}
+        for stage in named.values():
+            folder = self.places.stage(stage_key(self.study, stage)) / "student"
+            recipe = None if stage.recipe is None else stage_recipe(self.study, stage)
+            estimate = Estimate(seconds=60.0, how="estimated")
+            if recipe is not None:
+                estimate = self._counted(recipe, f"{STAGE}{stage.name}", scoring=False)
+            yield stage.name, (folder / "config.json").is_file(), estimate
+
+    def disk(self, planned: tuple[Planned, ...], *, jobs: int) -> str:
+        """What the folders will hold while runs are under way, and what stays."""
+        sizes = [self._parameters(each.recipe.models.student) for each in planned if each.recipe is not None]
+        known = [size for size in sizes if size is not None]
+        rows = sum(len(corpus.ids or ()) or corpus.rows or 0 for corpus in self.study.scoring.corpora)
+        rows *= len(self.study.scoring.seeds) + 3
+        kept = rows * _BYTES_A_ROW * len(planned) / 1e6
+        folder = next(
+            each for each in (self.places.work.absolute(), *self.places.work.absolute().parents) if each.is_dir()
+        )
+        free = shutil.disk_usage(folder).free / 1e9
+        if not known:
+            return f"disk: not known ({free:.0f} GB free); about {kept:.0f} MB of rows stay"
+        # A student in float32, and three checkpoints of weights and both moments, one of them being written.
+        run = 4 * max(known) * (1 + 3 * 3) / 1e9
+        stays = 4 * max(known) * (len(planned) if self.study.keep == "students" else 0) / 1e9
+        return (
+            f"disk: about {run * jobs + stays:.1f} GB while it runs ({free:.0f} GB free), beside the stages; "
+            f"about {kept:.0f} MB of rows stay" + (f" and {stays:.1f} GB of students" if stays else "")
+        )
+
+    def _counted(self, recipe: Recipe | None, student: str, *, scoring: bool = True) -> Estimate:
+        """Floating-point operations over half of what this machine does in a product of two matrices: 2 a parameter
+        and token forward, 4 backward; drawing waits for memory and takes three times as long. Rows are taken to be 0.6
+        of the longest."""
+        mine = self._parameters(student if recipe is not None else f"{STAGE}{student}")
+        if mine is None:
+            return Estimate(seconds=None, how="no parameter count: the model is not here")
+        work = 0.0 if recipe is None else self._training(recipe, mine)
+        if scoring:
+            parts = self.study.scoring
+            answers = sum(len(corpus.ids or ()) or corpus.rows or _ROWS_OF_A_CORPUS for corpus in parts.corpora)
+            teacher = self._parameters(self.study.recipe.get("models", {}).get("teacher")) or 0
+            work += answers * len(parts.seeds) * parts.max_new_tokens * _DRAWN * mine
+            work += 2 * answers * _FILLED * (parts.max_prompt + parts.max_new_tokens) * 2.0 * (mine + teacher)
+        return Estimate(seconds=work / _speed(), how="estimated from parameter counts, may be off by a factor of 3")
+
+    def _training(self, recipe: Recipe, mine: int) -> float:
+        method, train = recipe.built_method(), recipe.train
+        steps = train.steps if train.steps is not None else _STEPS_OF_AN_EPOCH * train.epochs
+        tokens = steps * train.batch_rows * _FILLED * recipe.data.max_length
+        work = 6.0 * tokens * mine
+        if recipe.models.teacher is not None and matches_teacher(method):
+            work += 2.0 * tokens * (self._parameters(recipe.models.teacher) or 2 * mine)
+        if student_draws(method.sequences):
+            drawn = steps * train.batch_rows * min(recipe.sampling.max_new_tokens, recipe.data.max_length)
+            work += drawn * _DRAWN * mine * (2.0 if method.revision is not None else 1.0)
+        if method.weights.supervised:
+            work += 3.0 * tokens * mine
+        return work
+
+    def _parameters(self, name: str | None) -> int | None:
+        from limbeck.models.packaged import PACKAGED
+
+        if name is None:
+            return None
+        if name.startswith(STAGE):
+            stage = self.study.stage(name.removeprefix(STAGE))
+            if stage.shrink is not None:
+                whole = self._parameters(str(stage.shrink["model"]))
+                return whole if whole is None else _cut(whole, str(stage.shrink["model"]), stage.shrink["layers"])
+            assert stage.recipe is not None
+            return self._parameters(str(stage.recipe["models"]["student"]))
+        if name in PACKAGED:
+            return _PACKAGED_PARAMETERS
+        folder = Path(name)
+        return _counted_in(folder) if (folder / "config.json").is_file() else None
+
+
+def _counted_in(folder: Path) -> int | None:
+    """Parameters of a model folder, from the headers of its files."""
+    from safetensors import safe_open
+
+    count = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="numpy") as opened:
+            count += sum(math.prod(opened.get_slice(name).get_shape()) for name in list(opened.keys()))
+    return count or None
+
+
+def _cut(whole: int, model: str, layers: object) -> int:
+    """About what is left: embeddings stay, layers weigh alike; SmolLM2-135M has 30 of 3.54 million parameters."""
+    left = layers if isinstance(layers, int) else len(layers) if isinstance(layers, list) else 0
+    config = Path(model) / "config.json"
+    if config.is_file():
+        total = int(json.loads(config.read_text()).get("num_hidden_layers", left) or left)
+        return round(whole * (0.2 + 0.8 * left / max(total, 1)))
+    return whole - (30 - left) * 3_540_096
+
+
+def _without_seed(identity: object) -> str:
+    plain = json.loads(json.dumps(identity))
+    plain["train"].pop("seed", None)
+    return json.dumps(plain, sort_keys=True)
+
+
+@functools.cache
+def _speed() -> float:
+    """Floating-point operations a second that a run may reach here: half of the best of some products of matrices."""
+    import torch
+
+    one, took = torch.rand(512, 512), []
+    for _ in range(12):
+        started = time.perf_counter()
+        one @ one
+        took.append(time.perf_counter() - started)
+    return 2 * 512**3 / min(took) / 2

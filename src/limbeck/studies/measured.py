@@ -1,0 +1,225 @@
+"""What the rows of a study say: scores of arms by example, and paired differences within one start. No torch."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from limbeck.errors import DataError
+from limbeck.reporting.reduce import Interval, paired_bootstrap
+from limbeck.studies.rows import Ledger, LedgerArm, RunRows
+
+ROUGE = ("answers", "rouge_l")
+Start = tuple[str, str]
+"""Training seed and hash of the weights that a run began with: runs of one start may be compared example by example."""
+
+_DRAWS = 2_000
+
+
+@dataclass(frozen=True)
+class ArmRows:
+    """The rows of an arm: its runs by start. A stage, which nothing was trained for, is a single run of seed "-"."""
+
+    arm: LedgerArm
+    runs: Mapping[Start, RunRows]
+
+    @property
+    def is_stage(self) -> bool:
+        """Whether nothing was trained for it."""
+        return any(seed == "-" for seed, _ in self.runs)
+
+    @property
+    def starts(self) -> set[str]:
+        """The hashes of the weights that its runs began with."""
+        return {start for _, start in self.runs}
+
+    def values(self, of: Sequence[Start], *, measure: str, score: str, corpora: Sequence[str]) -> dict[str, float]:
+        """ "CORPUS/ID" → the score, averaged over decoding seeds and these runs, weighted such that the plain mean over
+        all examples is the mean of the corpora's means."""
+        means = [self.runs[start].values(measure, score) for start in of]
+        by_corpus = {
+            corpus: {
+                id: math.fsum(mean[corpus][id] for mean in means) / len(means)
+                for id in means[0][corpus]
+                if all(id in mean.get(corpus, {}) for mean in means)
+            }
+            for corpus in corpora
+            if means and corpus in means[0]
+        }
+        if len(by_corpus) < len(corpora) or not all(by_corpus.values()):
+            return {}
+        total = sum(map(len, by_corpus.values()))
+        return {
+            f"{corpus}/{id}": value * total / (len(by_corpus) * len(values))
+            for corpus, values in by_corpus.items()
+            for id, value in values.items()
+        }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A study's ledger with its rows."""
+
+    ledger: Ledger
+    folder: Path
+
+    @classmethod
+    def read(cls, rows: Path, study: str) -> Measured:
+        """The ledger of a study, its rows read when they are asked for. Raises `DataError`."""
+        return cls(Ledger.read(rows, study), rows)
+
+    @cached_property
+    def arms(self) -> dict[str, ArmRows]:
+        """The arms that have rows, by name."""
+        found = {}
+        for arm in self.ledger.arms:
+            runs = {}
+            for seed, stem in arm.runs.items():
+                path = self.folder / f"{stem}.jsonl.gz"
+                if path.is_file():
+                    run = _run(path)
+                    runs[seed, run.start] = run
+            if runs:
+                found[arm.name] = ArmRows(arm, runs)
+        return found
+
+    @cached_property
+    def corpora(self) -> tuple[str, ...]:
+        """The corpora that are shown: the ledger's, else all that were scored."""
+        if self.ledger.corpora:
+            return self.ledger.corpora
+        return tuple(
+            dict.fromkeys(name for arm in self.arms.values() for run in arm.runs.values() for name in _of(run))
+        )
+
+    @property
+    def average(self) -> tuple[str, ...]:
+        """The corpora that the average is over."""
+        return self.ledger.average or self.corpora
+
+    @property
+    def starts(self) -> set[str]:
+        """The starts of everything that was trained."""
+        return {start for arm in self.arms.values() if not arm.is_stage for start in arm.starts}
+
+    def pair(self, one: str, other: str) -> tuple[list[Start], list[Start]]:
+        """The runs of two arms that may be compared: of one start and the same training seeds; a stage with any start.
+
+        Of several starts the one with the most runs. Empty where there is none in common.
+        """
+        if one not in self.arms or other not in self.arms:
+            return [], []
+        a, b = self.arms[one], self.arms[other]
+        if a.is_stage or b.is_stage:
+            return (list(a.runs) if a.is_stage else _largest(a.runs), list(b.runs) if b.is_stage else _largest(b.runs))
+        common = _largest([start for start in a.runs if start in b.runs])
+        return common, common
+
+    def examples(
+        self, arms: Sequence[str], *, measure: str = ROUGE[0], score: str = ROUGE[1], corpora: Sequence[str] = ()
+    ) -> dict[str, float]:
+        """The score by example, averaged over these arms' runs of the start that they share."""
+        shared = functools.reduce(_both, [list(self.arms[name].runs) for name in arms])
+        of = _largest(shared)
+        each = [
+            self.arms[name].values(of, measure=measure, score=score, corpora=corpora or self.average) for name in arms
+        ]
+        if not of or not all(each):
+            return {}
+        return {id: math.fsum(values[id] for values in each) / len(each) for id in each[0]}
+
+    def gap(
+        self,
+        one: str,
+        other: str,
+        *,
+        factor: float = 1.0,
+        measure: str = ROUGE[0],
+        score: str = ROUGE[1],
+        corpora: Sequence[str] = (),
+        draws: int = _DRAWS,
+    ) -> Interval | None:
+        """The mean of one − factor · other over the same examples with its 95 % interval; None where nothing pairs."""
+        mine, theirs = self.pair(one, other)
+        if not mine or not theirs:
+            return None
+        shown = corpora or self.average
+        left = self.arms[one].values(mine, measure=measure, score=score, corpora=shown)
+        right = self.arms[other].values(theirs, measure=measure, score=score, corpora=shown)
+        if not left or left.keys() != right.keys():
+            return None
+        return paired_bootstrap(left, {id: factor * value for id, value in right.items()}, seed=0, draws=draws)
+
+    def group_gap(self, ones: Sequence[str], others: Sequence[str], *, draws: int = _DRAWS) -> Interval | None:
+        """The mean over some arms minus the mean over others, within the start that all share; stages with any."""
+        names = [*ones, *others]
+        if not all(name in self.arms for name in names):
+            return None
+        trained = [name for name in names if not self.arms[name].is_stage]
+        shared = _largest(functools.reduce(_both, [list(self.arms[name].runs) for name in trained])) if trained else []
+        sides = []
+        for group in (ones, others):
+            each = [
+                self.arms[name].values(
+                    list(self.arms[name].runs) if self.arms[name].is_stage else shared,
+                    measure=ROUGE[0],
+                    score=ROUGE[1],
+                    corpora=self.average,
+                )
+                for name in group
+            ]
+            if not all(each):
+                return None
+            sides.append({id: math.fsum(values[id] for values in each) / len(each) for id in each[0]})
+        return paired_bootstrap(*sides, seed=0, draws=draws) if sides[0].keys() == sides[1].keys() else None
+
+    def steps(self, arm: str, read: Callable[[dict[str, object]], float | None]) -> dict[str, float]:
+        """ "SEED/STEP" → a number of that step's line of metrics, where there is one."""
+        found = {}
+        for (seed, _), run in self.arms[arm].runs.items() if arm in self.arms else ():
+            for row in run.about.get("steps", ()):
+                value = read(row)
+                if value is not None:
+                    found[f"{seed}/{row['step']}"] = value
+        return found
+
+
+def check_equal_contents(measured: Measured) -> None:
+    """Raise `DataError` where two runs of a table were scored on different rows under one name."""
+    seen: dict[str, tuple[str, str]] = {}
+    for name, arm in measured.arms.items():
+        for run in arm.runs.values():
+            for corpus, about in run.about.get("corpora", {}).items():
+                first, content = seen.setdefault(corpus, (name, about["content"]))
+                if content != about["content"]:
+                    raise DataError(
+                        f"{name} and {first} were scored on different rows of {corpus}; run one of them again"
+                    )
+
+
+def _of(run: RunRows) -> list[str]:
+    return list(run.about.get("corpora", {}))
+
+
+def _largest(starts: Sequence[Start] | Mapping[Start, RunRows]) -> list[Start]:
+    """Those of the start that most runs have; of equals, of the first."""
+    counts = Counter(start for _, start in starts)
+    return [each for each in starts if each[1] == counts.most_common(1)[0][0]]
+
+
+def _both(one: list[Start], other: list[Start]) -> list[Start]:
+    return [start for start in one if start in other]
+
+
+@functools.lru_cache(maxsize=1024)
+def _run_of(path: Path, written: int) -> RunRows:
+    return RunRows(path)
+
+
+def _run(path: Path) -> RunRows:
+    return _run_of(path, path.stat().st_mtime_ns)

