@@ -45,12 +45,16 @@ class TaskSection:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class ScratchSection:
-    """A student of a few hundred thousand random weights over single characters, for runs without any download."""
+    """A student of a few hundred thousand random weights, for runs without any download.
 
+    Its tokenizer is learned from the questions and the teacher's first rationales; every digit is a token of its own.
+    """
+
+    vocabulary: Annotated[Count, Key("tokens; at least 300", _WHOLE)] = 512
     width: Annotated[Count, Key("hidden size, a multiple of heads", _WHOLE)] = 128
     layers: Annotated[Count, Key("layers", _WHOLE)] = 4
     heads: Annotated[Count, Key("attention heads", _WHOLE)] = 4
-    positions: Annotated[Count, Key("longest row, in characters", _WHOLE)] = 512
+    positions: Annotated[Count, Key("longest row, in tokens", _WHOLE)] = 512
     seed: Annotated[Whole, Key("of its weights", _NOT_NEGATIVE)] = 0
 
 

@@ -18,6 +18,7 @@ from limbeck.seeds import Seeds
 
 _SHARE, _MOST = 0.1, 500
 _GRAM = 13
+_PROBES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +100,14 @@ def make_splits(task: TaskSection) -> Splits:
         notes.append(f"{len(pool) - len(clean)} training questions stand in the data twice or in a test; left out")
     ordered = _shuffled(clean, task.seed, "cut")
     wanted = min(_MOST, max(1, round(_SHARE * len(ordered)))) if task.stop == "auto" else task.stop
-    rest = len(ordered) - task.probe - wanted
+    num_probe = probe_size(task)
+    rest = len(ordered) - num_probe - wanted
     if rest < 1:
         raise DataError(
-            f"{len(ordered)} questions are too few for task.probe {task.probe} and task.stop {wanted}; none is left to "
+            f"{len(ordered)} questions are too few for {num_probe} of task.probe and task.stop {wanted}; none is left to "
             "learn from\n  lower them, or give more questions"
         )
-    probe, stop, train = ordered[: task.probe], ordered[task.probe : task.probe + wanted], ordered[-rest:]
+    probe, stop, train = ordered[:num_probe], ordered[num_probe : num_probe + wanted], ordered[-rest:]
     splits = Splits(
         train=train if task.train is None else train[: task.train],
         probe=probe,
@@ -116,6 +118,11 @@ def make_splits(task: TaskSection) -> Splits:
     )
     splits.check()
     return splits
+
+
+def probe_size(task: TaskSection) -> int:
+    """The questions that are kept for the probe: four times those of a round where each round shows others."""
+    return task.probe * (1 if task.probe_policy == "fixed" else _PROBES)
 
 
 def without_long(splits: Splits, fits: Mapping[str, bool]) -> Splits:
@@ -154,7 +161,7 @@ def _generated(task: TaskSection, *, split: str = "train") -> tuple[Item, ...]:
     from limbeck.blackbox.arithmetic import generate_items
 
     stop = _MOST if task.stop == "auto" else task.stop
-    count = (task.train or 2000) + task.probe + stop if split == "train" else task.test or _MOST
+    count = (task.train or 2000) + probe_size(task) + stop if split == "train" else task.test or _MOST
     # What two draws share is left out afterwards.
     wanted = count + count // 4 if split == "train" else count
     return _named(cast("tuple[Item, ...]", tuple(generate_items(wanted, task.seed, split))), f"{split}:")
