@@ -99,8 +99,7 @@ def _ways(method: MethodSection) -> Iterator[tuple[int, str]]:
         is_shown = method.gold_visible == "always" or (method.gold_visible == "on_retry" and sample > 0)
         yield sample, "answer" if is_shown else "none"
     hints = {"off": (), "answer": ("answer",), "answer+solution": ("answer", "solution")}[method.hints]
-    for place, hint in enumerate(hints, start=method.retries + 1):
-        yield place, hint
+    yield from enumerate(hints, start=method.retries + 1)
 
 
 def _chosen(good: Sequence[dict[str, Any]], method: MethodSection) -> dict[str, Any]:

@@ -104,8 +104,8 @@ def make_splits(task: TaskSection) -> Splits:
     rest = len(ordered) - num_probe - wanted
     if rest < 1:
         raise DataError(
-            f"{len(ordered)} questions are too few for {num_probe} of task.probe and task.stop {wanted}; none is left to "
-            "learn from\n  lower them, or give more questions"
+            f"{len(ordered)} questions are too few for {num_probe} of task.probe and task.stop {wanted}; none is left "
+            "to learn from\n  lower them, or give more questions"
         )
     probe, stop, train = ordered[:num_probe], ordered[num_probe : num_probe + wanted], ordered[-rest:]
     splits = Splits(
