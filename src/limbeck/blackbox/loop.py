@@ -56,12 +56,13 @@ def run_undo(
     say: Callable[[str], None] = print,
     is_replay: bool = False,
     items: Path | None = None,
+    ledger: Path | None = None,
 ) -> UndoRun:
     """Distil as the recipe says, over all its arms; returns the run, whose folder explains itself.
 
     `overrides` are dotted settings ("method.rounds=2"). A stopped run goes on with `resume`, from its last finished
-    stage, and ends with the same files; no call that was answered is made again. `is_replay` and `items` are those of
-    `replaying.replay`. Raises `ConfigError`, `DataError` and their kin before anything is written; `Stopped` after
+    stage, and ends with the same files; no call that was answered is made again. `is_replay`, `items` and
+    `ledger` are those of `replaying.replay`. Raises `ConfigError`, `DataError` and their kin before anything is written; `Stopped` after
     Ctrl-C, and where the teacher stays away or the budget ends before the first student is trained.
     """
     settings = UndoRecipe.load(recipe, list(overrides))
@@ -69,7 +70,7 @@ def run_undo(
     try:
         with (
             _signals_interrupt(),
-            open_workshop(settings, resume=resume, say=say, is_replay=is_replay, items=items) as work,
+            open_workshop(settings, resume=resume, say=say, is_replay=is_replay, items=items, ledger=ledger) as work,
         ):
             _loop(work)
     except KeyboardInterrupt as error:
@@ -91,6 +92,7 @@ def _loop(work: Workshop) -> None:
     from limbeck.blackbox.page import write_report
 
     page = write_report(work.run)
+    work.stages.event("end", work.run, "report")
     work.say(f"report: {page}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -96,11 +97,17 @@ class Workshop:
 
 @contextmanager
 def open_workshop(
-    recipe: UndoRecipe, *, resume: bool, say: Callable[[str], None], is_replay: bool = False, items: Path | None = None
+    recipe: UndoRecipe,
+    *,
+    resume: bool,
+    say: Callable[[str], None],
+    is_replay: bool = False,
+    items: Path | None = None,
+    ledger: Path | None = None,
 ) -> Iterator[Workshop]:
     """Make or open the folder of a run, read the questions, make the student where it is made from nothing.
 
-    `items` are the questions of another run, taken as they are. Raises `ConfigError` where the folder is taken,
+    `items` and `ledger` are the questions and the calls of another run, taken as they are. Raises `ConfigError` where the folder is taken,
     `CheckpointError` where it is the run of another recipe, and what reading the questions raises, before anything is
     written.
     """
@@ -112,13 +119,15 @@ def open_workshop(
         _check_free(run)
     splits = None if (run / ITEMS).is_file() else _taken(items) if items else make_splits(recipe.task)
     run.mkdir(parents=True, exist_ok=True)
+    if ledger is not None:
+        os.replace(ledger, run / LEDGER)
     write_text(run / RECIPE, recipe.dump())
-    with Ledger.open(run / LEDGER) as ledger:
+    with Ledger.open(run / LEDGER) as calls:
         work = Workshop(
             recipe=recipe,
             run=run,
             writer=writer,
-            ledger=ledger,
+            ledger=calls,
             stages=Stages(run=run, say=say),
             say=say,
             is_replay=is_replay,

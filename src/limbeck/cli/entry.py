@@ -23,6 +23,7 @@ from limbeck.cli.quickstart import quickstart
 from limbeck.cli.report import report
 from limbeck.cli.shrink import shrink
 from limbeck.cli.train import train
+from limbeck.cli.undo import undo
 from limbeck.errors import LimbeckError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 for _verb in (quickstart, init, explain, train, evaluate, report, shrink, fetch):
     app.command()(_verb)
+app.add_typer(undo)
 
 
 def _show_version(is_wanted: bool) -> bool:
