@@ -57,13 +57,16 @@ def run_undo(
     is_replay: bool = False,
     items: Path | None = None,
     ledger: Path | None = None,
+    allow_import: bool = True,
 ) -> UndoRun:
     """Distil as the recipe says, over all its arms; returns the run, whose folder explains itself.
 
     `overrides` are dotted settings ("method.rounds=2"). A stopped run goes on with `resume`, from its last finished
-    stage, and ends with the same files; no call that was answered is made again. `is_replay`, `items` and
-    `ledger` are those of `replaying.replay`. Raises `ConfigError`, `DataError` and their kin before anything is written; `Stopped` after
-    Ctrl-C, and where the teacher stays away or the budget ends before the first student is trained.
+    stage, and ends with the same files; no call that was answered is made again. A teacher of your own
+    ("module:Class") is taken from your recipe, never from a run's own: resume such a run with the recipe. `is_replay`,
+    `items`, `ledger` and `allow_import` are those of `replaying.replay`. Raises `ConfigError`, `DataError` and their kin before
+    anything is written; `Stopped` after Ctrl-C, and where the teacher stays away or the budget ends before the first
+    student is trained.
     """
     settings = UndoRecipe.load(recipe, list(overrides))
     way_on = f"everything is kept; go on with: limbeck undo resume {settings.run}"

@@ -9,7 +9,6 @@ from typing import Any
 from limbeck.blackbox.artefacts import read_json, write_json
 from limbeck.blackbox.page_tables import accuracy_chart, arms_table, cost_table, errors_table, percent, rounds_table
 from limbeck.blackbox.reading_runs import ArmRows, RoundRows, RunRows, read_run
-from limbeck.blackbox.writers import writer_of
 from limbeck.reporting.cases import Answer, Case
 from limbeck.reporting.comparing import Comparison, compare_arms
 from limbeck.reporting.page import CasesSection, CurvesSection, Page, TableSection, TextSection, write_page
@@ -81,7 +80,7 @@ def _summary(rows: RunRows, comparisons: tuple[Comparison, ...]) -> tuple[str, .
     best = rows.main.best.metrics["accuracy"]
     start = rows.main.rounds[0].metrics["accuracy"]
     lines = [
-        f"The teacher was {writer_of(rows.recipe['teacher']).what}.",
+        f"The teacher was {rows.manifest['teacher']['what']}.",
         f"{rows.main.name}: {percent(best['test'])} on test in its best round "
         f"({rows.main.best.metrics['round']}), {percent(start['test'])} in round 0, which is one-shot distillation.",
     ]

@@ -112,6 +112,11 @@ class UndoRecipe:
         return {key: value for key, value in _flat(self.values()).items() if not _may_change(key)}
 
 
+def is_recorded(source: UndoRecipe | Mapping[str, Any] | Path | str) -> bool:
+    """Whether this is the recipe that a run wrote, from which no code of anybody's is imported."""
+    return not isinstance(source, UndoRecipe | Mapping) and _draft(source)[0].is_recorded
+
+
 def lasting_differences(old: UndoRecipe, new: UndoRecipe) -> list[str]:
     """What a run that goes on would change and may not: "train.batch_rows: 16 -> 8"."""
     before, after = old.lasting(), new.lasting()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from limbeck.blackbox.artefacts import file_digest
 from limbeck.blackbox.loop import UndoRun, run_undo
-from limbeck.blackbox.recipes import UndoRecipe
+from limbeck.blackbox.recipes import UndoRecipe, is_recorded
 from limbeck.blackbox.workshop import ITEMS, LEDGER
 from limbeck.errors import CheckpointError, ConfigError
 
@@ -18,23 +20,33 @@ _COMPARED = (".jsonl", ".json", ".csv", ".safetensors")
 _DIFFERENT = ("events.jsonl", "recipe.yaml", "metrics.jsonl", "environment.json", "auto.json", "samples.jsonl")
 
 
-def replay(run: Path, *, out: Path, say: Callable[[str], None] = print) -> tuple[UndoRun, tuple[str, ...]]:
+def replay(
+    run: Path, *, out: Path, recipe: UndoRecipe | Path | None = None, say: Callable[[str], None] = print
+) -> tuple[UndoRun, tuple[str, ...]]:
     """Do a finished run again in `out`, its questions and its teacher's answers taken from `run`.
 
     Returns the new run and the files that were compared, byte for byte: rows, numbers, reports and weights of every
-    round. Raises `CheckpointError` where a call is not in the ledger or a file differs, `ConfigError` where `out` is
+    round. `recipe` is needed for a teacher of your own, which is not imported from a run. Raises `CheckpointError` where a call is not in the ledger or a file differs, `ConfigError` where `out` is
     taken. On another machine or thread count weights may differ in their last bits, and with them what follows.
     """
     if not (run / LEDGER).is_file():
         raise CheckpointError(f"'{run}' is not the folder of an UNDO run: it has no {LEDGER}")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"'{out}' exists and is not empty; choose another folder for the replay")
-    recipe = UndoRecipe.load(run, [f"run={str(out)!r}"])
+    source = recipe or run
+    given: Any = UndoRecipe.load(source, [f"run={json.dumps(str(out))}"]).values()
     begun = out.with_name(f".{out.name}.ledger")
     begun.mkdir(parents=True, exist_ok=True)
     try:
         _copy_ledger(run / LEDGER, begun / LEDGER)
-        done = run_undo(recipe, say=say, is_replay=True, items=run / ITEMS, ledger=begun / LEDGER)
+        done = run_undo(
+            given,
+            say=say,
+            is_replay=True,
+            items=run / ITEMS,
+            ledger=begun / LEDGER,
+            allow_import=not is_recorded(source),
+        )
     finally:
         shutil.rmtree(begun, ignore_errors=True)
     return done, _compare(run, out)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from limbeck.blackbox.artefacts import Stages, digest, file_digest, read_json, read_rows, write_json
+from limbeck.blackbox.items import Item
 from limbeck.blackbox.loop import UndoRun
 from limbeck.blackbox.measuring_rounds import accuracy
 from limbeck.blackbox.recipes import UndoRecipe
@@ -53,14 +54,8 @@ def transfer(
     sources = {"first": run / "iter_00", "final": run / best}
     fitted, dropped = {}, {}
     for kind, source in sources.items():
-        rows = []
-        for row in read_rows(source / "train.jsonl"):
-            item = items[row["item_id"]]
-            length = reader.length(item, row["completion"])
-            if length is not None:
-                rows.append({**row, "num_tokens": length, "prompt_tokens": reader.prompt_length(item)})
-        fitted[kind], dropped[kind] = rows, sum(1 for _ in read_rows(source / "train.jsonl")) - len(rows)
-        if not rows:
+        fitted[kind], dropped[kind] = _fitted(source / "train.jsonl", items, reader)
+        if not fitted[kind]:
             raise NothingToLearn(f"no row of {source / 'train.jsonl'} fits into {student}; raise max_new_tokens")
     tokens = recipe.train.epochs * sum(map(row_tokens, fitted["first"]))
     parts = {"stop": splits.stop, "test": splits.test}
@@ -71,18 +66,7 @@ def transfer(
         place.mkdir(parents=True, exist_ok=True)
 
         def study(place: Path = place, rows: list[dict[str, Any]] = rows) -> None:
-            steps = steps_for(rows, tokens=tokens, batch_rows=min(recipe.train.batch_rows, len(rows)))
-            say(f"transfer to {student}: {len(rows)} rows in {steps} steps")
-            made = learn(
-                recipe,
-                place,
-                start=student,
-                rows=rows,
-                steps=steps,
-                seed=Seeds(recipe.seed).child("learn", 0).integer() % 2**31,
-            )
-            attempt(recipe, str(made), parts, folder=place, round=0)
-            write_json(place / "student.json", {"folder": str(made.relative_to(place)), "steps": steps})
+            _study(recipe, place, student=student, rows=rows, tokens=tokens, parts=parts, say=say)
 
         stages.once(
             place,
@@ -104,3 +88,32 @@ def transfer(
     numbers["final_minus_first"] = {part: {"mean": gap, "error": error} for part, (gap, error) in gaps.items()}
     write_json(folder / "metrics.json", numbers)
     return numbers
+
+
+def _fitted(path: Path, items: Mapping[str, Item], reader: Reader) -> tuple[list[dict[str, Any]], int]:
+    """The rows that fit into a student, with lengths in its tokens; and how many do not."""
+    rows, count = [], 0
+    for row in read_rows(path):
+        item, count = items[row["item_id"]], count + 1
+        length = reader.length(item, row["completion"])
+        if length is not None:
+            rows.append({**row, "num_tokens": length, "prompt_tokens": reader.prompt_length(item)})
+    return rows, count - len(rows)
+
+
+def _study(
+    recipe: UndoRecipe,
+    place: Path,
+    *,
+    student: str,
+    rows: list[dict[str, Any]],
+    tokens: float,
+    parts: Mapping[str, tuple[Item, ...]],
+    say: Callable[[str], None],
+) -> None:
+    steps = steps_for(rows, tokens=tokens, batch_rows=min(recipe.train.batch_rows, len(rows)))
+    say(f"transfer to {student}: {len(rows)} rows in {steps} steps")
+    seed = Seeds(recipe.seed).child("learn", 0).integer() % 2**31
+    made = learn(recipe, place, start=student, rows=rows, steps=steps, seed=seed)
+    attempt(recipe, str(made), parts, folder=place, round=0)
+    write_json(place / "student.json", {"folder": str(made.relative_to(place)), "steps": steps})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,15 +104,16 @@ def open_workshop(
     is_replay: bool = False,
     items: Path | None = None,
     ledger: Path | None = None,
+    allow_import: bool = True,
 ) -> Iterator[Workshop]:
     """Make or open the folder of a run, read the questions, make the student where it is made from nothing.
 
-    `items` and `ledger` are the questions and the calls of another run, taken as they are. Raises `ConfigError` where the folder is taken,
-    `CheckpointError` where it is the run of another recipe, and what reading the questions raises, before anything is
-    written.
+    `items` and `ledger` are the questions and the calls of another run, taken as they are. Raises `ConfigError` where
+    the folder is taken, `CheckpointError` where it is the run of another recipe, and what reading the questions raises,
+    before anything is written.
     """
     run = Path(recipe.run)
-    writer = writer_of(recipe.teacher)
+    writer = writer_of(recipe.teacher, allow_import=allow_import)
     if resume:
         _check_same(run, recipe)
     else:
@@ -188,7 +189,8 @@ def read_splits(path: Path) -> Splits:
         row["choices"] = tuple(Choice(**choice) for choice in row["choices"])
         parts.setdefault(part, []).append(Item(**row))
     ood = {name.removeprefix("ood:"): tuple(items) for name, items in parts.items() if name.startswith("ood:")}
-    return Splits(**{name: tuple(parts[name]) for name in ("train", "probe", "stop", "test")}, ood=ood)
+    train, probe, stop, test = (tuple(parts[name]) for name in ("train", "probe", "stop", "test"))
+    return Splits(train=train, probe=probe, stop=stop, test=test, ood=ood)
 
 
 def _taken(items: Path) -> Splits:
@@ -248,9 +250,3 @@ def _check_free(run: Path) -> None:
             f"run is '{run}', which exists and is not empty\n"
             f"  go on with it by: limbeck undo resume {run}, or choose another folder: run=runs/NAME"
         )
-
-
-def teacher_facts(run: Path) -> Mapping[str, Any]:
-    """What the manifest says about the teacher of a run."""
-    found: Mapping[str, Any] = read_json(run / MANIFEST)["teacher"]
-    return found
