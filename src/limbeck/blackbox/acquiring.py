@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from limbeck.blackbox.artefacts import digest
 from limbeck.blackbox.asking import Answer, Refusal
@@ -20,6 +20,7 @@ _ONE_MORE = ("empty", "content_filter")
 _NO_MORE = ("context", "rejected")
 
 
+@runtime_checkable
 class Measures(Protocol):
     """What tells the length of a rationale in the student's tokens."""
 

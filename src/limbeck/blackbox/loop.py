@@ -16,7 +16,7 @@ from typing import Any
 from limbeck.blackbox import mixing
 from limbeck.blackbox.artefacts import read_json, write_json, write_text
 from limbeck.blackbox.presets import Preset
-from limbeck.blackbox.recipes import UndoRecipe
+from limbeck.blackbox.recipes import UndoRecipe, is_recorded
 from limbeck.blackbox.rewriting import first_round, next_round
 from limbeck.blackbox.rounds import Bench, Round, finish_round, measure_untouched, round_tokens
 from limbeck.blackbox.stopping import Decision, RoundScores, decide
@@ -63,17 +63,25 @@ def run_undo(
 
     `overrides` are dotted settings ("method.rounds=2"). A stopped run goes on with `resume`, from its last finished
     stage, and ends with the same files; no call that was answered is made again. A teacher of your own
-    ("module:Class") is taken from your recipe, never from a run's own: resume such a run with the recipe. `is_replay`,
-    `items`, `ledger` and `allow_import` are those of `replaying.replay`. Raises `ConfigError`, `DataError` and their kin before
-    anything is written; `Stopped` after Ctrl-C, and where the teacher stays away or the budget ends before the first
-    student is trained.
+    ("module:Class") is taken from your recipe, never from a run's own: resume such a run with the recipe. The last four
+    arguments are those of `replaying.replay`. Raises `ConfigError`, `DataError` and their kin before anything is
+    written; `Stopped` after Ctrl-C, and where the teacher stays away or the budget ends before the first student is
+    trained.
     """
     settings = UndoRecipe.load(recipe, list(overrides))
     way_on = f"everything is kept; go on with: limbeck undo resume {settings.run}"
     try:
         with (
             _signals_interrupt(),
-            open_workshop(settings, resume=resume, say=say, is_replay=is_replay, items=items, ledger=ledger) as work,
+            open_workshop(
+                settings,
+                resume=resume,
+                say=say,
+                is_replay=is_replay,
+                items=items,
+                ledger=ledger,
+                allow_import=allow_import and not is_recorded(recipe),
+            ) as work,
         ):
             _loop(work)
     except KeyboardInterrupt as error:

@@ -6,11 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from limbeck.blackbox.artefacts import read_json, read_rows
 
 
+@runtime_checkable
 class OnDisk(Protocol):
     """A round's number and folder."""
 

@@ -26,8 +26,9 @@ def replay(
     """Do a finished run again in `out`, its questions and its teacher's answers taken from `run`.
 
     Returns the new run and the files that were compared, byte for byte: rows, numbers, reports and weights of every
-    round. `recipe` is needed for a teacher of your own, which is not imported from a run. Raises `CheckpointError` where a call is not in the ledger or a file differs, `ConfigError` where `out` is
-    taken. On another machine or thread count weights may differ in their last bits, and with them what follows.
+    round. `recipe` is needed for a teacher of your own, which is not imported from a run. Raises `CheckpointError`
+    where a call is not in the ledger or a file differs, `ConfigError` where `out` is taken. On another machine or
+    thread count weights may differ in their last bits, and with them what follows.
     """
     if not (run / LEDGER).is_file():
         raise CheckpointError(f"'{run}' is not the folder of an UNDO run: it has no {LEDGER}")

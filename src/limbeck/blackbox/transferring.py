@@ -44,7 +44,8 @@ def transfer(
         own = dataclasses.replace(own, max_new_tokens=max_new_tokens)
     recipe = dataclasses.replace(recipe, student=own)
     folder = run / "transfer" / student.strip("/.~").replace("/", "-")
-    stages = Stages(run=run, say=say)
+    folder.mkdir(parents=True, exist_ok=True)
+    stages = Stages(run=folder, say=say)
     splits = read_splits(run / ITEMS)
     reader = Reader.of(recipe, student)
     items = {item.id: item for item in splits.train}

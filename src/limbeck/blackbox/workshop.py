@@ -118,7 +118,9 @@ def open_workshop(
         _check_same(run, recipe)
     else:
         _check_free(run)
-    splits = None if (run / ITEMS).is_file() else _taken(items) if items else make_splits(recipe.task)
+    stages = Stages(run=run, say=say)
+    is_cut = stages.is_done(run, "questions")
+    splits = None if is_cut else make_splits(recipe.task) if items is None else read_splits(items)
     run.mkdir(parents=True, exist_ok=True)
     if ledger is not None:
         os.replace(ledger, run / LEDGER)
@@ -129,7 +131,7 @@ def open_workshop(
             run=run,
             writer=writer,
             ledger=calls,
-            stages=Stages(run=run, say=say),
+            stages=stages,
             say=say,
             is_replay=is_replay,
         )
@@ -191,10 +193,6 @@ def read_splits(path: Path) -> Splits:
     ood = {name.removeprefix("ood:"): tuple(items) for name, items in parts.items() if name.startswith("ood:")}
     train, probe, stop, test = (tuple(parts[name]) for name in ("train", "probe", "stop", "test"))
     return Splits(train=train, probe=probe, stop=stop, test=test, ood=ood)
-
-
-def _taken(items: Path) -> Splits:
-    return read_splits(items)
 
 
 def _rows_of(splits: Splits) -> list[dict[str, Any]]:

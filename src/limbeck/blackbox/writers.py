@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
@@ -37,6 +37,7 @@ class Desk:
     is_replay: bool = False
 
 
+@runtime_checkable
 class Writer(Protocol):
     """A kind of teacher with its settings.
 

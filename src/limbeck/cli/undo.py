@@ -36,7 +36,10 @@ def run(recipe: _Recipe, settings: _Settings = None) -> None:
 
 @undo.command()
 def resume(recipe: _Recipe, settings: _Settings = None) -> None:
-    """Go on with a stopped run, named by its folder or its recipe. The budget, method.rounds and controls may be other ones than before."""
+    """Go on with a stopped run, named by its folder or its recipe.
+
+    The budget, method.rounds and controls may be other ones than before.
+    """
     from limbeck.blackbox.loop import run_undo
 
     _ended(run_undo(recipe, *(settings or []), resume=True, say=typer.echo).directory)
