@@ -30,6 +30,7 @@ _FILES = (
     "ending_choice",
     "ending_boolean",
     "ending_exact",
+    "ending_latex",
 )
 
 

@@ -158,7 +158,7 @@ def _read(task: TaskSection) -> tuple[tuple[Item, ...], tuple[Item, ...] | None,
 
 
 def _generated(task: TaskSection, *, split: str = "train") -> tuple[Item, ...]:
-    from limbeck.blackbox.arithmetic import generate_items
+    from limbeck.blackbox.generating import generate_items
 
     stop = _MOST if task.stop == "auto" else task.stop
     count = (task.train or 2000) + probe_size(task) + stop if split == "train" else task.test or _MOST

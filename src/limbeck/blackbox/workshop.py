@@ -188,8 +188,9 @@ def read_splits(path: Path) -> Splits:
     parts: dict[str, list[Item]] = {}
     for row in read_rows(path):
         part = row.pop("part")
-        row["choices"] = tuple(Choice(**choice) for choice in row["choices"])
-        parts.setdefault(part, []).append(Item(**row))
+        row["choices"] = [Choice(**choice) for choice in row["choices"]]
+        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        parts.setdefault(part, []).append(Item(**fields))
     ood = {name.removeprefix("ood:"): tuple(items) for name, items in parts.items() if name.startswith("ood:")}
     train, probe, stop, test = (tuple(parts[name]) for name in ("train", "probe", "stop", "test"))
     return Splits(train=train, probe=probe, stop=stop, test=test, ood=ood)

@@ -154,10 +154,10 @@ class FactsWriter:
     calls_cost: ClassVar[bool] = False
 
     def build(self, desk: Desk) -> RationaleTeacher:
-        """The teacher of facts."""
+        """The teacher of facts; its choices depend on the run's seed."""
         from limbeck.blackbox.facts import FactsTeacher
 
-        return FactsTeacher()
+        return FactsTeacher(seed=desk.seed)
 
 
 WRITERS: Registry[Any] = Registry(
