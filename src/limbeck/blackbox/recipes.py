@@ -215,6 +215,10 @@ def _check_uses(recipe: UndoRecipe, draft: Draft) -> None:
             (task.name is None) == (task.file is None),
             "and task.file: give exactly one of them, a named task or a file of questions",
         ),
+        "task.steps": (
+            task.name != "arithmetic" and (task.steps, task.largest) != (TaskSection.steps, TaskSection.largest),
+            "and task.largest are of the task arithmetic alone; delete them",
+        ),
         "task.test_file": (
             task.test_file is not None and task.file is None,
             "is set, but the questions come from a named task, which has its own; delete it",

@@ -40,6 +40,12 @@ class TaskSection:
     probe_policy: Annotated[Literal["fixed", "resample", "stratified_errors"], Key("which questions are shown")] = (
         "fixed"
     )
+    steps: Annotated[tuple[Count, ...], Key("arithmetic: operations of a question, in turn", "a list of numbers")] = (
+        2,
+        3,
+        4,
+    )
+    largest: Annotated[int, Field(ge=20), Key("arithmetic: largest number", "a whole number of at least 20")] = 400
     seed: Annotated[Whole, Key("cuts the splits", _NOT_NEGATIVE)] = 0
 
 

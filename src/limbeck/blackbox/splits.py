@@ -164,7 +164,8 @@ def _generated(task: TaskSection, *, split: str = "train") -> tuple[Item, ...]:
     count = (task.train or 2000) + probe_size(task) + stop if split == "train" else task.test or _MOST
     # What two draws share is left out afterwards.
     wanted = count + count // 4 if split == "train" else count
-    return _named(cast("tuple[Item, ...]", tuple(generate_items(wanted, task.seed, split))), f"{split}:")
+    items = generate_items(wanted, task.seed, split, steps=task.steps, largest=task.largest)
+    return _named(cast("tuple[Item, ...]", tuple(items)), f"{split}:")
 
 
 def _load(name: str, split: str, root: Path | None) -> tuple[Item, ...]:
