@@ -13,7 +13,7 @@ import limbeck
 from limbeck.cli import main
 from limbeck.errors import CheckpointError, ConfigError, FailureSignature, NothingToLearn, Stopped
 
-_VERBS = ("quickstart", "init", "train", "evaluate", "report", "shrink", "fetch", "explain")
+_VERBS = ("quickstart", "init", "train", "evaluate", "report", "shrink", "fetch", "explain", "undo")
 
 
 @pytest.fixture
