@@ -189,7 +189,7 @@ def read_splits(path: Path) -> Splits:
     for row in read_rows(path):
         part = row.pop("part")
         row["choices"] = [Choice(**choice) for choice in row["choices"]]
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+        fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
         parts.setdefault(part, []).append(Item(**fields))
     ood = {name.removeprefix("ood:"): tuple(items) for name, items in parts.items() if name.startswith("ood:")}
     train, probe, stop, test = (tuple(parts[name]) for name in ("train", "probe", "stop", "test"))

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from undo_kit import undo_values
 
 from limbeck.blackbox.artefacts import read_json, read_rows
 from limbeck.blackbox.loop import run_undo
 from limbeck.blackbox.planning import plan
 from limbeck.blackbox.replaying import replay
 from limbeck.errors import ConfigError, Stopped
+from undo_kit import undo_values
 
 
 class Adder:
