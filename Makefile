@@ -11,11 +11,15 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 # mgsr_parts.py takes hours and is started by hand.
 BENCHMARKS := $(filter-out benchmarks/mgsr_parts.py,$(wildcard benchmarks/*.py))
 
-.PHONY: quickstart test setup fmt check test-all bench
+.PHONY: quickstart undo-demo test setup fmt check test-all bench
 
 # The main job: a real teacher distilled into a smaller student and scored. ARGS="--fast" takes 2 to 3 minutes.
 quickstart: setup
 	$(ALLOCATOR) $(BIN)/limbeck quickstart $(ARGS)
+
+# The black-box loop with its controls, from a solver and random weights: no download, under 5 minutes on 2 cores.
+undo-demo: setup
+	$(ALLOCATOR) $(BIN)/limbeck undo run recipes/undo/demo.yaml $(ARGS)
 
 test: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not gpu"

@@ -32,6 +32,7 @@ from limbeck.cli.shrink import shrink
 from limbeck.cli.study import study
 from limbeck.cli.terminal import QUIET
 from limbeck.cli.train import train
+from limbeck.cli.undo import undo
 from limbeck.errors import LimbeckError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -70,6 +71,7 @@ for _verb in (
 ):
     app.command()(_verb)
 app.add_typer(cache)
+app.add_typer(undo)
 
 
 def _show_version(is_wanted: bool) -> bool:

@@ -13,8 +13,8 @@ import limbeck
 from limbeck.cli import main
 from limbeck.errors import CheckpointError, ConfigError, FailureSignature, NothingToLearn, Stopped
 
-_VERBS = ("quickstart", "init", "explain", "doctor", "plan", "train", "evaluate", "report", "compare", "chat", "export",
-          "push", "shrink", "fetch")  # fmt: skip
+_VERBS = ("quickstart", "init", "explain", "doctor", "plan", "train", "evaluate", "report", "study", "compare", "chat",
+          "export", "push", "shrink", "fetch", "cache", "undo")  # fmt: skip
 
 
 @pytest.fixture

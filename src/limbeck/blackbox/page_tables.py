@@ -1,0 +1,144 @@
+"""The tables and curves of an UNDO report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from limbeck.blackbox.reading_runs import RunRows
+from limbeck.reporting.comparing import Comparison
+from limbeck.reporting.plots import Chart, Series
+from limbeck.reporting.tables import Column, Number, Row, Table
+
+
+def arms_table(rows: RunRows, comparisons: Mapping[str, tuple[Comparison, ...]]) -> Table:
+    """Every arm in its best round, against the method."""
+    by_arm = {each.arm: each for each in comparisons["test"]}
+    lines = []
+    for arm in rows.arms:
+        best, gap = arm.best.metrics, by_arm.get(arm.name)
+        lines.append(
+            Row(
+                cells=(
+                    arm.name,
+                    str(best["round"]),
+                    _share(best["accuracy"]["stop"]),
+                    _share(best["accuracy"]["test"]),
+                    None
+                    if gap is None
+                    else Number(
+                        value=-100 * gap.gap.mean, low=-100 * gap.gap.high, high=-100 * gap.gap.low, signed=True
+                    ),
+                    None if gap is None else Number(value=gap.adjusted, digits=3),
+                    Number(value=sum(each.metrics["train"]["tokens"] for each in arm.rounds), digits=0),
+                    Number(value=sum(each.metrics["asked"] for each in arm.rounds), digits=0),
+                    "runs" if arm.outcome is None else arm.outcome["reason"],
+                )
+            )
+        )
+    if rows.untouched:
+        untouched = (_share(rows.untouched["stop"]), _share(rows.untouched["test"]))
+        lines.append(Row(cells=("untouched", None, *untouched, None, None, None, None, "no training"), ranked=False))
+    columns = (
+        Column(title="arm"),
+        Column(title="best round"),
+        Column(title="stop, %", better="higher"),
+        Column(title="test, %", better="higher"),
+        Column(title="method − arm, points"),
+        Column(title="p (Holm)"),
+        Column(title="student tokens, all rounds"),
+        Column(title="rationales asked for"),
+        Column(title="ended"),
+    )
+    return Table(columns=columns, rows=tuple(lines))
+
+
+def rounds_table(rows: RunRows) -> Table:
+    """Every round of every arm."""
+    columns = ("arm", "round", "stop, %", "test, %", "rewritten", "accepted", "rows", "tokens a row", "loss", "solved")
+    lines = []
+    for arm in rows.arms:
+        for each in arm.rounds:
+            metrics = each.metrics
+            flow = metrics["flow"]
+            share = metrics["accepted_share"]
+            lines.append(
+                Row(
+                    cells=(
+                        arm.name,
+                        str(metrics["round"]),
+                        _share(metrics["accuracy"]["stop"]),
+                        _share(metrics["accuracy"]["test"]),
+                        Number(value=metrics["refined"], digits=0),
+                        None if share is None else Number(value=100 * share),
+                        Number(value=metrics["rows"], digits=0),
+                        Number(value=metrics["row_tokens"]["mean"]),
+                        Number(value=metrics["train"]["loss"], digits=3),
+                        None if flow is None else f"+{flow['gained']} −{flow['lost']}",
+                    )
+                )
+            )
+    notes = ("accepted: percent of the questions that were asked for; loss: mean of the last tenth of the steps.",)
+    return Table(columns=tuple(Column(title=each) for each in columns), rows=tuple(lines), notes=notes)
+
+
+def errors_table(rows: RunRows) -> Table:
+    """The classes of the method's wrong answers, round by round."""
+    rounds = rows.main.rounds
+    classes = sorted({name for each in rounds for name in each.metrics["errors"]})
+    columns = (Column(title="class"), *(Column(title=f"round {each.metrics['round']}") for each in rounds))
+    lines = tuple(
+        Row(cells=(name, *(Number(value=each.metrics["errors"].get(name, 0), digits=0) for each in rounds)))
+        for name in classes
+    )
+    return Table(columns=columns, rows=lines)
+
+
+def cost_table(rows: RunRows) -> Table:
+    """What the teacher's calls of each round came to, and what was rejected."""
+    columns = ("arm", "round", "calls", "prompt tokens", "answer tokens", "money", "rejected")
+    seen: list[Path] = []
+    lines = []
+    for arm in rows.arms:
+        for each in arm.rounds:
+            if each.folder in seen:
+                continue
+            seen.append(each.folder)
+            cost, rejected = each.metrics["cost"], each.metrics["rejected"]
+            numbers = [Number(value=cost[key], digits=0) for key in ("calls", "prompt_tokens", "completion_tokens")]
+            reasons = ", ".join(f"{count} {name}" for name, count in rejected.items()) or "none"
+            lines.append(
+                Row(
+                    cells=(
+                        each.metrics["arm"],
+                        str(each.metrics["round"]),
+                        *numbers,
+                        Number(value=cost["money"], digits=4),
+                        reasons,
+                    )
+                )
+            )
+    notes = ("Calls of a teacher that is a rule cost nothing and are not entered. Equal calls are paid once.",)
+    return Table(columns=tuple(Column(title=each) for each in columns), rows=tuple(lines), notes=notes)
+
+
+def accuracy_chart(rows: RunRows, part: str) -> Chart:
+    """Accuracy by round, a curve an arm."""
+    series = tuple(
+        Series(
+            name=arm.name,
+            points=tuple((each.metrics["round"], 100 * each.metrics["accuracy"][part]["mean"]) for each in arm.rounds),
+        )
+        for arm in rows.arms
+    )
+    return Chart(title=f"{part}, % right", series=series, x_label="round", y_label="%")
+
+
+def _share(accuracy: Mapping[str, Any]) -> Number:
+    return Number(value=100 * accuracy["mean"], error=100 * accuracy["error"])
+
+
+def percent(accuracy: Mapping[str, Any]) -> str:
+    """A share with its standard error, in percent."""
+    return f"{100 * accuracy['mean']:.1f} ±{100 * accuracy['error']:.1f} %"

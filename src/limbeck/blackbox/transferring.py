@@ -1,0 +1,120 @@
+"""The data of a run for another student: trained on the first and on the final rationales, and measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from limbeck.blackbox.artefacts import Stages, digest, file_digest, read_json, read_rows, write_json
+from limbeck.blackbox.items import Item
+from limbeck.blackbox.loop import UndoRun
+from limbeck.blackbox.measuring_rounds import accuracy
+from limbeck.blackbox.recipes import UndoRecipe
+from limbeck.blackbox.stopping import paired
+from limbeck.blackbox.students import Reader, attempt, learn, row_tokens, steps_for
+from limbeck.blackbox.workshop import ITEMS, read_splits
+from limbeck.errors import CheckpointError, NothingToLearn
+from limbeck.seeds import Seeds
+
+
+def transfer(
+    run: Path,
+    student: str,
+    *,
+    arm: str | None = None,
+    max_new_tokens: int | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Train `student` on the rows of round 0 and on those of the arm's best round, equally long, and measure both.
+
+    Returns what metrics.json in `transfer/<student>/` holds: accuracy on stop and test for each, and their paired
+    difference. Rows that do not fit into this student are left out of both and counted. A stopped transfer goes on
+    when it is called again. Raises `CheckpointError` where the run has no outcome yet.
+    """
+    done = UndoRun(run)
+    recipe = UndoRecipe.load(run)
+    name = arm or recipe.method.base
+    if name not in done.arms:
+        raise CheckpointError(f"the run {run} has no outcome of '{name}' yet; see: limbeck undo status {run}")
+    outcome = done.arms[name]
+    own = dataclasses.replace(recipe.student, model=student, scratch=None)
+    if max_new_tokens is not None:
+        own = dataclasses.replace(own, max_new_tokens=max_new_tokens)
+    recipe = dataclasses.replace(recipe, student=own)
+    folder = run / "transfer" / student.strip("/.~").replace("/", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    stages = Stages(run=folder, say=say)
+    splits = read_splits(run / ITEMS)
+    reader = Reader.of(recipe, student)
+    items = {item.id: item for item in splits.train}
+    best = next(
+        each for each in outcome["rounds"] if read_json(run / each / "metrics.json")["round"] == outcome["best"]
+    )
+    sources = {"first": run / "iter_00", "final": run / best}
+    fitted, dropped = {}, {}
+    for kind, source in sources.items():
+        fitted[kind], dropped[kind] = _fitted(source / "train.jsonl", items, reader)
+        if not fitted[kind]:
+            raise NothingToLearn(f"no row of {source / 'train.jsonl'} fits into {student}; raise max_new_tokens")
+    tokens = recipe.train.epochs * sum(map(row_tokens, fitted["first"]))
+    parts = {"stop": splits.stop, "test": splits.test}
+    right: dict[str, dict[str, dict[str, float]]] = {}
+    numbers: dict[str, Any] = {"student": student, "arm": name, "round": outcome["best"], "left_out": dropped}
+    for kind, rows in fitted.items():
+        place = folder / kind
+        place.mkdir(parents=True, exist_ok=True)
+
+        def study(place: Path = place, rows: list[dict[str, Any]] = rows) -> None:
+            _study(recipe, place, student=student, rows=rows, tokens=tokens, parts=parts, say=say)
+
+        stages.once(
+            place,
+            "transfer",
+            inputs={
+                "recipe": digest(recipe.lasting()),
+                "student": student,
+                "rows": file_digest(sources[kind] / "train.jsonl"),
+            },
+            outputs=["student.json", "stop_attempts.jsonl", "test_attempts.jsonl"],
+            make=study,
+        )
+        answers = {part: read_rows(place / f"{part}_attempts.jsonl") for part in parts}
+        numbers[kind] = {part: accuracy(found) for part, found in answers.items()}
+        right[kind] = {
+            part: {row["item_id"]: float(row["correct"]) for row in found} for part, found in answers.items()
+        }
+    gaps = {part: paired(right["final"][part], right["first"][part]) for part in parts}
+    numbers["final_minus_first"] = {part: {"mean": gap, "error": error} for part, (gap, error) in gaps.items()}
+    write_json(folder / "metrics.json", numbers)
+    return numbers
+
+
+def _fitted(path: Path, items: Mapping[str, Item], reader: Reader) -> tuple[list[dict[str, Any]], int]:
+    """The rows that fit into a student, with lengths in its tokens; and how many do not."""
+    rows, count = [], 0
+    for row in read_rows(path):
+        item, count = items[row["item_id"]], count + 1
+        length = reader.length(item, row["completion"])
+        if length is not None:
+            rows.append({**row, "num_tokens": length, "prompt_tokens": reader.prompt_length(item)})
+    return rows, count - len(rows)
+
+
+def _study(
+    recipe: UndoRecipe,
+    place: Path,
+    *,
+    student: str,
+    rows: list[dict[str, Any]],
+    tokens: float,
+    parts: Mapping[str, tuple[Item, ...]],
+    say: Callable[[str], None],
+) -> None:
+    steps = steps_for(rows, tokens=tokens, batch_rows=min(recipe.train.batch_rows, len(rows)))
+    say(f"transfer to {student}: {len(rows)} rows in {steps} steps")
+    seed = Seeds(recipe.seed).child("learn", 0).integer() % 2**31
+    made = learn(recipe, place, start=student, rows=rows, steps=steps, seed=seed)
+    attempt(recipe, str(made), parts, folder=place, round=0)
+    write_json(place / "student.json", {"folder": str(made.relative_to(place)), "steps": steps})

@@ -1,0 +1,132 @@
+"""The loop with a language model's place taken by a server on loopback that adds: calls, costs, budgets, outages."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from limbeck.blackbox.artefacts import read_json, read_rows
+from limbeck.blackbox.loop import run_undo
+from limbeck.blackbox.planning import plan
+from limbeck.blackbox.replaying import replay
+from limbeck.errors import ConfigError, Stopped
+from undo_kit import undo_values
+
+
+class Adder:
+    """Solves the last sum of a prompt; in rounds with another word. `fails` takes calls away: a status and a body."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.fails: list[tuple[int, str]] = []
+        adder = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                adder.asked.append("\n".join(turn["content"] for turn in body["messages"]))
+                status, text = adder.fails.pop(0) if adder.fails else (200, adder.answer(body["messages"]))
+                self.send_response(status)
+                self.send_header("content-length", str(len(text.encode())))
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+
+    def answer(self, turns: list[dict[str, str]]) -> str:
+        left, right = map(int, re.findall(r"^(\d+)\+(\d+)\?$", turns[-1]["content"], re.MULTILINE)[-1])
+        word = "so" if len(turns) == 1 else "thus"
+        said = f"{left} + {right} = {left + right}, {word} it is {left + right}\n#### {left + right}"
+        usage = {"prompt_tokens": 100, "completion_tokens": 10}
+        return json.dumps({"choices": [{"message": {"content": said}, "finish_reason": "stop"}], "usage": usage})
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def adder() -> Iterator[Adder]:
+    running = Adder()
+    yield running
+    running.close()
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def values(adder: Adder, folder: Path, **changes: Any) -> dict[str, Any]:
+    made = undo_values(folder, **changes)
+    made["teacher"] = {"kind": "http", "url": adder.url, "model": "adder", "attempts": 2, "first_wait": 0.0}
+    made["teacher"] |= {"price_prompt": 1.0, "price_completion": 10.0}
+    return made
+
+
+def test_a_budget_ends_the_loop_with_its_best_round_and_more_goes_on(adder: Adder, tmp_path: Path) -> None:
+    recipe = values(adder, tmp_path)
+    assert plan(recipe).calls == 52
+    with pytest.raises(Stopped, match=r"20 calls of 20[\s\S]*undo resume"):
+        run_undo(recipe, "budget.calls=20", "teacher.concurrency=1", say=quiet)
+    assert len(adder.asked) == 20
+    run = run_undo(recipe, "budget.calls=30", "teacher.concurrency=1", resume=True, say=quiet)
+    assert len(adder.asked) == 30
+    assert run.arms["undo-v1"]["reason"] == "the budget is used up: calls"
+    assert run.arms["undo-v1"]["rounds"] == ["iter_00"]
+    assert not (run.directory / "arms" / "undo-v1" / "iter_01" / "train.jsonl").exists()
+    run = run_undo(recipe, resume=True, say=quiet)
+    assert len(adder.asked) == 52
+    assert run.arms["undo-v1"]["reason"] == "all 1 rounds are done"
+    cost = read_json(run.directory / "arms" / "undo-v1" / "iter_01" / "metrics.json")["cost"]
+    assert cost == {"calls": 26, "prompt_tokens": 2600, "completion_tokens": 260, "money": 0.0052}
+    splits = read_rows(run.directory / "items.jsonl")
+    held = [f"\n{row['question']}\n" for row in splits if row["part"] in ("stop", "test")]
+    assert not [text for text in adder.asked if any(question in text for question in held)]
+    adder.close()
+    _, compared = replay(run.directory, out=tmp_path / "again", say=quiet)
+    assert len(compared) > 30
+    adder.__init__()  # type: ignore[misc]
+
+
+def test_an_outage_is_resumable_and_a_server_that_never_was_is_bad_input(adder: Adder, tmp_path: Path) -> None:
+    recipe = values(adder, tmp_path)
+    adder.fails = [(429, "slow"), (503, "busy")]
+    with pytest.raises(Stopped, match=r"gave no answer in 2 attempts: 503[\s\S]*limbeck undo resume"):
+        run_undo(recipe, "teacher.concurrency=1", say=quiet)
+    nowhere = {**recipe["teacher"], "url": "http://127.0.0.1:9/v1"}
+    with pytest.raises(ConfigError, match="does the server run"):
+        run_undo({**recipe, "teacher": nowhere, "run": str(tmp_path / "nowhere")}, say=quiet)
+    adder.fails = [(401, "who")]
+    with pytest.raises(ConfigError, match=r"refuses the key \(401\)"):
+        run_undo(recipe, "teacher.concurrency=1", resume=True, say=quiet)
+
+
+def test_nothing_but_refusals_teaches_nothing(adder: Adder, tmp_path: Path) -> None:
+    from limbeck.errors import NothingToLearn
+
+    recipe = values(adder, tmp_path, student={"scratch": None, "model": str(_tiny(tmp_path)), "max_new_tokens": 100})
+    adder.fails = [(422, "no"), (400, "maximum context length is 5"), *[(200, '{"choices": [{"message": {}}]}')] * 200]
+    with pytest.raises(NothingToLearn, match=r"rejected.jsonl"):
+        run_undo(recipe, "teacher.concurrency=1", say=quiet)
+    reasons = {row["reason"] for row in read_rows(tmp_path / "run" / "iter_00" / "rejected.jsonl")}
+    assert reasons == {"rejected", "context", "empty"}
+
+
+def _tiny(folder: Path) -> Path:
+    from limbeck.testing import save_tiny
+
+    return save_tiny(folder / "tiny", seed=1)

@@ -1,0 +1,134 @@
+"""The recipe of an UNDO run: defaults, presets, controls, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from limbeck.blackbox.presets import CONTROLS, PRESETS
+from limbeck.blackbox.recipes import UndoRecipe, is_recorded, lasting_differences
+from limbeck.blackbox.writers import writer_of
+from limbeck.errors import ConfigError, UnknownName
+
+
+def values(**changes: Any) -> dict[str, Any]:
+    least: dict[str, Any] = {
+        "teacher": {"kind": "http", "url": "http://127.0.0.1:1/v1", "model": "m"},
+        "task": {"name": "gsm8k"},
+        "student": {"model": "some/student"},
+    }
+    for key, value in changes.items():
+        least[key] = {**least[key], **value} if key in least and isinstance(value, dict) else value
+    return least
+
+
+def test_defaults_are_those_of_the_specification() -> None:
+    recipe = UndoRecipe.load(values())
+    method, stop = recipe.method, recipe.stop
+    assert (method.base, method.gold_visible, method.hints, method.candidates, method.retries) == (
+        "undo-v1",
+        "never",
+        "off",
+        1,
+        2,
+    )
+    assert (method.history, method.candidate, method.length_factor) == ("window", "first_correct", 1.5)
+    assert (stop.patience, stop.min_gain, stop.ood_errors, stop.min_accepted) == (1, 0.5, 2.0, 0.2)
+    assert (recipe.task.probe, recipe.task.probe_policy, recipe.run) == (20, "fixed", "runs/undo")
+    assert writer_of(recipe.teacher).temperature == 0.7  # type: ignore[attr-defined]
+
+
+def test_presets_as_published() -> None:
+    plain = {name: dataclasses.astuple(preset) for name, preset in PRESETS.items()}
+    assert plain == {
+        "undo-v1": (3, "all", "validation+instance", "replace", "none", 0.0, "base", ""),
+        "adaptdistill": (3, "wrong", "validation", "replace", "none", 0.5, "base", ""),
+        "one-shot": (0, "all", "hybrid", "replace", "previous_accepted", 0.0, "base", ""),
+    }
+
+
+def test_what_the_recipe_states_holds_for_the_method_and_its_paired_controls() -> None:
+    recipe = UndoRecipe.load(
+        values(), ["method.base=adaptdistill", "method.rounds=2", "method.carry=previous_accepted"]
+    )
+    main = recipe.arm("adaptdistill")
+    assert (main.rounds, main.scope, main.carry) == (2, "wrong", "previous_accepted")
+    assert recipe.arm("blind") == dataclasses.replace(main, feedback="none", twist="blind")
+    assert recipe.arm("shuffled") == dataclasses.replace(main, twist="shuffled")
+    assert (recipe.arm("star").rounds, recipe.arm("star").scope, recipe.arm("one-shot").rounds) == (2, "none", 0)
+    assert set(CONTROLS) == {"one-shot", "one-shot-long", "format-only", "blind", "shuffled", "star", "union"}
+
+
+def test_a_recipe_is_read_back_equal(tmp_path: Path) -> None:
+    recipe = UndoRecipe.load(values(controls=["blind"], seed=3), ["train.learning_rate=1e-4"])
+    (tmp_path / "recipe.yaml").write_text(recipe.dump())
+    again = UndoRecipe.load(tmp_path / "recipe.yaml")
+    assert again == recipe
+    assert is_recorded(tmp_path)
+    assert not is_recorded(values())
+    assert UndoRecipe.load(tmp_path).run == str(tmp_path)
+
+
+def test_what_may_differ_on_resume() -> None:
+    one = UndoRecipe.load(values())
+    other = UndoRecipe.load(
+        values(),
+        ["budget.calls=5", "method.rounds=9", "controls=[blind]", "teacher.concurrency=9", "run=elsewhere", "seed=1"],
+    )
+    assert lasting_differences(one, other) == ["seed: 0 -> 1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"metod": {}}, UnknownName, "Did you mean 'method'"),
+        ({"method": {"scop": "all"}}, UnknownName, "Did you mean 'scope'"),
+        ({"method": {"base": "undo-v2"}}, UnknownName, "Did you mean 'undo-v1'"),
+        ({"controls": ["blnd"]}, UnknownName, "Did you mean 'blind'"),
+        ({"method": {"scope": "some"}}, ConfigError, r"method.scope is 'some'; allowed: null, all, wrong"),
+        ({"task": {"probe": 0}}, ConfigError, r"task.probe is 0; allowed: a whole number of at least 1"),
+        ({"student": {"scratch": {"widht": 4}}}, UnknownName, "Did you mean 'width'"),
+        ({"student": {"scratch": {}}}, ConfigError, "student.model and student.scratch: give exactly one"),
+        ({"student": {"model": None}}, ConfigError, "give exactly one"),
+        ({"task": {"file": "x.jsonl"}}, ConfigError, "give exactly one of them, a named task or a file"),
+        ({"task": {"test_file": "x.jsonl"}}, ConfigError, "task.test_file is set, but"),
+        ({"student": {"samples": 2}}, ConfigError, "temperature 0 draws the same answer again"),
+        ({"method": {"scope": "wrong_or_unstable"}}, ConfigError, "needs student.samples of at least 2"),
+        ({"controls": ["blind", "blind"]}, ConfigError, "names a control twice"),
+        ({"teacher": 3}, ConfigError, "a section of keys is expected"),
+        ({"run": ""}, ConfigError, "run"),
+        (
+            {"student": {"model": None, "scratch": {"positions": 64}}},
+            ConfigError,
+            r"is less than student.max_prompt \+ student.max_new_tokens = 512",
+        ),
+    ],
+)
+def test_what_is_refused(changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        UndoRecipe.load(values(**changes))
+
+
+def test_an_error_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("teacher: {kind: solver}\ntask: {name: arithmetic}\nstudent: {model: x}\nmethod:\n  retries: -1\n")
+    with pytest.raises(ConfigError, match=r"method.retries is -1.*\n.*a.yaml line 5"):
+        UndoRecipe.load(path)
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({}, "teacher.kind is None; name a teacher"),
+        ({"kind": "htp"}, "Did you mean 'http'"),
+        ({"kind": "http", "url": "u", "model": "m", "modle": "m"}, "Did you mean 'model'"),
+        ({"kind": "http", "url": "u", "model": "m", "attempts": 0}, "attempts: Input should be greater than"),
+        ({"kind": "nowhere:Nothing"}, "cannot be imported"),
+    ],
+)
+def test_teachers_that_are_refused(stated: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        writer_of(stated)
