@@ -45,8 +45,8 @@ MUTANTS = (
         MINILLM,
         "every chunk gets the experience of the first",
         "limbeck.losses.walking:_parts",
-        "slice(place.start, place.start + len(raw_nV))",
-        "slice(0, len(raw_nV))",
+        "walk.experience.take(slice(place.start, place.start + len(raw_nV)))",
+        "walk.experience.take(slice(0, len(raw_nV)))",
         invariants.each_token_learns_from_its_own_experience,
     ),
     Mutant(

@@ -112,6 +112,7 @@ def one_step(
     session.distiller = session.wrapped = distiller
     session.optimizer = torch.optim.SGD(distiller.parameters(), lr=0.0)
     session.teacher = None if pair.teacher is None else Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
+    session.reader = session.teacher
     session.rollouts = Rollouts(
         decoder=CausalDecoder(distiller.scorer),
         sampling=Sampling(),

@@ -81,9 +81,10 @@ class _Walk:
         left = list(range(len(self.gold)))
         done: list[Operation] = []
         for index, said in enumerate(self.said):
-            same = next((place for place in left if _same(said, self.gold[place])), None)
-            if same is not None:
-                left.remove(same)
+            open_before = len(left)
+            # A solution may take one step twice; said once, it is known.
+            left = [place for place in left if not _same(said, self.gold[place])]
+            if len(left) < open_before:
                 done.append(said)
             elif not self._is_fraction(said) and not any(_same(said, each) for each in done):
                 return self._bad(said, after=self.said[index + 1 :], left=left, done=done), left

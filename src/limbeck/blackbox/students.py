@@ -72,7 +72,7 @@ def row_tokens(row: Mapping[str, Any]) -> int:
     return int(row["prompt_tokens"]) + int(row["num_tokens"])
 
 
-def steps_for(rows: Sequence[Mapping[str, Any]], *, tokens: float, batch_rows: int) -> int:
+def steps_for(rows: Sequence[Mapping[str, Any]], *, tokens: int | float, batch_rows: int) -> int:
     """The steps in which rows of this mean length come nearest to so many tokens; at least one.
 
         steps = max(1, round(tokens / (batch_rows · mean length)))

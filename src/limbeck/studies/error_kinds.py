@@ -63,7 +63,7 @@ def drift(text: str, others: Sequence[str], draw: np.random.Generator) -> Iterat
 
     >>> edit = next(drift("Boil it for long.", ["Nine ships were lost at sea."], np.random.default_rng(1)))
     >>> edit.applied("Boil it for long.")
-    'Boil were lost at.'
+    'Boil ships were lost.'
     """
     words = _spans(text)
     for place in _shuffled(len(words) - _FEWEST_DRIFT_WORDS, draw):

@@ -400,7 +400,7 @@ class TestSplits:
     [
         ("#### 42", "stop", ""),
         (" ", "stop", "empty"),
-        ("so so so so so so so so", "length", "repetition"),
+        ("so on and " * 12, "length", "repetition"),
         ("it goes on and", "length", "truncated"),
         ("no number at all", "stop", "no_final"),
     ],

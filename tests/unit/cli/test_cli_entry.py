@@ -147,6 +147,7 @@ def test_evaluate_passes_its_arguments_on(monkeypatch, capsys, tmp_path):
         "split": "test",
         "max_prompt": 256,
         "max_new_tokens": None,
+        "exposure": False,
         "template": "auto",
         "device": "auto",
     }
@@ -156,6 +157,7 @@ def test_evaluate_passes_its_arguments_on(monkeypatch, capsys, tmp_path):
         "split": "valid",
         "max_prompt": 64,
         "max_new_tokens": 32,
+        "exposure": False,
         "template": "paper",
         "device": "cpu",
     }
