@@ -19,6 +19,7 @@ def _recipe(place: Place, run: str, *, kind: str) -> dict[str, Any]:
     return {**recipe, "cache": {"kind": kind}}
 
 
+@pytest.mark.slow
 def test_two_ranks_keep_their_own_rows_and_resume_bit_for_bit(place: Place) -> None:
     recipes = {name: _recipe(place, f"cached-{name}", kind="disk") for name in ("whole", "cut")}
     plan = {

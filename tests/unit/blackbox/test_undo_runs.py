@@ -190,10 +190,15 @@ def test_control_c_is_75_and_resumable(folder: Path, monkeypatch: pytest.MonkeyP
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(rewriting, "acquire", interrupted)
-        assert main(["undo", "run", str(recipe)]) == 75
-        assert f"limbeck undo resume {folder / 'interrupted'}" in capsys.readouterr().err
+    # A job in the background of a shell inherits an ignored Ctrl-C.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(rewriting, "acquire", interrupted)
+            assert main(["undo", "run", str(recipe)]) == 75
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+    assert f"limbeck undo resume {folder / 'interrupted'}" in capsys.readouterr().err
     assert main(["undo", "run", str(recipe)]) == 2
     assert main(["undo", "resume", str(recipe)]) == 0
     assert "page: " in capsys.readouterr().out
