@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.blackbox.artefacts import read_json, write_json
-from limbeck.blackbox.page_tables import accuracy_chart, arms_table, cost_table, errors_table, percent, rounds_table
+from limbeck.blackbox.page_tables import (
+    accuracy_chart,
+    arms_table,
+    cost_table,
+    errors_table,
+    lead,
+    percent,
+    rounds_table,
+)
 from limbeck.blackbox.reading_runs import ArmRows, RoundRows, RunRows, read_run
 from limbeck.reporting.cases import Answer, Case
 from limbeck.reporting.comparing import Comparison, compare_arms
@@ -88,7 +96,7 @@ def _summary(rows: RunRows, comparisons: tuple[Comparison, ...]) -> tuple[str, .
         lines.append(f"The untouched student has {percent(rows.untouched['test'])}: much of the first step is form.")
     for each in comparisons:
         if each.arm in ("blind", "shuffled"):
-            gap = f"{-100 * each.gap.mean:+.1f} points [{-100 * each.gap.high:+.1f}, {-100 * each.gap.low:+.1f}]"
+            gap = f"{lead(each).centre} points {lead(each).spread}"
             verdict = "a difference" if each.is_significant else "no difference that could not be chance"
             lines.append(f"Against {each.arm}: {gap} on test, p = {each.adjusted:.3g} after Holm: {verdict}.")
     if not any(each.arm in ("blind", "shuffled") for each in comparisons):
@@ -166,9 +174,9 @@ def _numbers(rows: RunRows, comparisons: dict[str, tuple[Comparison, ...]]) -> d
         "method_minus_control": {
             part: {
                 each.arm: {
-                    "points": -100 * each.gap.mean,
-                    "low": -100 * each.gap.high,
-                    "high": -100 * each.gap.low,
+                    "points": lead(each).value,
+                    "low": lead(each).low,
+                    "high": lead(each).high,
                     "p": each.p,
                     "p_holm": each.adjusted,
                 }

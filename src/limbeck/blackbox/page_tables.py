@@ -12,6 +12,13 @@ from limbeck.reporting.plots import Chart, Series
 from limbeck.reporting.tables import Column, Number, Row, Table
 
 
+def lead(comparison: Comparison) -> Number:
+    """The points by which the method is ahead of a control; a comparison is the control less the method."""
+    gap = comparison.gap
+    # Taken from zero, so that no difference reads 0.0 and not -0.0.
+    return Number(value=0.0 - 100 * gap.mean, low=0.0 - 100 * gap.high, high=0.0 - 100 * gap.low, signed=True)
+
+
 def arms_table(rows: RunRows, comparisons: Mapping[str, tuple[Comparison, ...]]) -> Table:
     """Every arm in its best round, against the method."""
     by_arm = {each.arm: each for each in comparisons["test"]}
@@ -25,11 +32,7 @@ def arms_table(rows: RunRows, comparisons: Mapping[str, tuple[Comparison, ...]])
                     str(best["round"]),
                     _share(best["accuracy"]["stop"]),
                     _share(best["accuracy"]["test"]),
-                    None
-                    if gap is None
-                    else Number(
-                        value=-100 * gap.gap.mean, low=-100 * gap.gap.high, high=-100 * gap.gap.low, signed=True
-                    ),
+                    None if gap is None else lead(gap),
                     None if gap is None else Number(value=gap.adjusted, digits=3),
                     Number(value=sum(each.metrics["train"]["tokens"] for each in arm.rounds), digits=0),
                     Number(value=sum(each.metrics["asked"] for each in arm.rounds), digits=0),

@@ -132,6 +132,7 @@ class _Counting:
         return self._stage("start", 0, [Assignment(item=item) for item in (*self._train, *self._probe)])
 
     def refined(self, name: str, arm: Preset, number: int) -> tuple[Planned, int]:
+        """A later round of an arm, with the prompt tokens that all its calls share."""
         share = self._recipe.method.scope_share if arm.scope == "sample" else 1.0
         items = [*self._train[: round(share * len(self._train))], *self._probe]
         is_blind = arm.feedback == "none"

@@ -21,8 +21,8 @@ from limbeck.blackbox.sections import (
     TaskSection,
     TrainingSection,
 )
-from limbeck.config.checks import plain
-from limbeck.config.reading import RECORDED, Draft, Override, overridden, read_recipe, to_yaml
+from limbeck.config.checks import draft_of
+from limbeck.config.reading import RECORDED, Draft, Override, overridden, to_yaml
 from limbeck.config.sections import keys_of, section_inside
 from limbeck.errors import ConfigError, UnknownName
 
@@ -144,13 +144,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _draft(source: UndoRecipe | Mapping[str, Any] | Path | str) -> tuple[Draft, str]:
     if isinstance(source, UndoRecipe):
         return Draft(values=source.values()), ""
-    if isinstance(source, Mapping):
-        return Draft(values={str(key): plain(value, (str(key),)) for key, value in source.items()}), ""
-    path = Path(source)
-    if not path.is_dir():
-        return read_recipe(path), path.stem
-    draft = read_recipe(path / "recipe.yaml")
-    return dataclasses.replace(draft, values={**draft.values, "run": str(path)}), ""
+    return draft_of(source)
 
 
 def _check_keys(draft: Draft) -> None:

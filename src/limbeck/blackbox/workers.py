@@ -131,6 +131,7 @@ class _Worker:
         return self.said(seconds=seconds)
 
     def said(self, *, seconds: float) -> Reply:
+        """The next line that the process writes, as a reply; a time-out leaves the process as it is."""
         try:
             line = self._lines.get(timeout=seconds)
         except queue.Empty:
@@ -142,6 +143,7 @@ class _Worker:
         return Reply(outcome="answered", body=body) if isinstance(body, dict) else Reply(outcome="crash")
 
     def kill(self) -> None:
+        """End the process at once, whatever it does, and close its pipes."""
         self._process.kill()
         self._process.wait()
         self._reader.join()

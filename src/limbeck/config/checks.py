@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from limbeck.config.reading import Draft, Where
+from limbeck.config.reading import Draft, Where, read_recipe
 from limbeck.config.sections import SECTIONS, keys_of, section_inside
 from limbeck.errors import ConfigError, UnknownName
 
@@ -147,3 +147,15 @@ def method_error(error: Exception, draft: Draft) -> ConfigError:
     path = (*path, field.group(1)) if field else path
     kind = UnknownName if isinstance(error, UnknownName) else ConfigError
     return kind(f"{text}\n  {draft.where(path)}")
+
+
+def draft_of(source: Mapping[str, Any] | Path | str) -> tuple[Draft, str]:
+    """The unchecked values of a mapping, of a file or of a run's folder, and the name that a run gets from its file."""
+    if isinstance(source, Mapping):
+        return Draft(values={str(key): plain(value, (str(key),)) for key, value in source.items()}), ""
+    path = Path(source)
+    if not path.is_dir():
+        return read_recipe(path), path.stem
+    # A run may have been moved since it wrote its recipe.
+    draft = read_recipe(path / "recipe.yaml")
+    return dataclasses.replace(draft, values={**draft.values, "run": str(path)}), ""

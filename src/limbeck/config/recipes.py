@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from limbeck.config.checks import check_keys, method_error, plain, value_error
+from limbeck.config.checks import check_keys, draft_of, method_error, plain, value_error
 from limbeck.config.reading import RECORDED, Draft, Override, overridden, read_recipe, to_yaml
 from limbeck.config.sections import (
     CacheSection,
@@ -174,14 +174,7 @@ def _draft(source: Recipe | Mapping[str, Any] | Path | str) -> tuple[Draft, str]
     """The unchecked values, and the name that the run gets from their file."""
     if isinstance(source, Recipe):
         return Draft(values=source.values()), ""
-    if isinstance(source, Mapping):
-        return Draft(values={str(key): plain(value, (str(key),)) for key, value in source.items()}), ""
-    path = Path(source)
-    if not path.is_dir():
-        return read_recipe(path), path.stem
-    # A run may have been moved since it wrote its recipe.
-    draft = read_recipe(path / "recipe.yaml")
-    return dataclasses.replace(draft, values={**draft.values, "run": str(path)}), ""
+    return draft_of(source)
 
 
 def _base_first(overrides: Sequence[Override]) -> list[Override]:

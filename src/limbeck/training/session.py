@@ -125,13 +125,7 @@ def open_session(
     distiller = Distiller(student, objective, chunk=int(auto["chunk"]))
     distiller.terms.to(world.device)
     wrapped = world.wrap(distiller)
-    optimizer = adamw(
-        distiller,
-        weight_decay=recipe.train.weight_decay,
-        betas=recipe.train.betas,
-        sharded=world.strategy == "fsdp",
-        own_rates=own_rates(component.objective().terms, distiller.terms, peak=recipe.train.learning_rate),
-    )
+    optimizer = _optimizer(recipe, distiller, component=component, world=world)
     finder = open_finder(objective, tokenizer=pair.tokenizer, rows=encoded.train, world=world, resumed=resumed)
     rollouts = _rollouts(recipe, pair=pair, world=world, distiller=distiller, teacher=teacher, seeds=seeds, auto=auto)
     desk = Desk(
@@ -147,11 +141,8 @@ def open_session(
     validator = _validator(
         recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=reader, finder=finder, auto=auto
     )
-    dense = [role for role, scorer in (("student", student), ("teacher", teacher)) if scorer and not scorer.split]
     notes = [*encoded.lines, *student_dtype_note, *filter(None, [pair.vocabulary.lines()]), *cache_lines]
-    notes += [
-        f"the {role}'s logits are not its head applied to its hidden states: the dense path runs" for role in dense
-    ]
+    notes += _dense_notes(student, teacher)
     return Session(
         recipe=recipe,
         method=method,
@@ -174,6 +165,21 @@ def open_session(
         texts=Loader(encoded.texts, seeds=seeds.child("plain-text"), pad_id=pair.pad_id) if encoded.texts else None,
         reader=reader,
     )
+
+
+def _optimizer(recipe: Recipe, distiller: Distiller, *, component: Any, world: World) -> torch.optim.Optimizer:
+    return adamw(
+        distiller,
+        weight_decay=recipe.train.weight_decay,
+        betas=recipe.train.betas,
+        sharded=world.strategy == "fsdp",
+        own_rates=own_rates(component.objective().terms, distiller.terms, peak=recipe.train.learning_rate),
+    )
+
+
+def _dense_notes(student: Scorer, teacher: Scorer | None) -> list[str]:
+    dense = [role for role, scorer in (("student", student), ("teacher", teacher)) if scorer and not scorer.split]
+    return [f"the {role}'s logits are not its head applied to its hidden states: the dense path runs" for role in dense]
 
 
 def _load_pair(
