@@ -23,7 +23,7 @@ from limbeck.losses import DIVERGENCES
 from limbeck.sequences import SOURCES
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")] + sorted(
     (ROOT / "docs").rglob("*.md")
 )
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
