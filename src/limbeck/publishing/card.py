@@ -238,7 +238,7 @@ def _use(recipe: Recipe, student: Path, *, name: str, is_adapter: bool) -> str:
     ]
     before = f"On top of `{_public(recipe.models.student)}`, which has to be there. " if is_adapter else ""
     code = "\n".join(lines)
-    return f"## Use\n\n{before}It answers best when it is asked as it was in training:\n\n```python\n{code}\n```\n"
+    return f"## Use\n\n{before}It is asked as it was in training:\n\n```python\n{code}\n```\n"
 
 
 def _asking(template: object) -> list[str]:
