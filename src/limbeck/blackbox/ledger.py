@@ -85,9 +85,7 @@ class Ledger:
     def record(self, teacher: str, request: Request, answer: Answer, *, stage: str) -> None:
         """Keep an answer. A second answer to one request is dropped: the first is what was used."""
         body = {"refusal": asdict(answer)} if isinstance(answer, Refusal) else {"completion": answer.to_json()}
-        tokens = (0, 0, 0.0)
-        if isinstance(answer, Completion):
-            tokens = (answer.prompt_tokens, answer.completion_tokens, answer.cost)
+        tokens = (answer.prompt_tokens, answer.completion_tokens, answer.cost)
         asked = json.dumps(asdict(request), ensure_ascii=False)
         values = (request.key(teacher), teacher, asked, json.dumps(body, ensure_ascii=False), *tokens, stage)
         with self._lock:
