@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,9 +96,10 @@ class Ledger:
         with self._lock:
             self._connection.execute("INSERT INTO attempts VALUES (?, ?)", (request.key(teacher), outcome))
 
-    def spent(self, *, stage: str | None = None) -> Spent:
-        """The sums over all calls, or over those of one stage (attempts are counted over all)."""
-        where, values = ("", ()) if stage is None else (" WHERE stage = ?", (stage,))
+    def spent(self, *, stage: str | Sequence[str] | None = None) -> Spent:
+        """The sums over all calls, or over those of one stage or of several (attempts are counted over all)."""
+        values = () if stage is None else (stage,) if isinstance(stage, str) else tuple(stage)
+        where = "" if stage is None else f" WHERE stage IN ({', '.join('?' * len(values))})"
         columns = (
             "COUNT(*), COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(completion_tokens), 0), COALESCE(SUM(cost), 0)"
         )
