@@ -13,6 +13,7 @@ from limbeck.data.examples import Dataset, read_examples
 from limbeck.errors import ConfigError, DataError
 from limbeck.records import Example
 from limbeck.seeds import Seeds
+from limbeck.studies.rows import write_whole
 
 _SEED = 0
 _LEAST_ROWS = 40
@@ -76,7 +77,7 @@ def _claim(out: Path, identity: Mapping[str, object]) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"'{out}' exists and holds no quickstart; choose another --out")
         out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dict(identity), indent=2) + "\n", encoding="utf-8")
+        write_whole(path, (json.dumps(dict(identity), indent=2) + "\n").encode())
         return
     recorded = json.loads(path.read_text(encoding="utf-8"))
     different = [key for key in identity if recorded.get(key) != identity[key]]
