@@ -224,9 +224,7 @@ def test_a_key_is_read_without_the_line_break_of_its_file(
 @pytest.mark.parametrize("reply", [says("", finish="length"), says("…", finish="content_filter")])
 def test_an_answer_without_a_word_is_paid_like_any_other(reply: Any, server: Server, ledger: Ledger) -> None:
     server.replies = [reply]
-    asks = teacher(
-        server, ledger, budget=Budget(money=30.0), prices=Prices(prompt=1e6, completion=2e6), concurrency=1
-    )
+    asks = teacher(server, ledger, budget=Budget(money=30.0), prices=Prices(prompt=1e6, completion=2e6), concurrency=1)
     with pytest.raises(Stopped, match="36 money of 30"):
         asks.complete([ask(letter) for letter in "abcd"])
     spent = ledger.spent()
