@@ -50,7 +50,8 @@ def gather_rows(data: Path | None, *, out: Path, most: int, settings: Mapping[st
                 f"{data} has {len(whole)} rows; the quickstart needs at least {_LEAST_ROWS} to learn and to score"
             )
         train, held_out = cut_validation(whole, spec=min(most, len(whole) // 5), seeds=seeds.child("held out"))
-        train, valid = cut_validation(train, spec="auto", seeds=seeds)
+        train, valid = cut_validation(_without(train, held_out), spec="auto", seeds=seeds)
+        train = _without(train, valid)
     found = len(train)
     if found > _MOST_ROWS:
         order = seeds.child("rows to learn from").generator().permutation(found)[:_MOST_ROWS].tolist()
@@ -68,6 +69,17 @@ def gather_rows(data: Path | None, *, out: Path, most: int, settings: Mapping[st
         num_train=len(train),
         what=f"{name}: {taken} rows to learn from, {len(valid)} to validate on, {len(chosen)} held out",
     )
+
+
+def _without(rows: Dataset, held_out: Dataset) -> Dataset:
+    """The rows that ask what no held-out row asks: a file may hold a question twice. Raises `DataError` for none."""
+    asked = {example.messages for example in held_out.examples}
+    kept = tuple(example for example in rows.examples if example.messages not in asked)
+    if len(kept) < 2:
+        raise DataError(
+            f"hardly a row of {rows.source} asks what no held-out row asks; remove the rows that stand twice"
+        )
+    return replace(rows, examples=kept)
 
 
 def _claim(out: Path, identity: Mapping[str, object]) -> None:
