@@ -71,6 +71,9 @@ def run_study(
             say(f"{each.label} ({number} of {len(missing)}, run {each.key})")
             carry_out(study, each, places, examples=examples, pending=missing, say=say)
     failures = {each.label: told for each in planned if (told := failure_of(places, each.key))}
+    # A process that was killed, or that fell before its run, has written nothing down.
+    lost = [each for each in missing if each.label not in failures and not places.kept(study, each).is_file()]
+    failures |= {each.label: "its process ended before the run did; it goes on at the next call" for each in lost}
     ledger = make_ledger(study, places)
     ledger.write(places.rows)
     return Outcome(ledger=ledger, failures=failures)
