@@ -37,13 +37,10 @@ def commands_page() -> str:
 
 
 def _verbs(words: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command that does something, with the words that call it; a group's own come after its head."""
-    for name, verb in command.commands.items():
-        if hasattr(verb, "commands"):
-            yield (*words, name), verb
-            yield from _verbs((*words, name), verb)
-        else:
-            yield (*words, name), verb
+    """Every verb with the words that call it; those of a group come after the group."""
+    for name, verb in getattr(command, "commands", {}).items():
+        yield (*words, name), verb
+        yield from _verbs((*words, name), verb)
 
 
 def _section(words: tuple[str, ...], verb: Any) -> list[str]:
