@@ -62,8 +62,11 @@ def commands(page: Path) -> list[str]:
     """Lines of bash blocks, and commands in backquotes."""
     shown = [line for block in blocks(page) if block.language == "bash" for line in lines_of(block.text)]
     prose = " ".join(FENCE.sub("", page.read_text()).split())
+    # A bar in prose stands between alternatives.
     return shown + [
-        text for text in re.findall(r"`([^`]+)`", prose) if text.startswith(("limbeck ", "make ", "torchrun "))
+        text.partition(" | ")[0]
+        for text in re.findall(r"`([^`]+)`", prose)
+        if text.startswith(("limbeck ", "make ", "torchrun "))
     ]
 
 

@@ -52,17 +52,8 @@ def _field(attribute: Any) -> str:
 def as_markdown(docstring: str) -> str:
     """The docstring with its doctests and indented formulas fenced.
 
-    >>> print(as_markdown("A mean:\\n    Σ x / n\\n\\n>>> 1 + 1\\n2").replace("`", "'"))
-    A mean:
-    <BLANKLINE>
-    '''text
-    Σ x / n
-    '''
-    <BLANKLINE>
-    '''pycon
-    >>> 1 + 1
-    2
-    '''
+    >>> as_markdown("A mean:\\n    Σ x / n\\n\\n>>> 1 + 1\\n2").splitlines()
+    ['A mean:', '', '```text', 'Σ x / n', '```', '', '```pycon', '>>> 1 + 1', '2', '```']
     """
     blocks = []
     for kind, lines in _blocks(docstring):

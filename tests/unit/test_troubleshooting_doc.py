@@ -15,11 +15,11 @@ from limbeck.training.signatures import SIGNATURES
 
 _PAGE = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text()
 _ENTRIES = dict(re.findall(r"^### `([\w-]+)`\n(.*?)(?=^##|\Z)", _PAGE, re.M | re.S))
-_KEY = re.compile(rf"\b((?:method|{'|'.join(SECTIONS)})\.[a-z_]+(?:\.[a-z_]+)*)")
+_KEY = re.compile(rf"(?<![\w-])((?:method|{'|'.join(SECTIONS)})\.[a-z_]+(?:\.[a-z_]+)*)")
 
 
 def _keys_in(text: str) -> set[str]:
-    return set(_KEY.findall(text)) - {"samples.jsonl"}
+    return {key for key in _KEY.findall(text) if not key.endswith((".md", ".jsonl"))}
 
 
 def _paths(values: Mapping[str, Any], prefix: str) -> Iterator[str]:

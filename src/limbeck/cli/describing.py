@@ -16,8 +16,8 @@ from limbeck.cli.entry import app
 
 _INTRODUCTION = """# Every option of every verb
 
-What `limbeck VERB --help` says, in one page. It is made from the code by `python -m limbeck.cli.describing`; a
-test compares them. What verbs have in common, exit codes and environment variables: [the command line](../cli.md).
+What `--help` says behind each verb, in one page. It is made from the code by `python -m limbeck.cli.describing`; a test
+compares them. What verbs have in common, exit codes and environment variables: [the command line](../cli.md).
 """
 _IN_BRACKETS = re.compile(r"\s*\[([^\[\]]+)\]$")
 _SHOWN_ELSEWHERE = ("help", "install_completion", "show_completion")
