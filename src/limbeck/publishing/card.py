@@ -10,12 +10,12 @@ from typing import Any
 
 from limbeck.config import CorpusShare, Recipe
 from limbeck.config.reading import scalar, to_yaml
-from limbeck.data.corpora import is_path
 from limbeck.data.templates import PaperTemplate
 from limbeck.errors import LimbeckError
 from limbeck.inspection import explain
 from limbeck.models.packaged import PACKAGED
 from limbeck.publishing.card_scores import model_index, scores_section
+from limbeck.publishing.public_names import is_hub_id, public, without_folders
 from limbeck.records import Message
 from limbeck.training.progress import duration
 from limbeck.training.rundir import METRICS, RunDirectory
@@ -91,25 +91,25 @@ def model_card(
     directory = RunDirectory.existing(Path(run))
     recipe = Recipe.recorded(directory.path)
     rows = list(directory.rows(METRICS))
-    called = name or _public(recipe.run)
+    called = name or public(recipe.run)
     sections = (
         _head(recipe, rows, licence=licence, name=called),
         _use(recipe, directory.student, name=called, is_adapter=is_adapter),
         _data(recipe, rows),
-        _method(directory.path, recipe),
-        scores_section(directory.path, rows, public=_public),
+        _method(recipe),
+        scores_section(directory.path, rows, public=public),
         _limits(recipe, rows, directory=directory, licence=licence),
         _made_with(directory.path, rows),
     )
     front = _front_matter(recipe, licence, is_adapter=is_adapter)
-    scored = model_index(directory.path, called.rpartition("/")[2], public=_public)
+    scored = model_index(directory.path, called.rpartition("/")[2], public=public)
     front |= {"model-index": scored} if scored else {}
     return f"---\n{to_yaml(front)}---\n\n" + "\n".join(section.strip() + "\n" for section in sections if section)
 
 
 def _front_matter(recipe: Recipe, licence: str | None, *, is_adapter: bool) -> dict[str, Any]:
     student = recipe.models.student
-    datasets = [name for name in _corpora(recipe) if _is_hub_id(name)]
+    datasets = [name for name in _corpora(recipe) if is_hub_id(name)]
     values: dict[str, Any] = {
         "library_name": "peft" if is_adapter else "transformers",
         "pipeline_tag": "text-generation",
@@ -119,7 +119,7 @@ def _front_matter(recipe: Recipe, licence: str | None, *, is_adapter: bool) -> d
         is_known = licence.lower() in _HUB_LICENCES
         values |= {"license": licence.lower()} if is_known else {"license": "other", "license_name": licence.lower()}
     # The teacher is none: the hub takes several bases for a merge of their weights.
-    if student and _is_hub_id(student):
+    if student and is_hub_id(student):
         values |= {"base_model": student, "base_model_relation": "adapter" if is_adapter else "finetune"}
     return values | ({"datasets": datasets} if datasets else {})
 
@@ -129,14 +129,14 @@ def _head(recipe: Recipe, rows: Sequence[Mapping[str, Any]], *, licence: str | N
     best = [row for row in rows if row.get("is_best")]
     kept = f"; the student kept is that of step {best[-1]['step']:,}" if best else ""
     teacher = recipe.models.teacher
-    taught = f" by learning from `{_public(teacher)}`" if teacher else ""
+    taught = f" by learning from `{public(teacher)}`" if teacher else ""
     return (
         f"# {name.rpartition('/')[2]}\n\n"
-        f"A causal language model made from `{_public(recipe.models.student)}`{taught}, with the method "
+        f"A causal language model made from `{public(recipe.models.student)}`{taught}, with the method "
         f"`{recipe.method['base']}` of Limbeck, in {steps:,} steps{kept}.\n\n"
         "| model | licence |\n|---|---|\n"
         + "".join(
-            f"| {role}: `{_public(part)}` | {_model_licence(part)} |\n"
+            f"| {role}: `{public(part)}` | {_model_licence(part)} |\n"
             for role, part in (("student before", recipe.models.student), ("teacher", teacher))
             if part
         )
@@ -153,10 +153,16 @@ def _data(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> str:
         return f"## Data\n\n{told} {seen}"
     total = sum(corpora.values())
     lines = [
-        f"| `{_public(name)}` | {weight / total:.0%} | {_LICENCES.get(name, _UNKNOWN)} |"
+        f"| `{public(name)}` | {weight / total:.0%} | {_LICENCES.get(name, _UNKNOWN)} |"
         for name, weight in corpora.items()
     ]
-    return "## Data\n\n| corpus | share of the rows | licence |\n|---|---:|---|\n" + "\n".join(lines) + f"\n\n{seen}"
+    text = recipe.data.plain_text
+    beside = f"\nBeside them, plain text from `{public(text)}`; its licence is {_UNKNOWN}.\n" if text else ""
+    return (
+        "## Data\n\n| corpus | share of the rows | licence |\n|---|---:|---|\n"
+        + "\n".join(lines)
+        + f"\n\n{seen}{beside}"
+    )
 
 
 def _corpora(recipe: Recipe) -> dict[str, float]:
@@ -168,12 +174,13 @@ def _corpora(recipe: Recipe) -> dict[str, float]:
     return {part.corpus: float(part.weight) for part in parts}
 
 
-def _method(run: Path, recipe: Recipe) -> str:
+def _method(recipe: Recipe) -> str:
+    shown = dataclasses.replace(recipe, method=without_folders(recipe.method))
     try:
-        explained = dataclasses.replace(explain(run), title=str(recipe.method["base"])).text(100)
+        explained = dataclasses.replace(explain(shown), title=str(recipe.method["base"])).text(100)
     except LimbeckError:
         # A part of somebody's own code, which a run's recipe never imports.
-        explained = to_yaml(recipe.method)
+        explained = to_yaml(shown.method)
     values = recipe.values()
     settings = []
     for key in _KEYS:
@@ -236,7 +243,7 @@ def _use(recipe: Recipe, student: Path, *, name: str, is_adapter: bool) -> str:
         f"answer = model.generate(**inputs, max_new_tokens={recipe.sampling.max_new_tokens})",
         'print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
     ]
-    before = f"On top of `{_public(recipe.models.student)}`, which has to be there. " if is_adapter else ""
+    before = f"On top of `{public(recipe.models.student)}`, which has to be there. " if is_adapter else ""
     code = "\n".join(lines)
     return f"## Use\n\n{before}It is asked as it was in training:\n\n```python\n{code}\n```\n"
 
@@ -278,16 +285,7 @@ def _steps(rows: Sequence[Mapping[str, Any]]) -> int:
     return max((int(row["step"]) for row in rows if row["kind"] == "step"), default=0)
 
 
-def _is_hub_id(name: str) -> bool:
-    return name.count("/") == 1 and not is_path(name)
-
-
-def _public(name: str) -> str:
-    """A name that says nothing about the folders of this machine."""
-    return name if _is_hub_id(name) else Path(name).name or name
-
-
 def _model_licence(name: str) -> str:
     if name in PACKAGED:
         return PACKAGED[name].licence
-    return "see its page on the hub" if _is_hub_id(name) else "not known to Limbeck: a folder"
+    return "see its page on the hub" if is_hub_id(name) else "not known to Limbeck: a folder"

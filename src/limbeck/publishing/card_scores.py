@@ -83,17 +83,21 @@ def _called(corpora: Iterable[str], public: Callable[[str], str]) -> dict[str, s
 
 
 def _evaluated(folder: Path) -> Iterator[dict[str, Any]]:
+    """All rows of an evaluation, without the answers that a teacher gave beside the student's (`exposure`)."""
     for path in sorted(folder.glob("*.jsonl")):
-        is_answers = "-answers-seed" in path.name
         for row in _lines(path):
-            if "id" in row and "scores" in row:
-                yield {"measure": "answers", **row} if is_answers else row
+            if "id" not in row or "scores" not in row:
+                continue
+            if "-answers-seed" not in path.name:
+                yield row
+            elif path.name.startswith(f"{str(row['corpus']).replace('/', '_')}-answers-seed"):
+                yield {"measure": "answers", **row}
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
+    # Split by hand: answers hold line breaks of their own (U+2028), which JSON leaves. The last line may be half a one.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+        yield json.loads(line)
 
 
 def _losses(results: Results) -> list[str]:
