@@ -93,7 +93,7 @@ def common_start(one: Sequence[int], other: Sequence[int]) -> int:
 
 def layers_size(layers: Sequence[tuple[Tensor, Tensor]]) -> int:
     """Bytes of keys and values."""
-    return sum(tensor.numel() * tensor.elementlayers_size() for pair in layers for tensor in pair)
+    return sum(tensor.numel() * tensor.element_size() for pair in layers for tensor in pair)
 
 
 def taken(cache: Any, row: int, *, length: int) -> Layers | None:
