@@ -1,19 +1,23 @@
-"""A report as one HTML file that needs nothing else: no network, no script; for a phone, the dark and paper too."""
+"""A report as one HTML file that needs nothing else, no network and no script; for a phone, the dark and paper too."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from markupsafe import Markup
 
+from limbeck.reporting.anchors import RowAnchors
 from limbeck.reporting.cases import Case, cases_html
 from limbeck.reporting.clipping import Distribution, clipping_html
 from limbeck.reporting.plots import Chart, chart_html
 from limbeck.reporting.tables import Table
-from limbeck.reporting.templating import render
+from limbeck.reporting.templating import packaged, render
 from limbeck.reporting.tokens import Response, tokens_html
 
 
@@ -73,6 +77,11 @@ class ClippingSection:
     intro: str = ""
 
 
+# What sorts, filters, compares and listens to keys.
+_SCRIPTS = ("page.js", "rows.js")
+# Longer tables scroll in a box that is no higher than the window.
+_MOST_ROWS_AT_ONCE = 200
+
 Section = TextSection | TableSection | CurvesSection | CasesSection | TokensSection | ClippingSection
 
 
@@ -90,13 +99,21 @@ class Page:
 def render_page(page: Page) -> str:
     """The page as HTML text.
 
-    Every text of the page is escaped; a content security policy forbids scripts and requests besides.
+    Every text of the page is escaped. A content security policy forbids requests, and every script but the packaged
+    one, which it knows by its hash: without scripts the page tells the same, and lacks sorting, filters and keys.
     """
-    sections = []
-    for place, section in enumerate(page.sections, start=1):
-        ident = f"s{place}-{_slug(section.title)}"
-        sections.append({"ident": ident, "title": section.title, "body": Markup(_body(section, ident=ident))})
+    idents = [f"s{place}-{_slug(section.title)}" for place, section in enumerate(page.sections, start=1)]
+    anchors, bodies = RowAnchors(), {}
+    # A link to a row leads to its answers before it leads to its tokens.
+    for place in sorted(range(len(idents)), key=lambda place: not isinstance(page.sections[place], CasesSection)):
+        bodies[place] = Markup(_body(page.sections[place], ident=idents[place], anchors=anchors))
+    sections = [
+        {"ident": ident, "title": page.sections[place].title, "body": bodies[place]}
+        for place, ident in enumerate(idents)
+    ]
+    script = _script()
     values = {"title": page.title, "summary": page.summary, "facts": page.facts, "footer": page.footer}
+    values |= {"script": Markup(script), "script_hash": _source_hash(script)}
     return render("page.html.j2", {**values, "sections": sections})
 
 
@@ -111,19 +128,20 @@ def write_page(page: Page, path: Path) -> Path:
     return path
 
 
-def _body(section: Section, *, ident: str) -> str:
+def _body(section: Section, *, ident: str, anchors: RowAnchors) -> str:
     match section:
         case TextSection():
             return render("text.html.j2", {"paragraphs": section.paragraphs, "code": section.code, "ident": ident})
         case TableSection():
-            body, kind = section.table.html(), "scroll"
+            body = section.table.html()
+            kind = "scroll long" if len(section.table.rows) > _MOST_ROWS_AT_ONCE else "scroll"
         case CurvesSection():
             body = "".join(chart_html(chart, ident=f"{ident}-{n}") for n, chart in enumerate(section.charts))
             kind = "charts small" if section.small else "charts"
         case CasesSection():
-            body, kind = cases_html(section.cases, open_first=section.open_first), "cases"
+            body, kind = cases_html(section.cases, open_first=section.open_first, anchors=anchors), "rows"
         case TokensSection():
-            body, kind = tokens_html(section.responses, ident=ident), "by-token"
+            body, kind = tokens_html(section.responses, ident=ident, anchors=anchors), "by-token"
         case ClippingSection():
             body, kind = clipping_html(section.distributions, ident=ident), "cases"
     return render("block.html.j2", {"intro": section.intro, "body": Markup(body), "kind": kind, "ident": ident})
@@ -131,3 +149,13 @@ def _body(section: Section, *, ident: str) -> str:
 
 def _slug(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+@cache
+def _script() -> str:
+    return '(() => {\n"use strict";\n' + "\n".join(map(packaged, _SCRIPTS)) + "})();\n"
+
+
+def _source_hash(script: str) -> str:
+    """What a content security policy calls this script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
