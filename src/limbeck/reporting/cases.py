@@ -27,7 +27,10 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One example with every arm's answer. `compare` names two arms whose answers are shown word by word."""
+    """One example with every arm's answer. `compare` names pairs of arms whose answers are shown word by word.
+
+    `ident` is the id of its place on the page.
+    """
 
     title: str
     instruction: str
@@ -35,7 +38,8 @@ class Case:
     input: str = ""
     references: tuple[str, ...] = ()
     category: str = ""
-    compare: tuple[str, str] | None = None
+    compare: tuple[tuple[str, str], ...] = ()
+    ident: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,17 +100,13 @@ def _sign(character: str) -> str:
 
 
 def _shown(case: Case) -> dict[str, object]:
-    difference: tuple[Piece, ...] = ()
-    if case.compare:
-        texts = {answer.arm: visible(answer.text) for answer in case.answers}
-        missing = [arm for arm in case.compare if arm not in texts]
-        if missing:
-            raise DataError(
-                f"case '{case.title}' compares '{missing[0]}', which did not answer; it has {sorted(texts)}"
-            )
-        difference = word_difference(texts[case.compare[0]], texts[case.compare[1]])
+    texts = {answer.arm: visible(answer.text) for answer in case.answers}
+    missing = [arm for pair in case.compare for arm in pair if arm not in texts]
+    if missing:
+        raise DataError(f"case '{case.title}' compares '{missing[0]}', which did not answer; it has {sorted(texts)}")
     return {
         "title": case.title,
+        "ident": case.ident,
         "category": case.category,
         "instruction": visible(case.instruction),
         "input": visible(case.input),
@@ -114,6 +114,8 @@ def _shown(case: Case) -> dict[str, object]:
         "answers": [
             {"arm": answer.arm, "text": visible(answer.text), "scores": answer.scores} for answer in case.answers
         ],
-        "compare": case.compare,
-        "difference": difference,
+        "differences": [
+            {"before": one, "after": other, "pieces": word_difference(texts[one], texts[other])}
+            for one, other in case.compare
+        ],
     }

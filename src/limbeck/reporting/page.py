@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,9 @@ from markupsafe import Markup
 
 from limbeck.reporting.cases import Case, cases_html
 from limbeck.reporting.clipping import Distribution, clipping_html
+from limbeck.reporting.linking import slug
 from limbeck.reporting.plots import Chart, chart_html
+from limbeck.reporting.questions import KeyAnswer
 from limbeck.reporting.tables import Table
 from limbeck.reporting.templating import render
 from limbeck.reporting.tokens import Response, tokens_html
@@ -19,20 +20,26 @@ from limbeck.reporting.tokens import Response, tokens_html
 
 @dataclass(frozen=True, kw_only=True)
 class TextSection:
-    """Paragraphs, then lines shown as typed: how to repeat a run, what a number means."""
+    """Paragraphs, then lines shown as typed: how to repeat a run, what a number means.
+
+    `ident`, of every kind of section: the id of its place on the page, by which answers and cells lead to it.
+    """
 
     title: str
     paragraphs: tuple[str, ...] = ()
     code: str = ""
+    ident: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableSection:
-    """A sentence and a table."""
+    """A sentence and a table; a long one may be `folded` away until it is asked for."""
 
     title: str
     table: Table
     intro: str = ""
+    folded: bool = False
+    ident: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +50,7 @@ class CurvesSection:
     charts: tuple[Chart, ...]
     intro: str = ""
     small: bool = False
+    ident: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +61,7 @@ class CasesSection:
     cases: tuple[Case, ...]
     intro: str = ""
     open_first: int = 3
+    ident: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +71,7 @@ class TokensSection:
     title: str
     responses: tuple[Response, ...]
     intro: str = ""
+    ident: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +81,7 @@ class ClippingSection:
     title: str
     distributions: tuple[Distribution, ...]
     intro: str = ""
+    ident: str = ""
 
 
 Section = TextSection | TableSection | CurvesSection | CasesSection | TokensSection | ClippingSection
@@ -78,13 +89,15 @@ Section = TextSection | TableSection | CurvesSection | CasesSection | TokensSect
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A title, what to know first (one sentence a line), short facts (name, value), sections, a last line."""
+    """A title, what to know first (one sentence a line), answers to the eight questions, short facts (name, value),
+    sections, a last line."""
 
     title: str
     summary: tuple[str, ...]
     sections: tuple[Section, ...]
     facts: tuple[tuple[str, str], ...] = ()
     footer: str = ""
+    answers: tuple[KeyAnswer, ...] = ()
 
 
 def render_page(page: Page) -> str:
@@ -92,12 +105,23 @@ def render_page(page: Page) -> str:
 
     Every text of the page is escaped; a content security policy forbids scripts and requests besides.
     """
-    sections = []
+    sections: list[dict[str, object]] = []
     for place, section in enumerate(page.sections, start=1):
-        ident = f"s{place}-{_slug(section.title)}"
+        ident = section.ident or f"s{place}-{slug(section.title)}"
         sections.append({"ident": ident, "title": section.title, "body": Markup(_body(section, ident=ident))})
     values = {"title": page.title, "summary": page.summary, "facts": page.facts, "footer": page.footer}
-    return render("page.html.j2", {**values, "sections": sections})
+    titles = {str(section["ident"]): section["title"] for section in sections}
+    answers = [
+        {
+            "about": answer.about,
+            "question": answer.question,
+            "says": answer.says,
+            "command": answer.command,
+            "links": [(ident, titles[ident]) for ident in answer.see],
+        }
+        for answer in page.answers
+    ]
+    return render("page.html.j2", {**values, "sections": sections, "answers": answers})
 
 
 def write_page(page: Page, path: Path) -> Path:
@@ -117,6 +141,8 @@ def _body(section: Section, *, ident: str) -> str:
             return render("text.html.j2", {"paragraphs": section.paragraphs, "code": section.code, "ident": ident})
         case TableSection():
             body, kind = section.table.html(), "scroll"
+            if section.folded:
+                body = f"<details><summary>{len(section.table.rows):,} rows</summary>{body}</details>"
         case CurvesSection():
             body = "".join(chart_html(chart, ident=f"{ident}-{n}") for n, chart in enumerate(section.charts))
             kind = "charts small" if section.small else "charts"
@@ -127,7 +153,3 @@ def _body(section: Section, *, ident: str) -> str:
         case ClippingSection():
             body, kind = clipping_html(section.distributions, ident=ident), "cases"
     return render("block.html.j2", {"intro": section.intro, "body": Markup(body), "kind": kind, "ident": ident})
-
-
-def _slug(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")

@@ -10,6 +10,7 @@ from typing import Any
 from limbeck.records import Example
 from limbeck.reporting.cases import Answer, Case
 from limbeck.reporting.curves import revision_charts
+from limbeck.reporting.durations import duration
 from limbeck.reporting.looks import is_revised, look_sections
 from limbeck.reporting.page import CasesSection, CurvesSection, Page, Section, TableSection, TextSection, write_page
 from limbeck.reporting.plots import Chart, series_from
@@ -17,7 +18,6 @@ from limbeck.reporting.reduce import Interval, mean_interval, paired_bootstrap
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
 from limbeck.studies.budget import Plan
 from limbeck.studies.scoring_arms import ScoredArm
-from limbeck.training.progress import duration
 from limbeck.training.rundir import TOKENS, Run, RunDirectory
 
 BASELINE = "sft"

@@ -19,7 +19,7 @@ def test_every_text_of_a_case_is_escaped() -> None:
         input=EVIL,
         references=(EVIL,),
         answers=(Answer(arm=EVIL, text=EVIL, scores=((EVIL, EVIL),)), Answer(arm="b", text=EVIL + " more")),
-        compare=(EVIL, "b"),
+        compare=((EVIL, "b"),),
     )
     html = cases_html((case,))
     assert "<script" not in html
@@ -66,6 +66,6 @@ def test_very_long_texts_are_not_matched() -> None:
 
 
 def test_comparing_an_arm_that_did_not_answer() -> None:
-    case = Case(title="t", instruction="i", answers=(Answer(arm="sft", text=""),), compare=("sft", "gkd"))
+    case = Case(title="t", instruction="i", answers=(Answer(arm="sft", text=""),), compare=(("sft", "gkd"),))
     with pytest.raises(DataError, match="compares 'gkd', which did not answer"):
         cases_html((case,))

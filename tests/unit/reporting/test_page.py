@@ -15,6 +15,7 @@ from limbeck.reporting import (
     Chart,
     Column,
     CurvesSection,
+    KeyAnswer,
     Number,
     Page,
     Row,
@@ -25,6 +26,7 @@ from limbeck.reporting import (
     render_page,
     write_page,
 )
+from limbeck.reporting.questions import QUESTIONS, all_answered
 
 EVIL = '"><script>alert(1)</script><img src=https://example.org/x onerror=alert(2)>'
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -41,12 +43,15 @@ def page(text: str = "words") -> Page:
         summary=(text, text),
         facts=((text, text),),
         sections=(
-            TableSection(title=text, table=table, intro=text),
+            TableSection(title=text, table=table, intro=text, ident="table"),
             CurvesSection(title=text, charts=(chart, chart), intro=text),
             CasesSection(title=text, cases=(case, case), intro=text),
             TextSection(title=text, paragraphs=(text,), code=text),
         ),
         footer=text,
+        answers=all_answered(
+            [KeyAnswer(about=about, says=(text, text), see=("table",), command=text) for about in QUESTIONS]
+        ),
     )
 
 
