@@ -50,6 +50,7 @@ class EncodingReport:
             "read": self.rows + self.dropped_prompts,
             "kept": self.rows,
             **{name: getattr(self, name) for name in odd},
+            "cut_rows": len(self.cut_ids),
             "dropped_ids": list(self.dropped_ids),
             "cut_ids": list(self.cut_ids),
         }

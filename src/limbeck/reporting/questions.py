@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 QUESTIONS: dict[str, str] = {
     "best": "Which arm is best, and by how much?",
@@ -40,11 +40,12 @@ class KeyAnswer:
         return QUESTIONS[self.about]
 
 
-def all_answered(answers: Sequence[KeyAnswer]) -> tuple[KeyAnswer, ...]:
-    """The answers in the order of the questions, each given once."""
+def all_answered(answers: Sequence[KeyAnswer], *, shown: Sequence[str]) -> tuple[KeyAnswer, ...]:
+    """The answers in the order of the questions, each given once, leading to those of their sections that are shown."""
     by_name = {answer.about: answer for answer in answers}
     assert len(by_name) == len(answers) == len(QUESTIONS), f"answered: {[each.about for each in answers]}"
-    return tuple(by_name[about] for about in QUESTIONS)
+    ordered = (by_name[about] for about in QUESTIONS)
+    return tuple(replace(each, see=tuple(ident for ident in each.see if ident in shown)) for each in ordered)
 
 
 def of_each(told: Sequence[tuple[str, str]]) -> tuple[str, ...]:

@@ -51,16 +51,7 @@ def run_answers(logs: Sequence[RunLogs], contest: Contest | None, *, shown: Sequ
         ),
         _repeat(logs),
     )
-    return all_answered(tuple(_seen(answer, shown) for answer in answers))
-
-
-def _seen(answer: KeyAnswer, shown: Sequence[str]) -> KeyAnswer:
-    return KeyAnswer(
-        about=answer.about,
-        says=answer.says,
-        command=answer.command,
-        see=tuple(ident for ident in answer.see if ident in shown),
-    )
+    return all_answered(answers, shown=shown)
 
 
 def kept_of(log: RunLogs) -> str:
@@ -160,14 +151,21 @@ def _sft(logs: Sequence[RunLogs], contest: Contest | None) -> KeyAnswer:
     return KeyAnswer(about="sft", says=(*told, seeds), see=(contest.see, contest.rows))
 
 
-def against_sft(comparison: Comparison, *, base: str, num_compared: int, unit: str = "points") -> str:
+def against_sft(comparison: Comparison, *, base: str, num_compared: int) -> str:
     """Whether an arm's difference from SFT is real, with its interval and the test's p."""
-    gap = mean_of(comparison.gap, unit=unit)
-    if is_real(comparison):
-        verdict = "yes, it is better" if comparison.gap.mean > 0 else "yes, and it is worse"
-    else:
-        verdict = "not shown: it could be chance"
-    return f"{comparison.arm} − {base}: {gap} ({p_value(comparison, num_compared)}); {verdict}."
+    verdict = real_or_not(comparison.gap, is_real=is_real(comparison))
+    return f"{comparison.arm} − {base}: {mean_of(comparison.gap)} ({p_value(comparison, num_compared)}); {verdict}."
+
+
+def real_or_not(gap: Interval, *, is_real: bool) -> str:
+    """The verdict on a difference of which more is better.
+
+    >>> real_or_not(Interval(mean=0.1, low=-0.1, high=0.3, num_examples=4), is_real=False)
+    'not shown: it could be chance'
+    """
+    if not is_real:
+        return "not shown: it could be chance"
+    return "yes, it is better" if gap.mean > 0 else "yes, and it is worse"
 
 
 def is_real(comparison: Comparison) -> bool:

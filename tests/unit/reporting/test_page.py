@@ -50,7 +50,8 @@ def page(text: str = "words") -> Page:
         ),
         footer=text,
         answers=all_answered(
-            [KeyAnswer(about=about, says=(text, text), see=("table",), command=text) for about in QUESTIONS]
+            [KeyAnswer(about=about, says=(text, text), see=("table", "gone"), command=text) for about in QUESTIONS],
+            shown=["table"],
         ),
     )
 
