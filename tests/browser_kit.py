@@ -66,7 +66,7 @@ _PALE = """() => {
     const ink = over(parse(element.namespaceURI.endsWith("svg") ? style.fill : style.color), under);
     const [one, other] = [light(ink), light(under)].sort((a, b) => b - a);
     const ratio = (one + 0.05) / (other + 0.05);
-    if (ratio < 4.5) pale.push(`${ratio.toFixed(2)}: ${node.data.trim().slice(0, 40)} in ${element.outerHTML.slice(0, 60)}`);
+    if (ratio < 4.5) pale.push(`${ratio.toFixed(2)}: ${node.data.trim().slice(0, 40)} in ${element.className}`);
   }
   return pale;
 }"""
@@ -150,7 +150,7 @@ def made_page() -> Page:
                 Answer(arm="sft", text="the red cat sat", scores=(("ROUGE-L", "0.5"),)),
                 Answer(arm="gkd", text=HOSTILE if n == 1 else "the cat sat down" if n == 0 else "", scores=()),
             ),
-            compare=("sft", "gkd") if n == 0 else None,
+            compare=(("sft", "gkd"),) if n == 0 else (),
         )
         for n in range(5)
     )

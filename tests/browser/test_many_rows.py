@@ -64,7 +64,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Answer(arm="sft", text=_said(chance, 25), scores=(("ROUGE-L", f"{score:.1f}"),)),
             Answer(arm="gkd", text=HOSTILE if n == ROWS - 1 else _said(chance, 25)),
         )
-        cases.append(Case(title=f"dolly-{n}", instruction=_said(chance, 15), answers=answers, compare=("sft", "gkd")))
+        cases.append(
+            Case(title=f"dolly-{n}", instruction=_said(chance, 15), answers=answers, compare=(("sft", "gkd"),))
+        )
         rows.append(Row(cells=(f"dolly-{n}", Number(value=score))))
     table = Table(columns=(Column(title="row"), Column(title="ROUGE-L", better="higher")), rows=tuple(rows))
     sections = (CasesSection(title="Answers", cases=tuple(cases)), TableSection(title="Row by row", table=table))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+_OUT = Path("runs/studies")
 
 
 def study(
@@ -14,7 +17,7 @@ def study(
         list[str] | None, typer.Argument(help="Settings of every arm: train.steps=64", metavar="KEY=VALUE")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the named corpora.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of stages and of runs under way.")] = Path("runs/studies"),
+    out: Annotated[Path, typer.Option(help="Folder of stages, of runs under way, and of the page.")] = _OUT,
     rows: Annotated[Path | None, typer.Option(help="Folder of the rows; OUT/rows if not given.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Training seeds, with commas between.")] = None,
     arms: Annotated[str | None, typer.Option(help="Only these arms, with commas between.")] = None,
@@ -24,7 +27,7 @@ def study(
     format: Annotated[str, typer.Option(help="markdown, text, latex, csv or html.")] = "text",
     save: Annotated[Path | None, typer.Option(help="Write the table into a file as well.")] = None,
 ) -> None:
-    """Run what is missing of a study, then print its table and what may be concluded.
+    """Run what is missing of a study, write its page, then print its table and what may be concluded.
 
     An arm whose rows are in the folder of rows is done; the same command goes on where it was stopped. An arm that
     fails is recorded and does not stop the others; the exit code is then 1.
@@ -77,7 +80,30 @@ def _run(
         for line in estimate_lines(chosen, places, only=only, jobs=jobs):
             typer.echo(line)
         return {}
-    return dict(run_study(chosen, places, only=only, jobs=jobs, say=typer.echo).failures)
+    command = _command(name, settings, out, rows, root, seeds, arms)
+    done = run_study(chosen, places, only=only, jobs=jobs, say=typer.echo, command=command)
+    if done.page is not None:
+        typer.echo(f"page: {done.page}")
+    return dict(done.failures)
+
+
+def _command(
+    name: str,
+    settings: list[str],
+    out: Path,
+    rows: Path,
+    root: Path | None,
+    seeds: str | None,
+    arms: str | None,
+) -> str:
+    """The command that was given, without what cannot move a result."""
+    parts = ["limbeck", "study", name, *settings]
+    parts += ["--root", str(root)] if root is not None else []
+    parts += ["--out", str(out)] if out != _OUT else []
+    parts += ["--rows", str(rows)] if rows != out / "rows" else []
+    parts += ["--seeds", seeds] if seeds else []
+    parts += ["--arms", arms] if arms else []
+    return shlex.join(parts)
 
 
 def _inject(root: Path | None, out: Path, rows: Path, seeds: str | None, dry_run: bool) -> None:

@@ -130,6 +130,7 @@ class Answerer:
             stopped=stopped,
             references=example.references,
             category=example.category,
+            question=example.question,
             scores={},
         )
 

@@ -31,7 +31,10 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One example with every arm's answer. `compare` names two arms whose answers are shown word by word."""
+    """One example with every arm's answer. `compare` names pairs of arms whose answers are shown word by word.
+
+    `ident` is the id of its place on the page.
+    """
 
     title: str
     instruction: str
@@ -39,7 +42,8 @@ class Case:
     input: str = ""
     references: tuple[str, ...] = ()
     category: str = ""
-    compare: tuple[str, str] | None = None
+    compare: tuple[tuple[str, str], ...] = ()
+    ident: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,12 +105,12 @@ def cases_html(cases: tuple[Case, ...], *, open_first: int = 3, anchors: RowAnch
         for place, case in enumerate(cases)
     ]
     size = _GROUP if is_long else max(1, len(cases))
-    pairs = {case.compare for case in cases} if is_long else set()
+    pairs = {case.compare[:1] for case in cases} if is_long else set()
     values = {
         "groups": [shown[first : first + size] for first in range(0, len(shown), size)],
         "is_long": is_long,
         "arms": json.dumps([*_first_reference(cases), *arms]),
-        "compare": json.dumps(pairs.pop()) if len(pairs) == 1 and pairs != {None} else "",
+        "compare": json.dumps(pairs.pop()[0]) if len(pairs) == 1 and pairs != {()} else "",
     }
     return render("cases.html.j2", values)
 
@@ -123,17 +127,13 @@ def _sign(character: str) -> str:
 
 
 def _shown(case: Case, *, is_compared: bool) -> dict[str, object]:
-    difference: tuple[Piece, ...] = ()
-    if case.compare:
-        texts = {answer.arm: visible(answer.text) for answer in case.answers}
-        missing = [arm for arm in case.compare if arm not in texts]
-        if missing:
-            raise DataError(
-                f"case '{case.title}' compares '{missing[0]}', which did not answer; it has {sorted(texts)}"
-            )
-        difference = word_difference(texts[case.compare[0]], texts[case.compare[1]]) if is_compared else ()
+    texts = {answer.arm: visible(answer.text) for answer in case.answers}
+    missing = [arm for pair in case.compare for arm in pair if arm not in texts]
+    if missing:
+        raise DataError(f"case '{case.title}' compares '{missing[0]}', which did not answer; it has {sorted(texts)}")
     return {
         "title": case.title,
+        "ident": case.ident,
         "category": case.category,
         "instruction": visible(case.instruction),
         "input": visible(case.input),
@@ -141,6 +141,8 @@ def _shown(case: Case, *, is_compared: bool) -> dict[str, object]:
         "answers": [
             {"arm": answer.arm, "text": visible(answer.text), "scores": answer.scores} for answer in case.answers
         ],
-        "compare": case.compare,
-        "difference": difference,
+        "differences": [
+            {"before": one, "after": other, "pieces": word_difference(texts[one], texts[other])}
+            for one, other in (case.compare if is_compared else ())
+        ],
     }

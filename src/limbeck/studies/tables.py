@@ -35,6 +35,7 @@ class Result:
     title: str
     tables: tuple[tuple[str, Table], ...]
     verdicts: tuple[Verdict, ...]
+    measured: Measured
 
 
 def result_of(rows: Path, study: str) -> Result:
@@ -50,7 +51,8 @@ def result_of(rows: Path, study: str) -> Result:
         tables.append(("ROUGE-L by the structure of the reference", structure_table(measured)))
     if study == "clip-ranges":
         tables.append(("KL(teacher‖student) on references in the course of training", course_table(measured)))
-    return Result(title=measured.ledger.title or study, tables=tuple(tables), verdicts=verdicts(measured))
+    title = measured.ledger.title or study
+    return Result(title=title, tables=tuple(tables), verdicts=verdicts(measured), measured=measured)
 
 
 def scores_table(measured: Measured) -> Table:
@@ -74,7 +76,7 @@ def scores_table(measured: Measured) -> Table:
         Column(title="seeds"),
         Column(title="rows"),
     ]
-    compared = _compared(measured)
+    compared = compared_arms(measured)
     rows = []
     for arm in ledger.arms:
         found = measured.arms.get(arm.name)
@@ -185,7 +187,7 @@ def course_table(measured: Measured) -> Table:
     return Table(columns=columns, rows=tuple(rows), notes=("In nats a token.",))
 
 
-def _compared(measured: Measured) -> dict[str, Comparison]:
+def compared_arms(measured: Measured) -> dict[str, Comparison]:
     """Every arm against the baseline, where both have runs of one start; Holm over all of them."""
     baseline = measured.ledger.baseline
     gaps: dict[str, dict[str, float]] = {}

@@ -125,6 +125,7 @@ function openTarget() {
 
 function fillForPrint() {
   for (const list of lists) list.fillAll();
+  document.querySelectorAll("details.rows").forEach(unfold);
   // Where a style sheet cannot show what is folded in, the printed page would lack it.
   if (!CSS.supports("selector(::details-content)")) openForPrint();
 }
@@ -140,6 +141,7 @@ function openForPrint() {
 addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll(".cases").forEach(equipCases);
   document.querySelectorAll(".scroll > table").forEach(equipTable);
+  for (const details of document.querySelectorAll("details.rows")) details.addEventListener("toggle", () => unfold(details));
   buildHelp();
   nameTheme();
   const bar = make("div", { class: "bar", role: "group", "aria-label": "Page" }, button("Keys", () => help.showModal()), themeButton);

@@ -278,7 +278,7 @@ function equipCases(box) {
 function equipTable(table) {
   makeSortable(table);
   const rows = [...(table.tBodies[0]?.rows ?? [])], box = table.closest(".scroll");
-  if (rows.length < FEWEST_ROWS || box.closest("details")) return;
+  if (rows.length < FEWEST_ROWS || box.closest(".case, .chart")) return;
   const [tools, about] = toolsOf(box);
   addFilter(tools, about, {
     size: rows.length,
@@ -286,4 +286,13 @@ function equipTable(table) {
     filter: (hits) => rows.forEach((row, place) => { row.hidden = hits ? !hits[place] : false; }),
   });
   box.before(tools);
+}
+
+// A long table that is folded away is text until it is unfolded.
+function unfold(details) {
+  const text = details.querySelector(":scope > noscript");
+  if (!text) return;
+  text.insertAdjacentHTML("beforebegin", text.textContent);
+  text.remove();
+  details.querySelectorAll("table").forEach(equipTable);
 }
