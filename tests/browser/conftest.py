@@ -60,8 +60,8 @@ def run_page(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Path
     folder = tmp_path_factory.mktemp("runs")
     models = Models.save(folder)
     runs = [folder / name for name in ("sft", "mgsr")]
-    for run in runs:
-        start(recipe(models, run.name, train={"steps": 3}, watch={"rows": 2}), run)
+    for run, sections in zip(runs, ({}, {"watch": {"rows": 2}}), strict=True):
+        start(recipe(models, run.name, train={"steps": 3}, **sections), run)
     return report(runs, folder / "page.html")
 
 
