@@ -110,7 +110,7 @@ def test_a_clip_that_keeps_one_class_is_told_of(
     assert said.count("warning: clip-collapsed at step 8: the clip has collapsed: at 100.0% of the tokens only") == 1
     assert "watch.clip_collapsed is 0.9\n  Lower method.token.clip.learning_rate" in said
     page = (run.directory / "page.html").read_text()
-    assert page.index("Failure signatures") < page.index(">Results<")
+    assert page.index(">Failure signatures</h2>") < page.index(">Results</h2>")
     assert "run, after step 8: clip-collapsed. The clip has collapsed" in page
     told = answers_of(run.directory / "page.html")
     assert told["watch"].text.startswith("Yes, after step 8: clip-collapsed. The clip has collapsed: at 100.0% of the")
