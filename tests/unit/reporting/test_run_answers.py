@@ -122,7 +122,7 @@ def test_one_run_has_all_eight_and_claims_no_best(tmp_path: Path) -> None:
 
 def test_the_command_for_an_sft_run_is_one_that_train_takes(tmp_path: Path) -> None:
     values = {"method": {"base": "kd"}, "models": {"teacher": "t", "student": "s"}, "data": {"corpus": "dolly"},
-              "watch": {"rows": 0}, "cache": {"kind": "memory"}, "run": "r"}  # fmt: skip
+              "train": {"epochs": 2}, "watch": {"rows": 0}, "cache": {"kind": "memory"}, "run": "r"}  # fmt: skip
     run = save_run(tmp_path / "mine")
     (run / "recipe.yaml").write_text(Recipe.load(values).dump())
     words = shlex.split(_told([run], tmp_path)["sft"].command.splitlines()[0])
