@@ -21,7 +21,7 @@ from limbeck.blackbox.page_tables import (
 from limbeck.blackbox.reading_runs import ArmRows, RoundRows, RunRows, read_run
 from limbeck.reporting.cases import Answer, Case
 from limbeck.reporting.comparing import Comparison, compare_arms
-from limbeck.reporting.page import CasesSection, CurvesSection, Page, TableSection, TextSection, write_page
+from limbeck.reporting.page import CasesSection, CurvesSection, Page, Section, TableSection, TextSection, write_page
 
 _FOLLOWED = 6
 
@@ -38,7 +38,7 @@ def _page(rows: RunRows, comparisons: dict[str, tuple[Comparison, ...]]) -> Page
     parts = list(rows.main.rounds[0].metrics["accuracy"])
     questions = rows.manifest["questions"]
     followed = _followed(rows)
-    sections = (
+    sections: tuple[Section, ...] = (
         TableSection(
             title="Arms at equal student tokens",
             intro=(

@@ -15,7 +15,7 @@ from limbeck.reporting.contest import Contest
 from limbeck.reporting.durations import duration
 from limbeck.reporting.questions import KeyAnswer, all_answered, of_each
 from limbeck.reporting.reduce import mean_interval, paired_bootstrap
-from limbeck.reporting.run_answers import is_real, mean_of, p_value, real_or_not
+from limbeck.reporting.run_answers import is_real, leads, mean_of, p_value, real_or_not
 from limbeck.reporting.run_logs import rows_of
 from limbeck.reporting.tables import Number
 from limbeck.reporting.telling import capital
@@ -43,14 +43,9 @@ def _best(rows: RunRows) -> KeyAnswer:
     scores = {arm.name: arm.best.right("test") for arm in rows.arms}
     contest = Contest(what="accuracy on test", see="arms", rows="rows", scores=scores)
     first, second, *_ = contest.order
-    comparison = contest.against(first)[second]
     score = Number.of(mean_interval(scores[first], seed=0), scale=100).text()
-    says = (
-        f"{first} has the highest accuracy on test in its best round, {score} %. It leads {second} by "
-        f"{mean_of(comparison.gap, sign=-1)} on the same {contest.num_examples:,} questions (95 % paired bootstrap; "
-        f"{p_value(comparison, len(scores) - 1)}): "
-        f"{'more than chance' if is_real(comparison) else 'not told apart from chance'}.",
-    )
+    lead_of_first = leads(contest.against(first)[second], second, num_compared=len(scores) - 1, what="questions")
+    says = (f"{first} has the highest accuracy on test in its best round, {score} %. {lead_of_first}",)
     return KeyAnswer(about="best", says=says, see=("arms", "rows"))
 
 
@@ -112,13 +107,17 @@ def _left_out(rows: RunRows) -> KeyAnswer:
 
 
 def _rejected(arm: ArmRows) -> str:
-    asked = sum(each.metrics["asked"] for each in arm.rounds)
-    accepted = sum(each.metrics["accepted"] for each in arm.rounds)
+    wanted, accepted, asked = (
+        sum(each.metrics[key] for each in arm.rounds) for key in ("refined", "accepted", "asked")
+    )
     reasons = Counter[str]()
     for each in arm.rounds:
         reasons.update(each.metrics["rejected"])
     why = ", ".join(f"{count:,} {name}" for name, count in sorted(reasons.items())) or "none"
-    return f"{asked:,} rationales were asked for, {accepted:,} accepted; rejected: {why}."
+    return (
+        f"of {wanted:,} rationales that were wanted {accepted:,} were accepted ({asked:,} were asked for, with retries "
+        f"and those of the probe); rejected: {why}."
+    )
 
 
 def _drawn(rows: RunRows) -> KeyAnswer:

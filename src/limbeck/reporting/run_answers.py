@@ -23,7 +23,8 @@ _UNREAD_BY_SFT = {
     "models.teacher_device": "auto",
     "data.plain_text": None,
     "watch.rows": 8,
-    "cache.kind": "none",
+    "cache.kind": "off",
+    "cache.path": None,
 }
 
 
@@ -90,17 +91,22 @@ def _best(logs: Sequence[RunLogs], contest: Contest | None) -> KeyAnswer:
     if contest is None:
         return KeyAnswer(about="best", says=_unranked(logs), see=("validation", "results"))
     first, second, *_ = contest.order
-    comparison = contest.against(first)[second]
-    lead = mean_of(comparison.gap, sign=-1)
-    spread = mean_interval(contest.scores[first], seed=0)
-    told = (
-        f"{first} has the highest {contest.what}: {_percent(spread)}. It leads {second} by {lead} on the same "
-        f"{contest.num_examples:,} examples (95 % paired bootstrap; {p_value(comparison, len(contest.scores) - 1)}): "
-        f"{'more than chance' if is_real(comparison) else 'not told apart from chance'}."
-    )
+    lead = leads(contest.against(first)[second], second, num_compared=len(contest.scores) - 1)
+    told = f"{first} has the highest {contest.what}: {_percent(mean_interval(contest.scores[first], seed=0))}. {lead}"
     out = [log.name for log in logs if log.name not in contest.scores]
     apart = (f"Not among them, for want of answers to the same examples: {', '.join(out)}.",) if out else ()
     return KeyAnswer(about="best", says=(told, *apart), see=(contest.see, contest.rows))
+
+
+def leads(behind: Comparison, second: str, *, num_compared: int, what: str = "examples") -> str:
+    """How far the first of a contest is before the second; `behind` is the second minus the first."""
+    if behind.gap.low == behind.gap.high == 0:
+        return f"It is level with {second} on each of the same {behind.gap.num_examples:,} {what}."
+    return (
+        f"It leads {second} by {mean_of(behind.gap, sign=-1)} on the same {behind.gap.num_examples:,} {what} (95 % "
+        f"paired bootstrap; {p_value(behind, num_compared)}): "
+        f"{'more than chance' if is_real(behind) else 'not told apart from chance'}."
+    )
 
 
 def _own_score(log: RunLogs) -> str:
@@ -179,7 +185,7 @@ def p_value(comparison: Comparison, num_compared: int) -> str:
     return f"{shown} after Holm over {num_compared} comparisons" if num_compared > 1 else shown
 
 
-def mean_of(gap: Interval, *, sign: int = 1, scale: float = 100, digits: int = 1, unit: str = "points") -> str:
+def mean_of(gap: Interval, *, sign: int = 1, scale: int | float = 100, digits: int = 1, unit: str = "points") -> str:
     """A difference with its interval; `sign` -1 turns it round.
 
     >>> mean_of(Interval(mean=-0.02, low=-0.03, high=0.01, num_examples=9), sign=-1)
@@ -200,6 +206,10 @@ def _unlike(log: RunLogs, base: RunLogs) -> str:
 
 
 def _no_sft(log: RunLogs) -> KeyAnswer:
+    none = "There is no SFT run here to hold it against, so that nothing says that distilling helped"
+    if not log.setting("data.corpus"):
+        says = (f"{none}: train one in Python on the same rows, with method.base=sft, and report both.",)
+        return KeyAnswer(about="sft", says=says, see=("results",))
     overrides = ["method.base=sft"] + [
         f"{key}={'null' if value is None else value}"
         for key, value in _UNREAD_BY_SFT.items()
@@ -209,7 +219,7 @@ def _no_sft(log: RunLogs) -> KeyAnswer:
     recipe = shlex.quote(str(log.folder / "recipe.yaml"))
     return KeyAnswer(
         about="sft",
-        says=("There is no SFT run here to hold it against, so that nothing says that distilling helped: run it.",),
+        says=(f"{none}: run it.",),
         see=("results",),
         command=f"limbeck train {recipe} {' '.join(overrides)} run={folder}\nlimbeck report {path} {folder}",
     )

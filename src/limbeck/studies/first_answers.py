@@ -26,7 +26,7 @@ def first_answers(
     command: str,
     shown: Sequence[str],
 ) -> tuple[KeyAnswer, ...]:
-    """All eight; `logs`: of every run, the warm start's too; `verdicts`: what may be said of each method against SFT."""
+    """All eight; `logs` of every run, the warm start's too; `verdicts`: what may be said of a method against SFT."""
     arms = [log for log in logs if log.name != WARM_START]
     says = tuple(verdicts) or ("No method was trained beside SFT: nothing is held against it.",)
     answers = (

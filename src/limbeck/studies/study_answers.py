@@ -115,8 +115,8 @@ def _sft(measured: Measured, ranked: Sequence[tuple[str, float]]) -> KeyAnswer:
             lines.append(f"{name} − {base}: {mean_of(gap)}; {real_or_not(gap, is_real=gap.excludes_zero)}.")
         else:
             lines.append(f"{name} and {base} share no start and seed, so that they do not pair.")
-    says = (*(lines or ["SFT is the only arm that is done."]), *_distilling(measured, ranked))
-    return KeyAnswer(about="sft", says=says, see=(TABLE, CONTROLS))
+    told = (*(lines or ["SFT is the only arm that is done."]), *_distilling(measured, ranked))
+    return KeyAnswer(about="sft", says=told, see=(TABLE, CONTROLS))
 
 
 def _distilling(measured: Measured, ranked: Sequence[tuple[str, float]]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from limbeck.config import Recipe
 from limbeck.reporting.runs import report
 from page_kit import Told, answers_of
 
@@ -116,6 +118,17 @@ def test_one_run_has_all_eight_and_claims_no_best(tmp_path: Path) -> None:
     assert "10 steps took 30 s (learning 100 %) on cpu with 2 threads; 1,000 response tokens" in told["cost"].text
     assert told["repeat"].command == f"limbeck train {run}/recipe.yaml run={run}-again"
     assert "limbeck 9.9" in told["repeat"].text
+
+
+def test_the_command_for_an_sft_run_is_one_that_train_takes(tmp_path: Path) -> None:
+    values = {"method": {"base": "kd"}, "models": {"teacher": "t", "student": "s"}, "data": {"corpus": "dolly"},
+              "train": {"epochs": 2}, "watch": {"rows": 0}, "cache": {"kind": "memory"}, "run": "r"}  # fmt: skip
+    run = save_run(tmp_path / "mine")
+    (run / "recipe.yaml").write_text(Recipe.load(values).dump())
+    words = shlex.split(_told([run], tmp_path)["sft"].command.splitlines()[0])
+    assert words[:2] == ["limbeck", "train"]
+    loaded = Recipe.load(Path(words[2]), words[3:])
+    assert (loaded.method["base"], loaded.run, loaded.models.student) == ("sft", f"{run}-sft", "s")
 
 
 def test_the_best_of_several_runs_leads_with_a_paired_interval_and_sft_is_held_against_each(tmp_path: Path) -> None:
