@@ -28,6 +28,7 @@ from limbeck.blackbox.transferring import transfer
 from limbeck.blackbox.workshop import read_splits
 from limbeck.cli import main
 from limbeck.errors import CheckpointError, ConfigError, Stopped
+from page_kit import answers_of
 from undo_kit import undo_values
 
 CONTROLS = ["one-shot", "blind", "shuffled"]
@@ -75,6 +76,18 @@ def test_a_run_leaves_rows_numbers_students_and_a_report(finished: UndoRun) -> N
     page = (run / "report.html").read_text()
     assert "rule that adds" in page
     assert "Questions followed through the rounds" in page
+    told = answers_of(run / "report.html")
+    assert "on the same 8 questions (95 % paired" in told["best"].text or "level with" in told["best"].text
+    assert "undo-v1 − one-shot, which is SFT on the first rationales: " in told["sft"].text
+    assert "the student of round" in told["checkpoint"].text
+    assert "it ended because: all 1 rounds are done" in told["checkpoint"].text
+    assert "of 44 rationales that were wanted 44 were accepted (52 were asked for, with" in told["rows"].text
+    assert "0.0 % of 22 rows are the student's own answers" in told["drawn"].text
+    assert "100.0 % rewritten by the teacher in this round" in told["drawn"].text
+    assert "No failure signature showed in 4 trainings of students" in told["watch"].text
+    assert "No call was entered, so that no money was spent" in told["cost"].text
+    assert "its stages took" in told["cost"].text
+    assert "undo_kit:SumsWriter, is your own" in told["repeat"].text
     # Rounds differ by half a step at most.
     aim = sum(map(row_tokens, read_rows(start / "train.jsonl")))
     for found in report["arms"].values():
