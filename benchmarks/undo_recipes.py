@@ -85,10 +85,10 @@ class Recipes:
                 "model": str(self.shrunk(15)),
                 "device": "cpu",
                 "max_prompt": 96,
-                "max_new_tokens": of(128, 24),
+                "max_new_tokens": of(128, 64),
                 "answer_rows": 40,
             },
-            "train": {"epochs": of(2, 0.5), "learning_rate": 3e-4, "warmup": 0.1, "precision": "bf16-mixed"},
+            "train": {"epochs": of(1, 0.5), "learning_rate": 5e-4, "warmup": 0.1, "precision": "bf16-mixed"},
         }
 
     def _of(self, real: Any, quick: Any) -> Any:
