@@ -159,7 +159,7 @@ class Study:
         outcome = run.arms[MAIN]
         rounds = [self._round("http", run.directory, run.directory / each) for each in outcome["rounds"]]
         found = {"task": "http", "arm": MAIN, "seed": 0, "best": outcome["best"], "reason": outcome["reason"]}
-        self.kept.write({**found, "model": model, "rounds": rounds})
+        self.kept.write({**found, "model": Path(model).name, "rounds": rounds})
 
 
 def _seconds(run: Path, folder: Path) -> float:
