@@ -35,10 +35,13 @@ from undo_recipes import ROUNDS, Recipes
 from undo_tables import ARMS, MAIN, TASKS, Kept, marked
 
 from limbeck.blackbox.artefacts import EVENTS, read_json, read_rows
+from limbeck.blackbox.ledger import Ledger
 from limbeck.blackbox.loop import UndoRun, run_undo
 from limbeck.blackbox.recipes import UndoRecipe
 from limbeck.blackbox.scratch import scratch_model
 from limbeck.blackbox.transferring import transfer
+from limbeck.blackbox.workshop import LEDGER
+from limbeck.errors import NothingToLearn
 from limbeck.models.loading import load_tokenizer
 from limbeck.models.saving import save_student
 
@@ -145,21 +148,28 @@ class Study:
             return
         recipe = {
             "teacher": {"kind": "http", "url": url, "model": model, "concurrency": 1, "timeout": 600, "max_tokens": 96},
-            "task": {"name": "arithmetic", "steps": [1], "largest": 20, "train": 6, "probe": 2, "stop": 4, "test": 8},
+            "task": {"name": "arithmetic", "steps": [1], "largest": 20, "train": 12, "probe": 2, "stop": 4, "test": 8},
             "student": self.recipes.scratch(0, width=32, layers=2, prompt=96, answer=96),
             "method": {"base": MAIN, "rounds": 1, "feedback": "hybrid", "carry": "previous_accepted"},
             "train": {"epochs": 2, "batch_rows": 2, "learning_rate": 3e-3},
             "stop": {"min_accepted": 0.0},
-            "budget": {"calls": 80},
+            "budget": {"calls": 90},
             "run": str(self.work / "http"),
         }
         # A model of this size is seldom right: it is told the answer where all else failed.
         recipe["method"] |= {"retries": 1, "hints": "answer"}
-        run = run_undo(recipe, resume=(self.work / "http" / "recipe.yaml").is_file())
-        outcome = run.arms[MAIN]
-        rounds = [self._round("http", run.directory, run.directory / each) for each in outcome["rounds"]]
+        place = self.work / "http"
+        try:
+            outcome = run_undo(recipe, resume=(place / "recipe.yaml").is_file()).arms[MAIN]
+        except NothingToLearn as error:
+            outcome = {"best": 0, "reason": str(error).split(";")[0], "rounds": []}
+        rounds = [self._round("http", place, place / each) for each in outcome["rounds"]]
+        with Ledger.open(place / LEDGER) as ledger:
+            spent = ledger.spent()
         found = {"task": "http", "arm": MAIN, "seed": 0, "best": outcome["best"], "reason": outcome["reason"]}
-        self.kept.write({**found, "model": Path(model).name, "rounds": rounds})
+        calls = {"calls": spent.calls, "attempts": spent.attempts, "prompt_tokens": spent.prompt_tokens}
+        calls["completion_tokens"] = spent.completion_tokens
+        self.kept.write({**found, "model": Path(model).name, "spent": calls, "rounds": rounds})
 
 
 def _seconds(run: Path, folder: Path) -> float:

@@ -144,10 +144,11 @@ def gap(a: Mapping[str, float], b: Mapping[str, float], *, seeds: int, retrainin
 
 
 def _t(freedom: int) -> float:
-    """The 97.5 % point of Student's t (Cornish-Fisher; 0.03 too small at 4 degrees of freedom, exact for many)."""
+    """The 97.5 % point of Student's t (Cornish-Fisher; 0.04 too small at 3 degrees of freedom, exact for many)."""
     z = 1.959964
     first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    return z + first / freedom + second / freedom**2
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3
 
 
 def accuracy(round_: Mapping[str, Any]) -> float:
@@ -268,7 +269,10 @@ def http_table(kept: Kept) -> str:
         why = ", ".join(f"{count} {name}" for name, count in rejected.items()) or "none"
         cells = [each["round"], cost["calls"], cost["prompt_tokens"], cost["completion_tokens"]]
         lines.append(f"| {' | '.join(map(str, [*cells, summary['asked'], summary['accepted'], why]))} |")
-    return "\n".join([*lines, "", f"Teacher: {found['model']}. It ended: {found['reason']}."])
+    spent = found["spent"]
+    said = f"Teacher: {found['model']}; {spent['calls']} calls in {spent['attempts']} attempts, "
+    said += f"{spent['prompt_tokens']:,} + {spent['completion_tokens']:,} tokens. It ended: {found['reason']}."
+    return "\n".join([*lines, "", said])
 
 
 def shown(interval: Interval, *, signed: bool = False) -> str:
