@@ -24,8 +24,8 @@ def likelihood_rows(
 
         nll = −(1/T) Σ_t log p_θ(y_t | x, y_<t),  in nats a token, over the T response tokens with the end of turn
 
-    The probabilities are over the tokens that the tokenizer has. One row each: `id` and `item_id` of the rationale, `nll`, `num_tokens`. What does not fit into the student whole is
-    left out. Rounded to five digits.
+    The probabilities are over the tokens that the tokenizer has. One row each: `id` and `item_id` of the rationale,
+    `nll`, `num_tokens`. What does not fit into the student whole is left out. Rounded to five digits.
     """
     if not rationales:
         return []
