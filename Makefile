@@ -9,8 +9,8 @@ FRIENDS := .venv/.friends
 ALLOCATOR := GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-# mgsr_parts.py takes hours and is started by hand.
-BENCHMARKS := $(filter-out benchmarks/mgsr_parts.py,$(wildcard benchmarks/*.py))
+# mgsr_parts.py and undo_runs.py take hours and are started by hand.
+BENCHMARKS := $(filter-out benchmarks/mgsr_parts.py benchmarks/undo_%.py,$(wildcard benchmarks/*.py))
 
 .PHONY: quickstart undo-demo test setup fmt check test-all test-browser setup-browser bench docs
 
