@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -56,37 +56,89 @@ def causal(model: nn.Module) -> Any:
     return model if unwrap is None else unwrap()
 
 
+@runtime_checkable
+class Presence(Protocol):
+    """How a model whose weights are not simply there is made ready, by whoever holds them."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+    def forward(self) -> AbstractContextManager[None]:
+        """Around each forward."""
+        ...
+
+    def ready(self, part: nn.Module) -> None:
+        """Before the weights of a part are read."""
+        ...
+
+    def leave(self) -> None:
+        """Nobody will ask for a while."""
+        ...
+
+
 class Scorer:
     """A causal language model taken apart: its body, and the head that only response positions meet.
 
     `split` is false where `head(body(x))` does not give the model's own logits; then the whole model runs and its
-    logits take the place of the hidden states (the dense path: right, but with `[B S V]` in memory).
+    logits take the place of the hidden states (the dense path: right, but with `[B S V]` in memory). `presence` makes
+    a model ready whose weights are elsewhere, or are another model's.
     """
 
     def __init__(
-        self, model: nn.Module, *, vocabulary: Vocabulary, split: bool, autocast: torch.dtype | None = None
+        self,
+        model: nn.Module,
+        *,
+        vocabulary: Vocabulary,
+        split: bool,
+        autocast: torch.dtype | None = None,
+        presence: Presence | None = None,
     ) -> None:
         self.model = model
         self.vocabulary = vocabulary
         self.split = split
         self.autocast = autocast
+        self._presence = presence
         self._sustained_head: Head | None = None
 
     @classmethod
-    def of(cls, model: nn.Module, *, vocabulary: Vocabulary, autocast: torch.dtype | None = None) -> Scorer:
+    def of(
+        cls,
+        model: nn.Module,
+        *,
+        vocabulary: Vocabulary,
+        autocast: torch.dtype | None = None,
+        presence: Presence | None = None,
+    ) -> Scorer:
         """Take `model` apart, and check the parts against the whole on a few tokens.
 
         `autocast` is the dtype of matrix products where it is not the weights' own (bf16 mixed precision).
         """
-        whole = cls(model, vocabulary=vocabulary, split=True)
-        return cls(model, vocabulary=vocabulary, split=whole._parts_agree(), autocast=autocast)
+        whole = cls(model, vocabulary=vocabulary, split=True, presence=presence)
+        return cls(model, vocabulary=vocabulary, split=whole._parts_agree(), autocast=autocast, presence=presence)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this model computes: rows are brought there, wherever its weights are in between."""
+        if self._presence is not None:
+            return self._presence.device
+        found: torch.device = next(self.model.parameters()).device
+        return found
+
+    def leave(self) -> None:
+        """Nobody asks this model for a while: what it can give back of its device's memory, it gives back."""
+        if self._presence is not None:
+            self._presence.leave()
+
+    def _present(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._presence is None else self._presence.forward()
 
     def context(self) -> AbstractContextManager[Any]:
         """Autocast, if this model computes in another dtype than its weights'."""
         if self.autocast is None:
             return nullcontext()
-        device = next(self.model.parameters()).device
-        return torch.autocast(device.type, dtype=self.autocast)
+        return torch.autocast(self.device.type, dtype=self.autocast)
 
     @contextmanager
     def sustained(self) -> Iterator[None]:
@@ -113,8 +165,9 @@ class Scorer:
         size, shared = self.vocabulary.width, self.vocabulary.shared
         linear = self._causal.get_output_embeddings()
         if not self.split:
-            device = next(self.model.parameters()).device
-            return Head(weight=None, size=size, shared=None if shared is None else shared.to(device))
+            return Head(weight=None, size=size, shared=None if shared is None else shared.to(self.device))
+        if self._presence is not None:
+            self._presence.ready(linear)
         config = self._causal.config
         return Head(
             weight=linear.weight,
@@ -130,11 +183,12 @@ class Scorer:
         width = sequences.tokens.shape[1]
         positions = torch.arange(width, device=sequences.tokens.device).expand(len(sequences), width)
         inputs = {"input_ids": sequences.tokens, "attention_mask": sequences.attended.long(), "position_ids": positions}
-        if not self.split:
-            logits: Tensor = self.model(**inputs, use_cache=False).logits
-            return logits
-        states: Tensor = self._causal.base_model(**inputs, use_cache=False).last_hidden_state
-        return states
+        with self._present():
+            if not self.split:
+                logits: Tensor = self.model(**inputs, use_cache=False).logits
+                return logits
+            states: Tensor = self._causal.base_model(**inputs, use_cache=False).last_hidden_state
+            return states
 
     def predicting(self, sequences: Sequences, where: Scored) -> Float[Tensor, "N D"]:
         """The states that predict the scored tokens of these rows, in the dtype that this model computes in."""
@@ -168,7 +222,7 @@ class Scorer:
             "past_key_values": cache,
             "use_cache": True,
         }
-        with self.context():
+        with self.context(), self._present():
             if self.split:
                 last_bD = self._causal.base_model(**inputs).last_hidden_state[:, -1]
             else:
@@ -180,16 +234,17 @@ class Scorer:
     def _parts_agree(self) -> bool:
         if self._causal.get_output_embeddings() is None:
             return False
-        device = next(self.model.parameters()).device
         count = min(8, self.vocabulary.width)
-        tokens = torch.arange(count, device=device).unsqueeze(0)
+        tokens = torch.arange(count, device=self.device).unsqueeze(0)
         flags = torch.ones_like(tokens, dtype=torch.bool)
         rows = Sequences(tokens=tokens, attended=flags, is_response=flags, origin=("probe",), keys=((0,),))
         was_training = self.model.training
         self.model.eval()
         try:
             parts = self.head.log_probabilities(self.head.raw(self.states(rows)[0]))
-            whole = Head(weight=None, size=self.vocabulary.width, shared=self.head.shared)(self.model(tokens).logits[0])
+            with self._present():
+                logits_nV = self.model(tokens).logits[0]
+            whole = Head(weight=None, size=self.vocabulary.width, shared=self.head.shared)(logits_nV)
         finally:
             self.model.train(was_training)
         kept = torch.isfinite(whole)

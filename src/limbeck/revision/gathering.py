@@ -174,7 +174,7 @@ def _uniforms(noise: RowNoise, where: Scored, *, rows: Sequence[int]) -> Float[T
 def view_of(viewer: Viewer, sequences: Sequences) -> HiddenView:
     """The viewer's distributions at the scored tokens of these rows; a `Scorer` gets them on its own device."""
     if isinstance(viewer, Scorer):
-        sequences = sequences.to(next(viewer.model.parameters()).device)
+        sequences = sequences.to(viewer.device)
     return viewer.view(sequences, scored_tokens(sequences))
 
 
@@ -184,7 +184,7 @@ def _teacher_view(
     if not has_attention:
         return view_of(teacher, sequences), None
     assert isinstance(teacher, Scorer), "checked before"
-    sequences = sequences.to(next(teacher.model.parameters()).device)
+    sequences = sequences.to(teacher.device)
     return view_with_attention(teacher, sequences, scored_tokens(sequences))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,6 +78,7 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
         written = drawn
         revision = revise(session, drawn, rollouts=rollouts)
         drawn = drawn if revision is None else revision.sequences
+    session.rest_teacher()
     learned = _learned(session, drawn, step=step)
     drawn = learned.rows
     revised_at = time.perf_counter()
@@ -208,10 +209,11 @@ def _backward(
         sums |= {f"measure/{name}/{key}": 0.0 for key in (term.measures if isinstance(term, MeasuringTerm) else ())}
     sums |= {"redrawn/logp": 0.0, "redrawn/tokens": 0.0}
     squares = {f"norm/{name}": 0.0 for name in objective.names}
+    views_of = _views(session, batches)
     for place, (part, weight) in enumerate(zip(batches, weights, strict=True)):
         seed_dropout(session, step, micro=place)
         sequences = part.sequences.to(world.device)
-        views = teacher_views(distiller, part, session.reader)
+        views = next(views_of)
         redrawn_N = redrawn_tokens(part.sequences, begins) if views and begins else torch.zeros(0)
         if redrawn_N.any():
             weight = {**weight, TEACHER_LOGP: redrawn_N}
@@ -233,6 +235,16 @@ def _backward(
         name.removeprefix("norm/"): math.sqrt(value) for name, value in zip(squares, numbers[len(sums) :], strict=True)
     }
     return totals, norms if separate else {}
+
+
+def _views(session: Session, batches: list[Batch]) -> Iterator[list[Any]]:
+    """The teacher's views of each micro-batch, when they are wanted; of all of them first if it then gives way."""
+    wanted = (teacher_views(session.distiller, part, session.reader) for part in batches)
+    if not session.recipe.models.teacher_offload:
+        return wanted
+    found = list(wanted)
+    session.rest_teacher()
+    return iter(found)
 
 
 def seed_dropout(session: Session, step: int, *, micro: int) -> None:

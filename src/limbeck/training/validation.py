@@ -152,7 +152,7 @@ def teacher_views(distiller: Distiller, part: Batch, teacher: Scorer | TeacherRe
     if isinstance(teacher, TeacherReader):
         view = teacher.read(read)
     else:
-        moved: Sequences = read.to(next(teacher.model.parameters()).device)
+        moved: Sequences = read.to(teacher.device)
         view = teacher.view(moved, scored_tokens(moved))
     if part.taught_by is None:
         return [view]
