@@ -46,7 +46,7 @@ def recipe(folder: Path, models: dict[str, str], method: dict[str, Any], given: 
         "train": {"steps": steps, "batch_rows": rows, "learning_rate": 2e-4, "seed": given.seed},
         # The schedule looks at validation rows that a null here would not cut; the run's end is the only validation.
         "validate": {"every": steps, "rows": 2, "metric": "loss"},
-        "watch": {"rows": 0},
+        **({"watch": {"rows": 0}} if "teacher" in models else {}),
         "run": str(folder),
     }
 

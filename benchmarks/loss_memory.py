@@ -35,7 +35,7 @@ from limbeck.losses.match import TokenScores, TokenTerm
 
 TERMS = {"forward-kl": "forward-kl", "dac-kl": "topk"}
 FULL = ({"tokens": 2048, "vocabulary": 49_152, "width": 576}, {"tokens": 1024, "vocabulary": 128_256, "width": 576})
-SMALL = ({"tokens": 512, "vocabulary": 4_096, "width": 64}, {"tokens": 256, "vocabulary": 8_192, "width": 64})
+SMALL = ({"tokens": 512, "vocabulary": 4_096, "width": 64},)
 STATES = 4
 
 
@@ -118,7 +118,7 @@ def measured(given: argparse.Namespace) -> tuple[dict[str, float], list[dict[str
                 f" = {findings[f'{key}.time']:5.2f}"
             )
     sizes, last = (SMALL[0], 1024) if given.quick else (FULL[0], 8192)
-    found, points = slope(sizes, first=256 if given.quick else 512, last=last)
+    found, points = slope(sizes, first=512, last=last)
     findings["slope.states"] = found / (4 * sizes["width"])
     findings["slope.of-vocabulary"] = found / (4 * sizes["vocabulary"])
     rows.append({"slope": found, "points": points})

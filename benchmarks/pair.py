@@ -26,10 +26,12 @@ def saved_pair(folder: Path, *, quick: bool) -> tuple[str, str]:
 
 def random_pair(folder: Path, *, teacher: tuple[int, int], student: tuple[int, int]) -> tuple[str, str]:
     """Random models of a width and a number of layers; what they say is nothing, what they cost is the point."""
+    from limbeck.models.bars import without_bars
     from limbeck.testing import byte_tokenizer, tiny_model
 
     for seed, (name, (width, layers)) in enumerate({"teacher": teacher, "student": student}.items()):
-        tiny_model(width=width, layers=layers, seed=seed, positions=1024).save_pretrained(folder / name)
+        with without_bars():
+            tiny_model(width=width, layers=layers, seed=seed, positions=1024).save_pretrained(folder / name)
         byte_tokenizer().save_pretrained(folder / name)
     return str(folder / "teacher"), str(folder / "student")
 

@@ -82,13 +82,14 @@ class Offloaded:
     """
 
     def __init__(self, model: nn.Module, *, device: torch.device) -> None:
+        originals = [*model.parameters(), *model.buffers()]
+        assert not any(tensor.requires_grad for tensor in originals), "a frozen model"
+        kept = {id(each): _in_main_memory(each, locked=device.type == "cuda") for each in originals}
         self._model = model
         self._device = device
-        tensors = [*model.parameters(), *model.buffers()]
-        assert not any(tensor.requires_grad for tensor in tensors), "a frozen model"
-        is_locked = device.type == "cuda"
-        self._home = {id(each): _in_main_memory(each, locked=is_locked) for each in tensors}
+        self._home = {part: {name: kept[id(tensor)] for name, tensor in _own(part).items()} for part in model.modules()}
         self._here: dict[int, Tensor] = {}
+        self._put_back()
 
     @property
     def device(self) -> torch.device:
@@ -106,19 +107,34 @@ class Offloaded:
         return nullcontext()
 
     def ready(self, part: nn.Module) -> None:
-        """Brings this part of the model."""
-        for tensor in (*part.parameters(), *part.buffers()):
-            if id(tensor) not in self._here:
-                tensor.data = self._home[id(tensor)].to(self._device, non_blocking=True)
-                self._here[id(tensor)] = tensor
+        """Brings this part of the model. What two modules share is brought once, and shared there too."""
+        for module in part.modules():
+            for name, kept in self._home[module].items():
+                if id(kept) not in self._here:
+                    self._here[id(kept)] = _alike(kept, kept.detach().to(self._device, non_blocking=True))
+                setattr(module, name, self._here[id(kept)])
 
     def leave(self) -> None:
         """Everything is in main memory only."""
-        for tensor in self._here.values():
-            tensor.data = self._home[id(tensor)]
-        self._here.clear()
+        if self._here:
+            self._put_back()
+            self._here.clear()
+
+    def _put_back(self) -> None:
+        for module, tensors in self._home.items():
+            for name, kept in tensors.items():
+                setattr(module, name, kept)
+
+
+def _own(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of a module itself, by name."""
+    return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
 
 
 def _in_main_memory(tensor: Tensor, *, locked: bool) -> Tensor:
     kept = tensor.detach().to("cpu")
-    return kept.pin_memory() if locked else kept
+    return _alike(tensor, kept.pin_memory() if locked else kept)
+
+
+def _alike(like: Tensor, tensor: Tensor) -> Tensor:
+    return nn.Parameter(tensor, requires_grad=False) if isinstance(like, nn.Parameter) else tensor
