@@ -6,8 +6,9 @@ corpus, then over corpora. Examples are the unit of resampling: seeds of one exa
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,13 +161,23 @@ def statistic_interval(
 
 def _replicates(values: NDArray[np.float64], *, seed: int, draws: int) -> NDArray[np.float64]:
     """Means of resampled examples; of several columns each."""
+    if draws * len(values) <= _AT_ONCE:
+        return np.asarray(values[_chosen(seed, len(values), draws)].mean(axis=1))
+    return np.concatenate([values[chosen].mean(axis=1) for chosen in _draws(seed, len(values), draws)])
+
+
+def _draws(seed: int, count: int, draws: int) -> Iterator[NDArray[np.int64]]:
+    """Which examples each replicate is made of, some replicates at a time."""
     generator = Seeds(seed).child("bootstrap").generator()
-    at_once = max(1, _AT_ONCE // len(values))
-    means = []
+    at_once = max(1, _AT_ONCE // count)
     for first in range(0, draws, at_once):
-        chosen = generator.integers(len(values), size=(min(at_once, draws - first), len(values)))
-        means.append(values[chosen].mean(axis=1))
-    return np.concatenate(means)
+        yield generator.integers(count, size=(min(at_once, draws - first), count))
+
+
+@functools.lru_cache(maxsize=1)
+def _chosen(seed: int, count: int, draws: int) -> NDArray[np.int64]:
+    """All of them: the comparisons of a table resample alike."""
+    return np.concatenate(list(_draws(seed, count, draws)))
 
 
 def _corpus_mean(examples: Mapping[str, Mapping[int, float]]) -> CorpusMean:

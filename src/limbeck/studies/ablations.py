@@ -25,6 +25,19 @@ def _mgsr(name: str, /, title: str = "", **parts: Any) -> Arm:
     return Arm(name=name, title=title, changes={"method": {"base": "mgsr", **parts}})
 
 
+def methods() -> tuple[Arm, ...]:
+    """The start, the teacher, and eight methods over the longer run of `methods_recipe`."""
+    named = [arm for arm in table1() if arm.name not in ("teacher", "minillm")]
+    # Six collections in 100 steps; the default of 256 rows would make one and a half.
+    minillm = {"base": "minillm", "sequences": {"rows": 4 * BATCH_ROWS}}
+    return (
+        Arm(name="start", title="warm start", stage="start"),
+        Arm(name="teacher", title="teacher (SFT)", stage="teacher"),
+        *named,
+        Arm(name="minillm", title="MiniLLM", changes={"method": minillm}),
+    )
+
+
 def table1() -> tuple[Arm, ...]:
     """The eight methods of Table 1, and the teacher."""
     # The collection of 256 rows would be a single one in 32 steps.

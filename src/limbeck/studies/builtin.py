@@ -11,7 +11,15 @@ from limbeck.errors import ConfigError, UnknownName
 from limbeck.studies import ablations
 from limbeck.studies.controls import with_controls
 from limbeck.studies.definition import Arm, Study, read_study
-from limbeck.studies.protocol import FIVE, TRAIN_SEEDS, small_recipe, small_scoring, small_stages
+from limbeck.studies.protocol import (
+    DECODING_SEEDS,
+    FIVE,
+    TRAIN_SEEDS,
+    methods_recipe,
+    small_recipe,
+    small_scoring,
+    small_stages,
+)
 
 _ABLATION_CORPORA = ("dolly-valid", "dolly", "self-instruct")
 
@@ -36,6 +44,21 @@ def _small(name: str, title: str, arms: Sequence[Arm], *, baseline: str = "mgsr"
 def _table1() -> Study:
     study = _small("table1", "Table 1: eight methods", ablations.table1(), baseline="sft")
     return dataclasses.replace(study, corpora=FIVE, average=FIVE)
+
+
+def _methods() -> Study:
+    # Judged by the distance from the teacher, for which one corpus is enough.
+    study = Study(
+        name="methods",
+        title="Eight methods against the start they share",
+        arms=ablations.methods(),
+        recipe=methods_recipe(),
+        stages=small_stages(),
+        seeds=(0,),
+        scoring=dataclasses.replace(small_scoring(("dolly-valid",)), seeds=DECODING_SEEDS[:2]),
+        baseline="start",
+    )
+    return with_controls(study)
 
 
 def _spans() -> Study:
@@ -63,6 +86,7 @@ def _limits() -> Study:
 
 
 STUDIES: Mapping[str, Callable[[], Study]] = {
+    "methods": _methods,
     "table1": _table1,
     "table2": lambda: _small("table2", "Table 2: component by component", ablations.table2(), baseline="base"),
     "table3a": lambda: _small("table3a", "Table 3a: ways to get sequences", ablations.table3a(), baseline="mixed"),

@@ -145,15 +145,40 @@ class Measured:
         draws: int = _DRAWS,
     ) -> Interval | None:
         """The mean of one − factor · other over the same examples with its 95 % interval; None where nothing pairs."""
+        sides = self.paired(one, other, measure=measure, score=score, corpora=corpora)
+        if sides is None:
+            return None
+        left, right = sides
+        return paired_bootstrap(left, {id: factor * value for id, value in right.items()}, seed=0, draws=draws)
+
+    def paired(
+        self, one: str, other: str, *, measure: str, score: str, corpora: Sequence[str] = ()
+    ) -> tuple[dict[str, float], dict[str, float]] | None:
+        """The scores of two arms by example, of runs that may be compared; None where nothing pairs."""
         mine, theirs = self.pair(one, other)
         if not mine or not theirs:
             return None
         shown = corpora or self.average
         left = self.arms[one].values(mine, measure=measure, score=score, corpora=shown)
         right = self.arms[other].values(theirs, measure=measure, score=score, corpora=shown)
-        if not left or left.keys() != right.keys():
+        return (left, right) if left and left.keys() == right.keys() else None
+
+    def against_references(self, arm: str, *, factor: float, draws: int = _DRAWS) -> Interval | None:
+        """The mean of distinct-2 of an arm's answers − factor · that of the references, paired by example."""
+        if arm not in self.arms:
             return None
-        return paired_bootstrap(left, {id: factor * value for id, value in right.items()}, seed=0, draws=draws)
+        runs = _largest(self.arms[arm].runs)
+        answers, references = (
+            self.arms[arm].values(runs, measure=measure, score="distinct_2", corpora=self.average)
+            for measure in ("answers", "references")
+        )
+        # A reference that does not fit beside its prompt is left out.
+        common = answers.keys() & references.keys()
+        if not common:
+            return None
+        left = {id: answers[id] for id in sorted(common)}
+        right = {id: factor * references[id] for id in sorted(common)}
+        return paired_bootstrap(left, right, seed=0, draws=draws)
 
     def group_gap(self, ones: Sequence[str], others: Sequence[str], *, draws: int = _DRAWS) -> Interval | None:
         """The mean over some arms minus the mean over others, within the start that all share; stages with any."""

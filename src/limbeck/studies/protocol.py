@@ -18,6 +18,7 @@ from limbeck.studies.definition import ScoredCorpus, Scoring, Stage
 
 TEACHER = "smollm2-135m-instruct"
 STEPS, BATCH_ROWS, NEW_TOKENS = 32, 16, 48
+METHODS_STEPS = 100
 TRAIN_SEEDS, DECODING_SEEDS = (0, 1, 2), (10, 20, 30)
 MAX_PROMPT, MAX_LENGTH = 128, 192
 LAYERS = 15
@@ -77,6 +78,15 @@ def small_recipe() -> dict[str, Any]:
         "validate": {"every": STEPS, "rows": 64, "metric": "loss"},
         "watch": {"rows": 0},
     }
+
+
+def methods_recipe() -> dict[str, Any]:
+    """The settings of the study `methods`: 100 steps, on rows short enough that a laptop core takes them."""
+    recipe = small_recipe()
+    recipe["data"] = data(max_prompt=64, max_length=64 + NEW_TOKENS, long_prompt="drop")
+    recipe["train"] = {**recipe["train"], "steps": METHODS_STEPS}
+    recipe["validate"] = {**recipe["validate"], "every": METHODS_STEPS}
+    return recipe
 
 
 def small_stages(*layers: int) -> tuple[Stage, ...]:

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from limbeck.data.tokenizing import Encoder
 from limbeck.evaluation.answers import DECODINGS
 from limbeck.evaluation.identity import fingerprint
 from limbeck.evaluation.measuring import evaluate_examples
+from limbeck.evaluation.scorers import distinct
 from limbeck.evaluation.subjects import load_subject
 from limbeck.models.extending import evaluating
 from limbeck.models.packaged import PACKAGED, fetch
@@ -57,16 +59,27 @@ def scored_rows(
     with evaluating(subject.student.model):
         for corpus, chosen in examples.items():
             found = evaluate_examples(subject, chosen, corpus=corpus, decoding=decoding, seeds=scoring.seeds, out=out)
-            rows += _without_text(found, chosen)
+            reference_pairs = _reference_pairs(subject.encoder, chosen, most=scoring.max_new_tokens)
+            rows += _without_text(found, chosen, reference_pairs)
     return rows, time.monotonic() - started
 
 
-def _without_text(rows: Sequence[Mapping[str, Any]], examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
+def _reference_pairs(encoder: Encoder, examples: Sequence[Example], *, most: int) -> dict[str, float]:
+    """Example → distinct-2 of its first reference, cut where an answer is: what a model's own is held against."""
+    encoded = [row for example in examples if (row := encoder.row(example)) is not None]
+    return {str(row.id): distinct(row.tokens[len(row.prompt) :][:most], 2) for row in encoded}
+
+
+def _without_text(
+    rows: Sequence[Mapping[str, Any]], examples: Sequence[Example], reference_pairs: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
     kinds = {example.id: structure_of(example.references[0]) for example in examples}
     for row in rows:
         scores = {name: row["scores"][name] for name in _KEPT_SCORES if name in row["scores"]}
         if not scores:
             continue
+        if row["measure"] == "references" and row["id"] in reference_pairs:
+            scores["distinct_2"] = reference_pairs[row["id"]]
         kept = {key: row[key] for key in ("measure", "corpus", "seed", "id")}
         kept |= {"tokens": row["num_tokens"]} if "num_tokens" in row else {}
         kept |= {"structure": kinds[row["id"]]} if row["measure"] == "references" else {}

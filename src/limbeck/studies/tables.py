@@ -19,6 +19,12 @@ _DRAWS = 4_000
 # measure, score, title, scale, digits, which way is better
 _BESIDE: Mapping[str, tuple[tuple[str, str, str, float, int, str], ...]] = {
     "": (("references", "kl_teacher_student", "KL(t‖s) refs", 1.0, 3, "lower"),),
+    "methods": (
+        ("references", "kl_teacher_student", "KL(t‖s) refs", 1.0, 3, "lower"),
+        ("own", "kl_student_teacher", "KL(s‖t) own", 1.0, 3, "lower"),
+        ("answers", "distinct_2", "distinct-2 %", 100.0, 1, "higher"),
+        ("references", "distinct_2", "of references %", 100.0, 1, "higher"),
+    ),
     "generation": (
         ("own", "teacher_cross_entropy", "−log t of own answers", 1.0, 3, "lower"),
         ("answers", "distinct_2", "distinct-2 %", 100.0, 1, "higher"),
@@ -190,13 +196,9 @@ def _compared(measured: Measured) -> dict[str, Comparison]:
     baseline = measured.ledger.baseline
     gaps: dict[str, dict[str, float]] = {}
     for name in measured.arms:
-        mine, theirs = measured.pair(name, baseline)
-        if name == baseline or not mine or not theirs:
-            continue
-        left = measured.arms[name].values(mine, measure=ROUGE[0], score=ROUGE[1], corpora=measured.average)
-        right = measured.arms[baseline].values(theirs, measure=ROUGE[0], score=ROUGE[1], corpora=measured.average)
-        if left and left.keys() == right.keys():
-            gaps[name] = {id: value - right[id] for id, value in left.items()}
+        sides = measured.paired(name, baseline, measure=ROUGE[0], score=ROUGE[1])
+        if name != baseline and sides is not None:
+            gaps[name] = {id: value - sides[1][id] for id, value in sides[0].items()}
     if not gaps:
         return {}
     # Differences against nothing: the baseline's seeds and start are the arm's own, so each has its own baseline.
@@ -280,15 +282,9 @@ def measured_effect(measured: Measured) -> str | None:
     """The smallest effect, from the differences that there are: the median over arms, in points of ROUGE-L."""
     effects = []
     for name in measured.arms:
-        mine, theirs = measured.pair(name, measured.ledger.baseline)
-        if name == measured.ledger.baseline or not mine or not theirs:
-            continue
-        left = measured.arms[name].values(mine, measure=ROUGE[0], score=ROUGE[1], corpora=measured.average)
-        right = measured.arms[measured.ledger.baseline].values(
-            theirs, measure=ROUGE[0], score=ROUGE[1], corpora=measured.average
-        )
-        if len(left) > 1 and left.keys() == right.keys():
-            effects.append(smallest_effect([left[id] - right[id] for id in left]))
+        sides = measured.paired(name, measured.ledger.baseline, measure=ROUGE[0], score=ROUGE[1])
+        if name != measured.ledger.baseline and sides is not None and len(sides[0]) > 1:
+            effects.append(smallest_effect([value - sides[1][id] for id, value in sides[0].items()]))
     if not effects:
         return None
     return f"{100 * sorted(effects)[len(effects) // 2]:.1f} ROUGE-L"

@@ -1,4 +1,4 @@
-"""What a study was made to find out: ten claims of the paper, each judged by the interval that decides. No torch.
+"""What a study was made to find out: claims, ten of them of the paper, each judged by the interval that decides.
 
 A claim holds where every comparison that it is made of lies above its mark with its whole 95 % interval, does not where
 one lies below with its whole interval, and cannot be told otherwise.
@@ -6,8 +6,10 @@ one lies below with its whole interval, and cannot be told otherwise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any, Literal
 
 from limbeck.reporting.reduce import Interval, mean_interval
@@ -17,6 +19,9 @@ Judgement = Literal["holds", "does not", "cannot be told"]
 # "As good": not worse by more than this much ROUGE-L.
 MARGIN = 0.01
 _METHODS = ("kd", "seqkd", "imitkd", "gkd", "minillm", "distillm", "mgsr")
+_START = "start"
+# A student that says the same again and again is near to nothing.
+_LEAST_DISTINCT = 0.8
 _ON_STUDENT, _ON_FIXED = ("imitkd", "gkd", "minillm", "distillm", "mgsr"), ("sft", "kd", "seqkd")
 _LOSSES = ("forward-kl", "reverse-kl", "symmetric-kl", "jsd", "tvd", "skew-reverse-kl", "skew-forward-kl")
 
@@ -179,7 +184,50 @@ def _as_good(what: str) -> Callable[[Measured], Verdict]:
     return judge
 
 
+def _nearer(method: str, number: int) -> Callable[[Measured], Verdict]:
+    """A distilled student against the start: nearer to the teacher in one of the two KLs."""
+
+    def judge(measured: Measured) -> Verdict:
+        compared = tuple(
+            Compared(
+                what=f"{_START} − {method}, {title} (± 2 standard errors)",
+                interval=_two_errors(measured.paired(_START, method, measure=measure, score=score)),
+                scale=1.0,
+            )
+            for measure, score, title in (
+                ("references", "kl_teacher_student", "KL(t‖s) on references"),
+                ("own", "kl_student_teacher", "KL(s‖t) on own answers"),
+            )
+        )
+        claim = f"{method} brings the student nearer to its teacher"
+        return Verdict(number=number, claim=claim, compared=compared, needs="any")
+
+    return judge
+
+
+def _two_errors(sides: tuple[Mapping[str, float], Mapping[str, float]] | None) -> Interval | None:
+    """The mean of one − other over the same examples, two standard errors to each side."""
+    if sides is None or len(sides[0]) < 2:
+        return None
+    differences = [value - sides[1][id] for id, value in sides[0].items()]
+    mean, error = fmean(differences), stdev(differences) / math.sqrt(len(differences))
+    return Interval(mean=mean, low=mean - 2 * error, high=mean + 2 * error, num_examples=len(differences))
+
+
+def _diverse(number: int) -> Callable[[Measured], Verdict]:
+    def judge(measured: Measured) -> Verdict:
+        compared = []
+        for method in ("sft", *_METHODS):
+            gap = measured.against_references(method, factor=_LEAST_DISTINCT)
+            compared.append(Compared(what=f"{method} − {_LEAST_DISTINCT:g} · references", interval=gap))
+        claim = f"answers keep more than {_LEAST_DISTINCT:g} of the references' distinct-2"
+        return Verdict(number=number, claim=claim, compared=tuple(compared))
+
+    return judge
+
+
 _CLAIMS: Mapping[str, tuple[Callable[[Measured], Verdict], ...]] = {
+    "methods": (*(_nearer(method, number) for number, method in enumerate(_METHODS, 1)), _diverse(len(_METHODS) + 1)),
     "table1": (_best_average, _student_text, _beat_teacher, _fifteen_per_cent),
     "table2": (_every_component,),
     "table3a": (_scrg_improves,),

@@ -198,6 +198,50 @@ def test_the_claims_of_table_1_where_nothing_can_be_told(tmp_path: Path) -> None
     assert found[8] == "does not"
 
 
+def save_distances(
+    folder: Path, name: str, *, seed: str, references: Scores, own: Scores, distinct_2: float = 0.95
+) -> None:
+    """A run of the study `methods`: both KLs, and distinct-2 of answers beside the references' 1."""
+    values = [
+        ("answers", "distinct_2", lambda *_: distinct_2),
+        ("references", "kl_teacher_student", references),
+        ("references", "distinct_2", lambda *_: 1.0),
+        ("own", "kl_student_teacher", own),
+    ]
+    lines = [
+        {"measure": measure, "corpus": "a", "seed": 10, "id": id, "tokens": 5, "scores": {score: value("a", id, 10)}}
+        for measure, score, value in values
+        for id in IDS
+    ]
+    about = {"run": name, "start": seed, "corpora": {"a": {"rows": 40, "content": "c"}}}
+    write_rows(folder / f"{name}.jsonl.gz", about=about, rows=lines)
+
+
+def test_nearer_to_the_teacher_is_two_standard_errors_in_one_of_two_distances(tmp_path: Path) -> None:
+    students = ("sft", "kd", "seqkd", "imitkd", "gkd", "minillm", "distillm", "mgsr")
+    arms = {"start": {"-": "start"}, **{name: {"0": name} for name in students}}
+    far, near, one_side = noisy(1.0, seed=1), noisy(0.9, seed=2), noisy(1.1, seed=3)
+    save_distances(tmp_path, "start", seed="-", references=far, own=far)
+    for name in students:
+        save_distances(tmp_path, name, seed="0", references=far, own=far)
+    save_distances(tmp_path, "kd", seed="0", references=near, own=one_side)
+    save_distances(tmp_path, "gkd", seed="0", references=one_side, own=one_side, distinct_2=0.7)
+    ledger("methods", arms, baseline="start").write(tmp_path)
+    found = {each.number: each for each in result_of(tmp_path, "methods").verdicts}
+    assert [found[number].judgement for number in (1, 4)] == ["holds", "does not"]
+    assert found[2].judgement == "cannot be told"
+    assert found[8].judgement == "does not"
+    assert found[8].deciding is not None
+    assert found[8].deciding.what.startswith("gkd")
+    nearer = found[1].deciding
+    assert nearer is not None
+    assert nearer.interval is not None
+    gaps = [far("a", id, 10) - near("a", id, 10) for id in IDS]
+    mean = sum(gaps) / len(gaps)
+    error = math.sqrt(sum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1) / len(gaps))
+    assert math.isclose(nearer.interval.low, mean - 2 * error, abs_tol=1e-5)
+
+
 def test_a_claim_without_its_arms_cannot_be_told(tmp_path: Path) -> None:
     save_run(tmp_path, "mgsr0", noisy(0.9, seed=1))
     ledger("table2", {"mgsr": {"0": "mgsr0"}}).write(tmp_path)
