@@ -240,7 +240,7 @@ def _backward(
 def _views(session: Session, batches: list[Batch]) -> Iterator[list[Any]]:
     """The teacher's views of each micro-batch, when they are wanted; of all of them first if it then gives way."""
     wanted = (teacher_views(session.distiller, part, session.reader) for part in batches)
-    if not session.recipe.models.teacher_offload:
+    if session.pair.teacher_home is None:
         return wanted
     found = list(wanted)
     session.rest_teacher()
