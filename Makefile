@@ -11,7 +11,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 # mgsr_parts.py takes hours and has no quick form; the others that are left out are parts of programs.
 BENCHMARKS := $(filter-out $(addprefix benchmarks/,mgsr_parts.py machine.py record.py pair.py stepping.py gkd_epoch.py),$(wildcard benchmarks/*.py))
 
-.PHONY: quickstart undo-demo test setup fmt check test-all bench
+.PHONY: quickstart undo-demo test setup fmt check test-all bench docs
 
 # The main job: a real teacher distilled into a smaller student and scored. ARGS="--fast" takes 2 to 3 minutes.
 quickstart: setup
@@ -29,7 +29,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,lora,gguf]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs,lora,gguf]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt liger-kernel
 	touch $(STAMP)
 
@@ -46,6 +46,10 @@ check: setup
 # With the tests that `make test` leaves out for their length, and ten times as many examples of each property.
 test-all: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadgroup --hypothesis-profile=thorough -m "not gpu"
+
+# The site, into build/site. Dead links, pages that no menu has and anything loaded from another machine are errors.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Each program compares with a rival or a naive version in the same run and prints ratios; here in its quick form, which
 # only shows that it works. Full runs: benchmarks/README.md.

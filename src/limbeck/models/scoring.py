@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from limbeck.losses.fused import HiddenView
 from limbeck.losses.heads import Head
 from limbeck.models.pair import Vocabulary
+from limbeck.models.presence import Presence
 from limbeck.types import Pairs, Sequences
 
 _AGREEMENT = 2e-3
@@ -54,28 +55,6 @@ def causal(model: nn.Module) -> Any:
     """The causal model with its head, below a LoRA wrapper if there is one."""
     unwrap = getattr(model, "get_base_model", None)
     return model if unwrap is None else unwrap()
-
-
-@runtime_checkable
-class Presence(Protocol):
-    """How a model whose weights are not simply there is made ready, by whoever holds them."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        ...
-
-    def forward(self) -> AbstractContextManager[None]:
-        """Around each forward."""
-        ...
-
-    def ready(self, part: nn.Module) -> None:
-        """Before the weights of a part are read."""
-        ...
-
-    def leave(self) -> None:
-        """Nobody will ask for a while."""
-        ...
 
 
 class Scorer:

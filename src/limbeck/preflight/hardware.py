@@ -106,8 +106,7 @@ def this_machine(device: str) -> Devices:
     own = resolve_device(device)
     if own.type == "cuda":
         facts = torch.cuda.get_device_properties(own)
-        near = [gpu for name, gpu in GPUS.items() if name.partition("-")[0] in facts.name.replace(" ", "").upper()]
-        gpu = near[0] if near else _gpu(0, 100, 0.5)
+        gpu = _like(str(facts.name))
         return Devices(
             kind="cuda",
             name=str(facts.name),
@@ -127,6 +126,13 @@ def this_machine(device: str) -> Devices:
         bandwidth=bandwidth,
         libraries=library_bytes(),
     )
+
+
+def _like(name: str) -> Accelerator:
+    """The GPU that a driver calls by this name: of those whose names are in it, the longest (A100 and no A10)."""
+    spelled = name.replace(" ", "").upper()
+    near = [each for each in GPUS if each.partition("-")[0] in spelled]
+    return GPUS[max(near, key=lambda each: len(each.partition("-")[0]))] if near else _gpu(0, 100, 0.5)
 
 
 def free_memory() -> int:

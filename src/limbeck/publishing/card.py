@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def model_card(run: Path | str, *, licence: str | None = None) -> str:
     sections = (
         _head(recipe, rows, licence=licence),
         _data(recipe),
-        _method(directory.path, recipe),
+        _method(recipe),
         _scores(directory.path, rows),
         _limits(recipe, rows, directory=directory, licence=licence),
         _use(recipe),
@@ -112,7 +113,9 @@ def _data(recipe: Recipe) -> str:
         f"| `{_public(name)}` | {weight / total:.0%} | {_LICENCES.get(name, _UNKNOWN)} |"
         for name, weight in corpora.items()
     ]
-    return "## Data\n\n| corpus | share of the rows | licence |\n|---|---:|---|\n" + "\n".join(lines) + "\n"
+    text = recipe.data.plain_text
+    beside = f"\nBeside them, plain text from `{_public(text)}`; its licence is {_UNKNOWN}.\n" if text else ""
+    return "## Data\n\n| corpus | share of the rows | licence |\n|---|---:|---|\n" + "\n".join(lines) + "\n" + beside
 
 
 def _corpora(recipe: Recipe) -> dict[str, float]:
@@ -124,12 +127,13 @@ def _corpora(recipe: Recipe) -> dict[str, float]:
     return {part.corpus: float(part.weight) for part in parts}
 
 
-def _method(run: Path, recipe: Recipe) -> str:
+def _method(recipe: Recipe) -> str:
+    public = dataclasses.replace(recipe, method=_without_folders(recipe.method))
     try:
-        explained = dataclasses.replace(explain(run), title=str(recipe.method["base"])).text(100)
+        explained = dataclasses.replace(explain(public), title=str(recipe.method["base"])).text(100)
     except LimbeckError:
         # A part of somebody's own code, which a run's recipe never imports.
-        explained = to_yaml(recipe.method)
+        explained = to_yaml(public.method)
     values = recipe.values()
     settings = []
     for key in _KEYS:
@@ -162,19 +166,23 @@ def _scores(run: Path, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _evaluated(folder: Path) -> Results:
+    """All rows of an evaluation, without the answers that a teacher gave beside the student's (`exposure`)."""
     rows = []
     for path in sorted(folder.glob("*.jsonl")):
-        is_answers = "-answers-seed" in path.name
         for row in _lines(path):
-            if "id" in row and "scores" in row:
-                rows.append({"measure": "answers", **row} if is_answers else row)
+            if "id" not in row or "scores" not in row:
+                continue
+            if "-answers-seed" not in path.name:
+                rows.append(row)
+            elif path.name.startswith(f"{str(row['corpus']).replace('/', '_')}-answers-seed"):
+                rows.append({"measure": "answers", **row})
     return Results(rows=rows)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
+    # Split by hand: answers hold line breaks of their own (U+2028), which JSON leaves. The last line may be half a one.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
+        yield json.loads(line)
 
 
 def _losses(results: Results) -> list[str]:
@@ -256,6 +264,15 @@ def _is_hub_id(name: str) -> bool:
 def _public(name: str) -> str:
     """A name that says nothing about the folders of this machine."""
     return name if _is_hub_id(name) else Path(name).name or name
+
+
+def _without_folders(part: Any) -> Any:
+    """A part of a recipe with each folder or file by its last name alone."""
+    if isinstance(part, Mapping):
+        return {key: _without_folders(value) for key, value in part.items()}
+    if isinstance(part, list | tuple):
+        return [_without_folders(value) for value in part]
+    return _public(part) if isinstance(part, str) and os.sep in part and is_path(part) else part
 
 
 def _model_licence(name: str) -> str:

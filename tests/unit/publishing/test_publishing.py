@@ -82,6 +82,18 @@ def test_who_loses_most_stands_first(run: Path, tmp_path: Path) -> None:
     assert 0 < card.index("| hard | 3 | 10.0") < card.index("| easy | 3 | 90.0")
 
 
+def test_a_teacher_that_answered_too_and_line_breaks_of_an_answer_change_nothing(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    answers = tmp_path / "run" / "answers" / "plain" / "dolly-answers-seed10.jsonl"
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    theirs = [{**line, **({"scores": {"rouge_l": 1.0}} if "scores" in line else {})} for line in lines]
+    texts = {answers: lines, answers.with_name("dolly-teacher-answers-seed10.jsonl"): theirs}
+    for path, rows in texts.items():
+        said = [{**row, "text": "a\u2028b\x85c"} for row in rows]
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in said))
+    assert model_card(tmp_path / "run") == model_card(run)
+
+
 def test_a_run_that_was_not_evaluated_says_so(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "answers")
@@ -103,6 +115,19 @@ def test_known_corpora_have_their_licences(tmp_path: Path) -> None:
     assert "| `dolly` | 75% | CC-BY-SA-3.0 |" in card
     values = yaml.safe_load(card.split("---\n")[1])
     assert (values["base_model"], values["datasets"]) == (["owner/small"], ["owner/rows"])
+
+
+def test_the_folders_of_a_method_and_of_plain_text_are_nobodys_business(tmp_path: Path) -> None:
+    from limbeck.config import Recipe
+
+    method = {"base": "seqkd", "sequences": {"cache": "/home/alice/answers"}, "weights": {"plain_text": 1.0}}
+    data = {"corpus": "owner/rows", "plain_text": "/home/alice/books.txt"}
+    recipe = {"method": method, "models": {"student": "a/b", "teacher": "c/d"}, "data": data, "run": "r"}
+    (tmp_path / "recipe.yaml").write_text(Recipe.load(recipe).dump())
+    card = model_card(tmp_path)
+    assert "alice" not in card
+    assert "plain text from `books.txt`" in card
+    assert "answers" in card
 
 
 def test_an_export_is_plain_and_has_the_merged_weights(run: Path, tmp_path: Path) -> None:
