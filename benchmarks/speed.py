@@ -21,10 +21,10 @@ PAGE = FOLDER.parent / "speed.md"
 
 _HEAD = """# Speed and memory
 
-One line for each target, made from the files in `docs/results/speed/` by `python benchmarks/speed.py --collect`. Each number
-is a ratio of two sides that were measured in one run with the same models, rows, tokens, limits, threads and allocator,
-or a share within one run; the head of each program in `benchmarks/` says what is equal and what is
-counted. `ALLOCATOR` stands for the setting of the Makefile.
+One line for each target, made from the files in `docs/results/speed/` by `python benchmarks/speed.py --collect`. Each
+number is a ratio of two sides that were measured in one run with the same models, rows, tokens, limits, threads and
+allocator, or a share within one run; the head of each program in `benchmarks/` says what is equal and what is counted.
+`ALLOCATOR` stands for the setting of the Makefile.
 
 | what | against | target | measured | | command | where |
 |---|---|---|---|---|---|---|
