@@ -23,6 +23,7 @@ from limbeck.evaluation.subjects import Subject, load_subject
 from limbeck.losses.heads import auto_chunk
 from limbeck.models.decoders import CausalDecoder
 from limbeck.models.extending import evaluating
+from limbeck.models.turns import UNIT_TURNS
 from limbeck.records import AnswerRow, Example
 from limbeck.types import Sequences
 
@@ -188,6 +189,7 @@ def answer_rows(
         "template": subject.encoder.template.kind,
         "max_prompt": subject.encoder.max_prompt,
         "batch_rows": subject.batch_rows,
+        "unit_turns": UNIT_TURNS,
         "rows": "answers",
     }
     file = None if path is None else AnswerFile(path, header=header)

@@ -1,8 +1,8 @@
-"""What a scorer asks of whoever holds its model's weights, where they are not simply there."""
+"""What a scorer asks of whoever holds its model's weights: most are simply there."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -29,3 +29,26 @@ class Presence(Protocol):
     def leave(self) -> None:
         """Nobody will ask for a while."""
         ...
+
+
+class Resident:
+    """A model whose weights are where it computes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        found: torch.device = next(self._model.parameters()).device
+        return found
+
+    def forward(self) -> AbstractContextManager[None]:
+        """Nothing is to be done."""
+        return nullcontext()
+
+    def ready(self, part: nn.Module) -> None:
+        """They are there."""
+
+    def leave(self) -> None:
+        """They stay."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from limbeck.losses.fused import HiddenView
 from limbeck.losses.heads import Head
 from limbeck.models.pair import Vocabulary
-from limbeck.models.presence import Presence
+from limbeck.models.presence import Presence, Resident
 from limbeck.types import Pairs, Sequences
 
 _AGREEMENT = 2e-3
@@ -78,7 +78,7 @@ class Scorer:
         self.vocabulary = vocabulary
         self.split = split
         self.autocast = autocast
-        self._presence = presence
+        self.presence = presence or Resident(model)
         self._sustained_head: Head | None = None
 
     @classmethod
@@ -100,24 +100,11 @@ class Scorer:
     @property
     def device(self) -> torch.device:
         """Where this model computes: rows are brought there, wherever its weights are in between."""
-        if self._presence is not None:
-            return self._presence.device
-        found: torch.device = next(self.model.parameters()).device
-        return found
-
-    def leave(self) -> None:
-        """Nobody asks this model for a while: what it can give back of its device's memory, it gives back."""
-        if self._presence is not None:
-            self._presence.leave()
-
-    def _present(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._presence is None else self._presence.forward()
+        return self.presence.device
 
     def context(self) -> AbstractContextManager[Any]:
         """Autocast, if this model computes in another dtype than its weights'."""
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.autocast)
+        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, dtype=self.autocast)
 
     @contextmanager
     def sustained(self) -> Iterator[None]:
@@ -145,8 +132,7 @@ class Scorer:
         linear = self._causal.get_output_embeddings()
         if not self.split:
             return Head(weight=None, size=size, shared=None if shared is None else shared.to(self.device))
-        if self._presence is not None:
-            self._presence.ready(linear)
+        self.presence.ready(linear)
         config = self._causal.config
         return Head(
             weight=linear.weight,
@@ -162,7 +148,7 @@ class Scorer:
         width = sequences.tokens.shape[1]
         positions = torch.arange(width, device=sequences.tokens.device).expand(len(sequences), width)
         inputs = {"input_ids": sequences.tokens, "attention_mask": sequences.attended.long(), "position_ids": positions}
-        with self._present():
+        with self.presence.forward():
             if not self.split:
                 logits: Tensor = self.model(**inputs, use_cache=False).logits
                 return logits
@@ -194,20 +180,34 @@ class Scorer:
 
         Dropped ids are −inf. This is decoding's forward: it has no shift, since it asks for the next token.
         """
-        inputs = {
-            "input_ids": tokens,
-            "attention_mask": attended.long(),
-            "position_ids": positions,
-            "past_key_values": cache,
-            "use_cache": True,
-        }
-        with self.context(), self._present():
+        with self.context():
             if self.split:
-                last_bD = self._causal.base_model(**inputs).last_hidden_state[:, -1]
+                states_bnD = self.states_behind(tokens, attended=attended, positions=positions, cache=cache)
+                last_bD = states_bnD[:, -1]
             else:
-                last_bD = self.model(**inputs, logits_to_keep=1).logits[:, -1]
+                inputs = _cached_inputs(tokens, attended=attended, positions=positions, cache=cache)
+                with self.presence.forward():
+                    last_bD = self.model(**inputs, logits_to_keep=1).logits[:, -1]
         head = self._sustained_head or self.head.detached()
         return head(last_bD if self.autocast is None else last_bD.to(self.autocast))
+
+    @torch.no_grad()
+    def states_behind(
+        self,
+        tokens: Int[Tensor, "b new"],
+        *,
+        attended: Bool[Tensor, "b past_and_new"],
+        positions: Int[Tensor, "b new"],
+        cache: Any,
+    ) -> Float[Tensor, "b new D"]:
+        """Final hidden states of tokens that follow what `cache` holds, which grows by them. For a model that splits.
+
+        In the dtype of the weights, or of `context` where it is called inside.
+        """
+        inputs = _cached_inputs(tokens, attended=attended, positions=positions, cache=cache)
+        with self.presence.forward():
+            states: Tensor = self._causal.base_model(**inputs).last_hidden_state
+        return states
 
     @torch.no_grad()
     def _parts_agree(self) -> bool:
@@ -221,17 +221,24 @@ class Scorer:
         self.model.eval()
         try:
             parts = self.head.log_probabilities(self.head.raw(self.states(rows)[0]))
-            with self._present():
+            with self.presence.forward():
                 logits_nV = self.model(tokens).logits[0]
             whole = Head(weight=None, size=self.vocabulary.width, shared=self.head.shared)(logits_nV)
         finally:
             self.model.train(was_training)
         kept = torch.isfinite(whole)
-        return bool(torch.allclose(parts[kept], whole[kept], rtol=0.0, atol=_AGREEMENT * _spread(whole[kept])))
+        spread = max(1.0, float(whole[kept].abs().max()))
+        return bool(torch.allclose(parts[kept], whole[kept], rtol=0.0, atol=_AGREEMENT * spread))
 
 
-def _spread(values: Tensor) -> float:
-    return max(1.0, float(values.abs().max()))
+def _cached_inputs(tokens: Tensor, *, attended: Tensor, positions: Tensor, cache: Any) -> dict[str, Any]:
+    return {
+        "input_ids": tokens,
+        "attention_mask": attended.long(),
+        "position_ids": positions,
+        "past_key_values": cache,
+        "use_cache": True,
+    }
 
 
 def _scale(config: Any) -> float:

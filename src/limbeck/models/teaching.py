@@ -27,7 +27,7 @@ def teacher_of(pair: Pair, *, autocast: torch.dtype | None = None) -> Scorer | N
         return Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
     offloaded = Offloaded(pair.teacher, device=pair.teacher_home)
     scorer = Scorer.of(pair.teacher, vocabulary=pair.vocabulary, presence=offloaded)
-    scorer.leave()
+    offloaded.leave()
     return scorer
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from limbeck.errors import ConfigError, UnknownName
+from limbeck.models.room import free_memory, resident_bytes
 from limbeck.registry import Registry
 
 GIB = 2**30
@@ -135,20 +136,6 @@ def _like(name: str) -> Accelerator:
     return GPUS[max(near, key=lambda each: len(each.partition("-")[0]))] if near else _gpu(0, 100, 0.5)
 
 
-def free_memory() -> int:
-    """Bytes that processes may still take on this machine, inside its control group where there is one."""
-    left = [_meminfo("MemAvailable")]
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-        left.append(int(limit.read_text()) - int(used.read_text()))
-    return max(0, min(left))
-
-
-def resident_bytes() -> int:
-    """The memory that this process holds."""
-    return _kilobytes(Path("/proc/self/status"), "VmRSS")
-
-
 def library_bytes() -> int:
     """What a training process holds before it loads a model: Python with every library that training imports."""
     import limbeck.evaluation
@@ -168,18 +155,6 @@ def free_disk(folder: Path) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
-
-
-def _meminfo(key: str) -> int:
-    if Path("/proc/meminfo").is_file():
-        return _kilobytes(Path("/proc/meminfo"), key)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _kilobytes(path: Path, key: str) -> int:
-    """The line `key` of a file of /proc, in bytes; 0 where the system has no such file."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), 0)
 
 
 def _measured_speed() -> tuple[float, float]:

@@ -120,7 +120,7 @@ class RunRows:
         try:
             text = gzip.decompress(self.path.read_bytes()).decode()
             # One array is parsed several times faster than its lines; a line break stands between rows only.
-            lines = json.loads(f"[{text.rstrip().replace(chr(10), ',')}]")
+            lines: list[dict[str, Any]] = json.loads(f"[{text.rstrip().replace(chr(10), ',')}]")
             version = lines[0]["format"]
         except (OSError, EOFError, ValueError, KeyError, IndexError) as error:
             raise DataError(f"{self.path} cannot be read: {error}\n  remove it, and its arm is run again") from error

@@ -84,7 +84,7 @@ class Session:
     def rest_teacher(self) -> None:
         """The teacher is not asked for a while; one that is offloaded gives back its device's memory."""
         if self.teacher is not None:
-            self.teacher.leave()
+            self.teacher.presence.leave()
 
     @property
     def steps(self) -> int:
@@ -117,7 +117,7 @@ def open_session(
     loader = Loader(encoded.train, seeds=seeds, pad_id=pair.pad_id)
     fresh = {"precision": precision, "rows": encoded.fingerprint()}
     repeats = component.sequences.repeats if isinstance(component.sequences, Collecting) else 1
-    auto = resolve_auto(recipe, fresh, loader=loader, pair=pair, world=world, recorded=recorded, repeats=repeats)
+    auto, lines = resolve_auto(recipe, fresh, loader=loader, pair=pair, world=world, recorded=recorded, repeats=repeats)
     autocast = torch.bfloat16 if auto["precision"] == "bf16-mixed" else None
     student = Scorer.of(pair.student, vocabulary=pair.vocabulary, autocast=autocast)
     teacher = teacher_of(pair, autocast=autocast)
@@ -147,7 +147,7 @@ def open_session(
     validator = _validator(
         recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=reader, finder=finder, auto=auto
     )
-    notes = [*encoded.lines, *pair_lines, *filter(None, [pair.vocabulary.lines()]), *cache_lines]
+    notes = [*encoded.lines, *pair_lines, *lines, *filter(None, [pair.vocabulary.lines()]), *cache_lines]
     notes += _dense_notes(student, teacher)
     return Session(
         recipe=recipe,

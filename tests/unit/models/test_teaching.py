@@ -89,7 +89,7 @@ def test_an_offloaded_teacher_says_the_same_as_one_that_stays() -> None:
     leaves = Scorer.of(pair.teacher, vocabulary=pair.vocabulary, presence=presence)
     for _ in range(2):
         found = leaves.view(rows, where)
-        leaves.leave()
+        presence.leave()
         assert torch.equal(found.log_probabilities(slice(None)), stays.log_probabilities(slice(None)))
 
 
