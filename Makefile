@@ -2,6 +2,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 STAMP := .venv/.ready
+FRIENDS := .venv/.friends
 
 # glibc hands big blocks back to the kernel at every free, and taking them again costs page faults. What keeping them is
 # worth: benchmarks/README.md and docs/results/quickstart.md.
@@ -11,7 +12,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 # mgsr_parts.py takes hours and is started by hand.
 BENCHMARKS := $(filter-out benchmarks/mgsr_parts.py,$(wildcard benchmarks/*.py))
 
-.PHONY: quickstart undo-demo test setup fmt check test-all test-browser setup-browser bench
+.PHONY: quickstart undo-demo test setup fmt check test-all test-browser setup-browser bench docs
 
 # The main job: a real teacher distilled into a smaller student and scored. ARGS="--fast" takes 2 to 3 minutes.
 quickstart: setup
@@ -29,9 +30,14 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,lora,gguf]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,docs,lora,gguf]"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt liger-kernel
 	touch $(STAMP)
+
+# Programs that a student is handed to, for `make test-all`; without them their tests are skipped.
+$(FRIENDS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[eval,serve]" wandb
+	touch $(FRIENDS)
 
 fmt: setup
 	$(BIN)/ruff format .
@@ -44,8 +50,12 @@ check: setup
 	$(BIN)/mypy
 
 # With the tests that `make test` leaves out for their length, and ten times as many examples of each property.
-test-all: setup
+test-all: setup $(FRIENDS)
 	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadgroup --hypothesis-profile=thorough -m "not gpu"
+
+# The site, into build/site. Dead links, pages that no menu has and anything loaded from another machine are errors.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The pages that Limbeck writes, in Chromium: what their controls do, and whether they can be read. Screenshots are kept
 # in build/screenshots.

@@ -1,22 +1,28 @@
-"""Rollouts: Limbeck's `extend` against `transformers.generate`, both timed in this process.
+"""Rollouts: waiting rows in the seats of finished ones against groups, and against `transformers.generate`.
 
-    python benchmarks/rollouts.py            # 16 prompts, 128 new tokens, 30 and 15 layers
-    python benchmarks/rollouts.py --quick    # 4 prompts, 8 new tokens, 15 layers; its ratios mean little
+    python benchmarks/rollouts.py            # 64 prompts, 16 seats, 128 new tokens, 30 and 15 layers
+    python benchmarks/rollouts.py --quick    # 12 prompts, 4 seats, 8 new tokens, 15 layers; its ratios mean little
+    python benchmarks/rollouts.py --count    # a tiny random model: only what is counted, in seconds
 
 SmolLM2-135M-Instruct and a student of 15 of its layers (no training: layers are dropped) answer prompts of the starter
-corpus, all in one batch, each with its own length. Both sides sample from the whole vocabulary at temperature 1, from
-their own random numbers. `no stops`: every row gets all its new tokens. `stops`: a row ends with the model's
-end-of-turn token; only tokens up to and including it count, and the share of rows that ended so is printed for each
-side. The sides take turns; each turn has other random numbers, the same in every run; tokens per second are all tokens
-over all seconds.
+corpus, each with its own length. All three sides decode at most `seats` rows at a time and sample from the whole
+vocabulary at temperature 1: `turns` is Limbeck's `extend_in_turn`, `groups` its `extend` for one group of like prompts
+after the other, `generate` is transformers' on the same groups. The first two draw from the same noise. `no stops`:
+every row gets all its new tokens. `stops`: a row ends with the model's end-of-turn token; only tokens up to and
+including it count. The sides take turns; each turn has other random numbers, the same in every run; tokens per second
+are all tokens over all seconds.
+
+Counted, not timed: `forwards`; `idle`, the share of seats in them that drew nothing that counts, 1 − tokens / (forwards
+· seats); and the share of rows that stopped before their limit.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from machine import describe
@@ -26,15 +32,16 @@ from limbeck.data.corpora import load_corpus
 from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
 from limbeck.models.decoders import CausalDecoder
-from limbeck.models.extending import extend
+from limbeck.models.extending import Extension, extend, extend_in_turn
 from limbeck.models.loading import load_model, load_tokenizer
 from limbeck.models.packaged import fetch
 from limbeck.models.pair import Pair
 from limbeck.models.sampling import Sampling
-from limbeck.models.scoring import Scorer
+from limbeck.models.scoring import Scorer, split_rows
 from limbeck.models.shrinking import measured_layers, shrink
 from limbeck.seeds import RowNoise, Seeds
-from limbeck.types import pack_rows
+from limbeck.testing import tiny_pair
+from limbeck.types import Sequences, pack_rows
 
 MODEL = "smollm2-135m-instruct"
 TARGET = 1.0
@@ -42,11 +49,33 @@ TARGET = 1.0
 
 @dataclass(frozen=True)
 class Drawn:
-    """New tokens of all rows, rows that ended with a stop token, and the time it took."""
+    """New tokens of all rows, rows that ended with a stop token, forwards, and the time it took."""
 
     tokens: int
     stopped: int
+    forwards: int
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is asked: rows, seats, new tokens, stop tokens and the root of the noise."""
+
+    prompts: Sequence[tuple[int, ...]]
+    seats: int
+    new: int
+    stops: frozenset[int] = frozenset()
+    seed: int = 0
+
+
+class Counting(CausalDecoder):
+    """Counts its forwards."""
+
+    forwards = 0
+
+    def next_logp(self, tokens: Any, **rest: Any) -> Any:
+        self.forwards += 1
+        return super().next_logp(tokens, **rest)
 
 
 def read_prompts(count: int) -> tuple[tuple[int, ...], ...]:
@@ -56,32 +85,42 @@ def read_prompts(count: int) -> tuple[tuple[int, ...], ...]:
     return tuple(row.prompt for row in rows)
 
 
-def ours(pair: Pair, prompts: Sequence[tuple[int, ...]], *, new: int, stops: frozenset[int], seed: int) -> Drawn:
-    decoder = CausalDecoder(Scorer.of(pair.student, vocabulary=pair.vocabulary))
-    keys = [(index,) for index in range(len(prompts))]
-    flags = [[False] * len(prompt) for prompt in prompts]
-    rows = pack_rows(prompts, flags, origin=["prompt"] * len(prompts), keys=keys, pad_id=pair.pad_id)
-    began = time.perf_counter()
-    extension = extend(
-        decoder,
-        rows,
-        start=rows.lengths,
-        limit=rows.lengths + new,
-        rows=torch.ones(len(prompts), dtype=torch.bool),
-        sampling=Sampling(stop_ids=stops),
-        noise=RowNoise([Seeds(seed).child("draw", *key) for key in keys]),
-    )
+def _packed(pair: Pair, work: Work) -> Sequences:
+    keys = [(index,) for index in range(len(work.prompts))]
+    flags = [[False] * len(prompt) for prompt in work.prompts]
+    return pack_rows(work.prompts, flags, origin=["prompt"] * len(keys), keys=keys, pad_id=pair.pad_id)
+
+
+def _options(rows: Sequences, work: Work) -> dict[str, Any]:
+    return {
+        "start": rows.lengths,
+        "limit": rows.lengths + work.new,
+        "rows": torch.ones(len(rows), dtype=torch.bool),
+        "sampling": Sampling(stop_ids=work.stops),
+        "noise": RowNoise([Seeds(work.seed).child("draw", *key) for key in rows.keys]),
+    }
+
+
+def _drawn(found: Sequence[Extension], decoder: Counting, began: float) -> Drawn:
     seconds = time.perf_counter() - began
-    return Drawn(int(extension.sequences.is_response.sum()), int(extension.stopped.sum()), seconds)
+    tokens = sum(int(each.sequences.is_response.sum()) for each in found)
+    return Drawn(tokens, sum(int(each.stopped.sum()) for each in found), decoder.forwards, seconds)
 
 
-def theirs(pair: Pair, prompts: Sequence[tuple[int, ...]], *, new: int, stops: frozenset[int], seed: int) -> Drawn:
-    width = max(len(prompt) for prompt in prompts)
-    tokens = torch.full((len(prompts), width), pair.pad_id)
-    attended = torch.zeros((len(prompts), width), dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        tokens[row, width - len(prompt) :] = torch.tensor(prompt)
-        attended[row, width - len(prompt) :] = 1
+def turns(pair: Pair, work: Work) -> Drawn:
+    rows, decoder = _packed(pair, work), Counting(Scorer.of(pair.student, vocabulary=pair.vocabulary))
+    began = time.perf_counter()
+    return _drawn([extend_in_turn(decoder, rows, seats=work.seats, **_options(rows, work))], decoder, began)
+
+
+def groups(pair: Pair, work: Work) -> Drawn:
+    rows, decoder = _packed(pair, work), Counting(Scorer.of(pair.student, vocabulary=pair.vocabulary))
+    began = time.perf_counter()
+    parts = [rows.rows(group) for group in split_rows(rows, work.seats)]
+    return _drawn([extend(decoder, part, **_options(part, work)) for part in parts], decoder, began)
+
+
+def generate(pair: Pair, work: Work) -> Drawn:
     # The model's own settings would fill what is left open here.
     pair.student.generation_config.eos_token_id = None
     config = GenerationConfig(
@@ -89,67 +128,97 @@ def theirs(pair: Pair, prompts: Sequence[tuple[int, ...]], *, new: int, stops: f
         temperature=1.0,
         top_p=1.0,
         top_k=0,
-        max_new_tokens=new,
-        eos_token_id=sorted(stops) or None,
+        max_new_tokens=work.new,
+        eos_token_id=sorted(work.stops) or None,
         pad_token_id=pair.pad_id,
     )
-    torch.manual_seed(seed)
+    torch.manual_seed(work.seed)
+    rows, count, stopped, forwards = _packed(pair, work), 0, 0, 0
     began = time.perf_counter()
-    with torch.no_grad():
-        drawn = pair.student.generate(tokens, attention_mask=attended, generation_config=config)[:, width:]
-    seconds = time.perf_counter() - began
-    count = stopped = 0
-    for row in drawn.tolist():
-        end = next((place for place, token in enumerate(row) if token in stops), None)
-        count += len(row) if end is None else end + 1
-        stopped += end is not None
-    return Drawn(count, stopped, seconds)
+    for group in split_rows(rows, work.seats):
+        prompts = [work.prompts[row] for row in group]
+        width = max(len(prompt) for prompt in prompts)
+        tokens = torch.full((len(prompts), width), pair.pad_id)
+        attended = torch.zeros((len(prompts), width), dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            tokens[row, width - len(prompt) :] = torch.tensor(prompt)
+            attended[row, width - len(prompt) :] = 1
+        with torch.no_grad():
+            drawn = pair.student.generate(tokens, attention_mask=attended, generation_config=config)[:, width:]
+        forwards += drawn.shape[1]
+        for row in drawn.tolist():
+            end = next((place for place, token in enumerate(row) if token in work.stops), None)
+            count += len(row) if end is None else end + 1
+            stopped += end is not None
+    return Drawn(count, stopped, forwards, time.perf_counter() - began)
 
 
-SIDES = {"extend": ours, "generate": theirs}
+SIDES: dict[str, Callable[[Pair, Work], Drawn]] = {"turns": turns, "groups": groups, "generate": generate}
 
 
-def compare(name: str, pair: Pair, prompts: Sequence[tuple[int, ...]], *, new: int, repeats: int, judged: bool) -> None:
+def compare(name: str, pair: Pair, work: Work, *, repeats: int, judged: bool, timed: bool) -> None:
+    rows = len(work.prompts)
     for kind, stops in (("no stops", frozenset[int]()), ("stops", pair.stop_ids)):
-        turns: dict[str, list[Drawn]] = {side: [] for side in SIDES}
+        found: dict[str, list[Drawn]] = {side: [] for side in SIDES}
         for seed in range(repeats):
+            asked = Work(prompts=work.prompts, seats=work.seats, new=work.new, stops=stops, seed=seed)
             for side, draw in SIDES.items():
-                turns[side].append(draw(pair, prompts, new=new, stops=stops, seed=seed))
-        if not stops and any(turn.tokens != new * len(prompts) for turn in turns["extend"] + turns["generate"]):
+                found[side].append(draw(pair, asked))
+        if not stops and any(each.tokens != work.new * rows for own in found.values() for each in own):
             raise SystemExit("a row ended although nothing stops")
-        speeds = {side: sum(t.tokens for t in own) / sum(t.seconds for t in own) for side, own in turns.items()}
-        ratio = speeds["extend"] / speeds["generate"]
-        verdict = f"   target {TARGET:.1f} {'met' if ratio >= TARGET else 'MISSED'}" if judged else ""
-        ended = {side: sum(t.stopped for t in own) / (repeats * len(prompts)) for side, own in turns.items()}
-        print(
-            f"{name}, {kind:<8}  extend {speeds['extend']:7.1f} tokens/s   generate {speeds['generate']:7.1f} tokens/s"
-            f"   ratio {ratio:5.2f}{verdict}"
-            f"   rows that stopped: {ended['extend']:.0%} and {ended['generate']:.0%}"
-        )
+        speeds = {side: sum(t.tokens for t in own) / sum(t.seconds for t in own) for side, own in found.items()}
+        for side, own in found.items():
+            forwards, tokens = sum(each.forwards for each in own), sum(each.tokens for each in own)
+            speed = (
+                f"{speeds[side]:7.1f} tokens/s   turns / it {speeds['turns'] / speeds[side]:5.2f}   " if timed else ""
+            )
+            idle = 1 - tokens / (forwards * work.seats)
+            print(
+                f"{name}, {kind:<8}  {side:<8}  {speed}forwards {forwards:6,}   idle {idle:4.0%}"
+                f"   rows that stopped: {sum(each.stopped for each in own) / (repeats * rows):.0%}"
+            )
+        if judged:
+            ratio = speeds["turns"] / speeds["generate"]
+            print(f"  target {TARGET:.1f} times generate: {'met' if ratio >= TARGET else 'MISSED'}")
 
 
 def make_pair(model: PreTrainedModel) -> Pair:
     return Pair.load(teacher=None, student=model, tokenizer=load_tokenizer(str(fetch(MODEL))))
 
 
+def count_only() -> None:
+    """Prompts of 3 to 40 tokens for a random model whose rows stop after some 40 tokens."""
+    pair = tiny_pair()
+    seeds = Seeds(0).child("prompts").generator()
+    prompts = [(257, *seeds.integers(32, 127, size=size).tolist()) for size in seeds.integers(2, 40, size=64)]
+    compare("tiny random model", pair, Work(prompts=prompts, seats=16, new=128), repeats=1, judged=False, timed=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--count", action="store_true", help="a tiny random model, nothing timed")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    rows, new, repeats = (4, 8, 1) if arguments.quick else (16, 128, arguments.repeats)
+    if arguments.count:
+        return count_only()
+    rows, seats, new, repeats = (12, 4, 8, 1) if arguments.quick else (64, 16, 128, arguments.repeats)
     print(describe())
-    prompts = read_prompts(rows)
-    lengths = [len(prompt) for prompt in prompts]
-    print(f"{rows} prompts of {min(lengths)} to {max(lengths)} tokens, {new} new tokens, {repeats} turns, float32")
+    work = Work(prompts=read_prompts(rows), seats=seats, new=new)
+    lengths = [len(prompt) for prompt in work.prompts]
+    print(
+        f"{len(lengths)} prompts of {min(lengths)} to {max(lengths)} tokens, {seats} seats, {new} new tokens, "
+        f"{repeats} turns, float32"
+    )
     whole = load_model(str(fetch(MODEL)), device="cpu").eval()
     small = shrink(whole, layers=measured_layers(MODEL, 15))
     models = {"15 layers": small} if arguments.quick else {"30 layers": whole, "15 layers": small}
     for name, model in models.items():
         pair = make_pair(model)
         for draw in SIDES.values():
-            draw(pair, prompts[:2], new=2, stops=pair.stop_ids, seed=0)
-        compare(name, pair, prompts, new=new, repeats=repeats, judged=not arguments.quick)
+            draw(pair, Work(prompts=work.prompts[:2], seats=2, new=2, stops=pair.stop_ids))
+        compare(name, pair, work, repeats=repeats, judged=not arguments.quick, timed=True)
+    return None
 
 
 if __name__ == "__main__":

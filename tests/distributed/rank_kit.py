@@ -97,7 +97,7 @@ class Place:
             },
             "sampling": {"max_new_tokens": 12},
             "train": {"steps": 6, "batch_rows": 8, "micro_rows": 2, "learning_rate": 5e-4, **sections.get("train", {})},
-            # Two ranks take 17 and 16 of the rows, in groups of 16 while answering and of 2 while measuring.
+            # Two ranks take 17 and 16 of the rows, on 16 seats while answering and in groups of 2 while measuring.
             "validate": {"every": 6, "rows": 33, **sections.get("validate", {})},
             "run": str(self.path / run),
         }

@@ -51,6 +51,9 @@ def _settings(models: Models, name: str) -> dict[str, Any]:
         return recipe(models, "imitkd", models=with_lora)
     if name == "mgsr":
         return recipe(models, "mgsr", method=REVISED)
+    if name == "turns":
+        # Four seats for six rows.
+        return recipe(models, "mgsr", method=REVISED, train={"micro_rows": 1}, sampling={"max_new_tokens": 9})
     if name in CLIPS:
         rate = {} if name == "fixed" else {"learning_rate": 0.05}
         return recipe(models, "kd", method={"token": {"kind": "dac-kl", "top": 32, "clip": {"kind": name, **rate}}})
@@ -72,7 +75,7 @@ def whole(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return start(_settings(models, "sft"), tmp_path_factory.mktemp("runs") / "whole").directory
 
 
-@pytest.mark.parametrize("name", ["kd", "gkd", "mgsr", *CLIPS, "minillm", "lora", "dropout", "bf16"])
+@pytest.mark.parametrize("name", ["kd", "gkd", "mgsr", "turns", *CLIPS, "minillm", "lora", "dropout", "bf16"])
 def test_killed_and_resumed_is_never_killed(name: str, models: Models, tmp_path: Path) -> None:
     settings = _settings(models, name)
     start(settings, tmp_path / "whole")
@@ -80,7 +83,7 @@ def test_killed_and_resumed_is_never_killed(name: str, models: Models, tmp_path:
     assert metrics(tmp_path / "killed")[-1]["step"] == 4
     start(settings, tmp_path / "killed", resume=True)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
-    if name in ("gkd", "mgsr"):
+    if name in ("gkd", "mgsr", "turns"):
         origins = {tuple(row["origin"]) for row in metrics(tmp_path / "whole") if row["kind"] == "step"}
         drawn = "student" if name == "gkd" else "revised"
         assert {(drawn,), ("reference",)} <= origins, "both sources should have been drawn from"

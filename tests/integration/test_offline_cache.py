@@ -265,6 +265,16 @@ def test_drawn_classes_are_unbiased(models: Models, tmp_path: Path) -> None:
         _session(reverse, tmp_path / "c")
 
 
+def test_few_drawn_classes_say_nothing_of_the_teachers_own_entropy(models: Models, tmp_path: Path) -> None:
+    folder = tmp_path / "drawn"
+    build_cache({**_settings(models), "run": "r"}, out=folder, kind="topk", draws=2, rows=ROWS)
+    start(_offline(models, folder), tmp_path / "run")
+    assert "Infinity" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+    validated = [row for row in metrics(tmp_path / "run") if row["kind"] == "validation"]
+    assert validated
+    assert not any("teacher_cross_entropy" in row for row in validated)
+
+
 def test_the_command_line(models: Models, toy_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = _settings(models)
     settings["data"]["corpus"] = str(toy_file)

@@ -14,7 +14,7 @@ import pytest
 
 from limbeck.cli.entry import main
 from limbeck.errors import Stopped
-from limbeck.studies import running, scoring
+from limbeck.studies import pool, running, scoring
 from limbeck.studies.printing import printed
 from limbeck.studies.running import run_study
 from limbeck.training import loop
@@ -155,6 +155,13 @@ def test_a_failed_arm_is_told_of_and_stops_nothing(ground: Ground, monkeypatch: 
     again = run_study(ground.study(seeds=[0]), places, say=quiet)
     assert again.failures == {}
     assert "Failed" not in printed(places.rows, "mine")
+
+
+def test_a_run_whose_process_was_killed_is_told_of(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "run_pool", lambda *args, **kwargs: None)
+    outcome = run_study(ground.study(seeds=[0]), ground.places("killed"), jobs=2, say=quiet)
+    assert set(outcome.failures) == {"sft, seed 0", "gkd, seed 0", "kd, seed 0"}
+    assert "its process ended" in outcome.failures["kd, seed 0"]
 
 
 def test_a_stopped_study_is_no_failure(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:

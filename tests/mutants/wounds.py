@@ -93,7 +93,7 @@ MUTANTS = (
     Mutant(
         1,
         "positions count the padding",
-        "limbeck.models.extending:_draw_rows",
+        "limbeck.models.extending:_Loop.begun",
         "positions = (attended.long().cumsum(dim=1) - 1).clamp(min=0)",
         "positions = torch.arange(tokens.shape[1]).expand_as(tokens)",
         invariants.decoding_draws_from_the_distribution_that_is_scored,
@@ -101,9 +101,9 @@ MUTANTS = (
     Mutant(
         1,
         "the position stands still while drawing",
-        "limbeck.models.extending:_draw_rows",
-        "positions[:, -1:] + 1",
-        "positions[:, -1:]",
+        "limbeck.models.extending:_Loop.step",
+        "table.positions[:, -1:] + 1",
+        "table.positions[:, -1:]",
         invariants.decoding_draws_from_the_distribution_that_is_scored,
     ),
     Mutant(

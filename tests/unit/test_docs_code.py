@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import typer
 import yaml
 
+from docs_kit import FENCE, FOLLOWED, NOT_RUN, PAGES, ROOT, blocks, blocks_of, commands, simple_commands
 from limbeck.blackbox.recipes import UndoRecipe
 from limbeck.cli.entry import app
 from limbeck.config import Recipe
@@ -22,27 +22,12 @@ from limbeck.data.examples import read_examples
 from limbeck.losses import DIVERGENCES
 from limbeck.sequences import SOURCES
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(
-    (ROOT / "docs").rglob("*.md")
-)
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
+_OTHERS = ("pip", ".ci/run", "python", "head", "ls", "echo", "export")
+"""Commands of bash blocks that are no program of this repository; on pages that are followed they run."""
 
 page = pytest.mark.parametrize("page", PAGES, ids=NAMES)
-
-
-def _blocks(page: Path, language: str) -> list[tuple[int, str]]:
-    """(line, text) of the page's blocks whose info string is exactly this language."""
-    text = page.read_text()
-    return [
-        (text[: found.start()].count("\n") + 1, found.group(2))
-        for found in _FENCE.finditer(text)
-        if found.group(1).strip() == language
-    ]
-
-
-WITH_PYTHON = [each for each in PAGES if _blocks(each, "python")]
+WITH_PYTHON = [each for each in PAGES if each not in FOLLOWED and blocks_of(each, "python")]
 
 
 @pytest.fixture
@@ -60,41 +45,41 @@ def registries() -> Iterator[None]:
 def test_python_blocks_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": f"page_{page.stem}"}
-    for line, block in _blocks(page, "python"):
+    for line, block in blocks_of(page, "python"):
         # The empty lines in front make a traceback point into the page.
         exec(compile("\n" * line + block, str(page), "exec", dont_inherit=True), names)
 
 
 @page
 def test_every_block_is_of_a_kind_that_is_checked(page: Path) -> None:
-    kinds = {found.group(1).strip() for found in _FENCE.finditer(page.read_text())}
-    assert kinds <= {"python", "python no-run", "bash", "yaml", "jsonl", ""}
+    for block in blocks(page):
+        assert block.language in {"python", "python no-run", "bash", "yaml", "jsonl", ""}, block.line
+        assert not block.title or page in FOLLOWED, f"line {block.line}: a file that no test writes"
 
 
-def _commands(page: Path) -> list[str]:
-    """Lines of bash blocks, and commands in backquotes."""
-    shown = [line for _, block in _blocks(page, "bash") for line in block.splitlines() if line.strip()]
-    prose = " ".join(_FENCE.sub("", page.read_text()).split())
-    return shown + [
-        text for text in re.findall(r"`([^`]+)`", prose) if text.startswith(("limbeck ", "make ", "torchrun "))
-    ]
+@page
+def test_what_does_not_run_says_why(page: Path) -> None:
+    for block in blocks(page):
+        if block.text.startswith(NOT_RUN.strip()):
+            assert block.language == "bash", block.line
+            assert len(block.text.splitlines()[0]) > len(NOT_RUN) + 8, f"line {block.line}: no reason"
 
 
 @page
 def test_commands_parse(page: Path) -> None:
-    for line in _commands(page):
-        words = shlex.split(line, comments=True)
-        if words and words[0] == "make":
-            targets = (ROOT / "Makefile").read_text()
-            named = [word for word in words[1:] if "=" not in word]
-            assert all(re.search(rf"^{target}:", targets, re.M) for target in named), line
-        elif words and words[0] == "torchrun":
-            assert words[words.index("-m") + 1] == "limbeck", line
-            _parse(words[words.index("-m") + 2 :], line)
-        elif words and words[0] == "limbeck":
-            _parse(words[1:], line)
-        elif words:
-            assert words[0] in ("pip", ".ci/run"), f"a command that nothing checks: {line}"
+    for line in commands(page):
+        for words in simple_commands(line):
+            if words[0] == "make":
+                targets = (ROOT / "Makefile").read_text()
+                named = [word for word in words[1:] if "=" not in word]
+                assert all(re.search(rf"^{target}:", targets, re.M) for target in named), line
+            elif words[0] in ("torchrun", "accelerate"):
+                assert words[words.index("-m") + 1] == "limbeck", line
+                _parse(words[words.index("-m") + 2 :], line)
+            elif words[0] == "limbeck":
+                _parse(words[1:], line)
+            else:
+                assert words[0] in _OTHERS, f"a command that nothing checks: {line}"
 
 
 def _parse(words: list[str], line: str) -> None:
@@ -106,6 +91,8 @@ def _parse(words: list[str], line: str) -> None:
         return
     if hasattr(verb, "commands"):
         assert words[1] in verb.commands, f"no such verb: {line}"
+        if len(words) == 2:
+            return
         verb.commands[words[1]].make_context(words[1], list(words[2:]))
         return
     context = verb.make_context(words[0], list(words[1:]))
@@ -117,7 +104,7 @@ def _parse(words: list[str], line: str) -> None:
 
 @page
 def test_recipes_load(page: Path, tmp_path: Path) -> None:
-    for line, block in _blocks(page, "yaml"):
+    for line, block in blocks_of(page, "yaml"):
         path = tmp_path / f"line-{line}.yaml"
         path.write_text(block)
         draft = read_recipe(path).values
@@ -131,7 +118,7 @@ def test_recipes_load(page: Path, tmp_path: Path) -> None:
 
 @page
 def test_rows_are_read(page: Path, tmp_path: Path) -> None:
-    for line, block in _blocks(page, "jsonl"):
+    for line, block in blocks_of(page, "jsonl"):
         path = tmp_path / f"line-{line}.jsonl"
         path.write_text(block)
         assert len(read_examples(path)) == len(block.splitlines())
@@ -140,7 +127,7 @@ def test_rows_are_read(page: Path, tmp_path: Path) -> None:
 @page
 def test_links_and_paths_exist(page: Path) -> None:
     text = page.read_text()
-    prose = re.sub(r"`[^`]*`", "", _FENCE.sub("", text))
+    prose = re.sub(r"`[^`]*`", "", FENCE.sub("", text))
     for link in re.findall(r"\]\(([^)#]+)\)", prose):
         assert link.startswith("http") or (page.parent / link).exists(), link
     for path in re.findall(r"`((?:src|tests|docs|benchmarks)/[\w./-]+)", text):
@@ -156,7 +143,6 @@ def test_every_page_is_in_the_index_of_the_readme() -> None:
 
 def test_the_verbs_of_the_readme_are_those_of_the_command() -> None:
     command: Any = typer.main.get_command(app)
-    shown = {
-        shlex.split(line, comments=True)[1] for line in _commands(ROOT / "README.md") if line.startswith("limbeck ")
-    }
+    words = [each for line in commands(ROOT / "README.md") for each in simple_commands(line)]
+    shown = {each[1] for each in words if each[0] == "limbeck"}
     assert set(command.commands) - {"quickstart"} <= shown

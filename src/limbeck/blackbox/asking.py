@@ -64,10 +64,16 @@ class Completion:
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
     """A call that gave nothing to learn from, and will not when it is made again. `reason`: "empty", "content_filter",
-    "context" (the prompt is too long), "rejected" (the server says the request is wrong)."""
+    "context" (the prompt is too long), "rejected" (the server says the request is wrong).
+
+    Tokens and cost as in `Completion`: an answer without a word may have been paid like any other.
+    """
 
     reason: Literal["empty", "content_filter", "context", "rejected"]
     message: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
 
 
 Answer = Completion | Refusal

@@ -167,7 +167,7 @@ class HttpTeacher:
         except (httpx.ConnectError, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             return self._later(request, "unreachable", str(error) or type(error).__name__)
         except httpx.HTTPError as error:
-            return self._later(request, "broken", str(error) or type(error).__name__)
+            return self._later(request, "broken", self._quoted(str(error)) or type(error).__name__)
         self._ledger.attempted(self.name, request, str(response.status_code))
         if response.status_code != 200:
             return self._refused(response)
@@ -197,19 +197,13 @@ class HttpTeacher:
         if not isinstance(text, str):
             raise TypeError("content is no text")
         usage = body.get("usage") or {}
-        prompt, completion = (int(usage.get(f"{part}_tokens") or 0) for part in ("prompt", "completion"))
+        tokens = {f"{part}_tokens": int(usage.get(f"{part}_tokens") or 0) for part in ("prompt", "completion")}
+        cost = self._prices.cost(**tokens)
         if finish == "content_filter":
-            return Refusal(reason="content_filter", message="the server filtered the answer")
+            return Refusal(reason="content_filter", message="the server filtered the answer", cost=cost, **tokens)
         if not text.strip():
-            return Refusal(reason="empty", message=f"an empty answer, finished by '{finish}'")
-        return Completion(
-            text=text,
-            finish=finish,
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            seconds=seconds,
-            cost=self._prices.cost(prompt_tokens=prompt, completion_tokens=completion),
-        )
+            return Refusal(reason="empty", message=f"an empty answer, finished by '{finish}'", cost=cost, **tokens)
+        return Completion(text=text, finish=finish, seconds=seconds, cost=cost, **tokens)
 
     def _refused(self, response: httpx.Response) -> Answer | _Later:
         """What a status other than 200 means."""
@@ -235,8 +229,9 @@ class HttpTeacher:
 
     def _quoted(self, text: str) -> str:
         """What a server said, short and without the key, which some servers repeat."""
-        shown = " ".join(text.split())[:_SHOWN]
-        return shown.replace(self._key, "…") if self._key else shown
+        # Before it is cut: a part of a key is a secret too.
+        hidden = text.replace(self._key, "…") if self._key else text
+        return " ".join(hidden.split())[:_SHOWN]
 
     def _check_budget(self) -> None:
         spent, budget = self._ledger.spent(), self._budget
@@ -257,11 +252,16 @@ class HttpTeacher:
 def _key(endpoint: Endpoint) -> str:
     if endpoint.key_variable is None:
         return ""
-    key = os.environ.get(endpoint.key_variable, "")
+    # A line break at its end, as files have it, is no part of a key, and no header may hold one.
+    key = os.environ.get(endpoint.key_variable, "").strip()
     if not key:
         raise ConfigError(
             f"the environment variable {endpoint.key_variable} is empty; it should hold the key of {endpoint.url}\n"
             f"  export {endpoint.key_variable}=…, or set teacher.key_variable to null for a server without keys"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            f"the environment variable {endpoint.key_variable} holds characters that no key has; is all of it the key?"
         )
     return key
 

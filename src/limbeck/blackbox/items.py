@@ -65,7 +65,8 @@ def read_items(path: Path) -> tuple[Item, ...]:
         raise DataError(f"no file of questions at '{path}'; give a .jsonl file with question and answer in each line")
     items: list[Item] = []
     lines_by_id: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # Split by hand: a text may hold line breaks of its own (U+2028), which JSON leaves as they are.
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
         item = read_row(_loaded(line, path, number), where=f"{path} line {number}", default_id=str(number))

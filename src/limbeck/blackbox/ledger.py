@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,9 +85,7 @@ class Ledger:
     def record(self, teacher: str, request: Request, answer: Answer, *, stage: str) -> None:
         """Keep an answer. A second answer to one request is dropped: the first is what was used."""
         body = {"refusal": asdict(answer)} if isinstance(answer, Refusal) else {"completion": answer.to_json()}
-        tokens = (0, 0, 0.0)
-        if isinstance(answer, Completion):
-            tokens = (answer.prompt_tokens, answer.completion_tokens, answer.cost)
+        tokens = (answer.prompt_tokens, answer.completion_tokens, answer.cost)
         asked = json.dumps(asdict(request), ensure_ascii=False)
         values = (request.key(teacher), teacher, asked, json.dumps(body, ensure_ascii=False), *tokens, stage)
         with self._lock:
@@ -98,9 +96,10 @@ class Ledger:
         with self._lock:
             self._connection.execute("INSERT INTO attempts VALUES (?, ?)", (request.key(teacher), outcome))
 
-    def spent(self, *, stage: str | None = None) -> Spent:
-        """The sums over all calls, or over those of one stage (attempts are counted over all)."""
-        where, values = ("", ()) if stage is None else (" WHERE stage = ?", (stage,))
+    def spent(self, *, stage: str | Sequence[str] | None = None) -> Spent:
+        """The sums over all calls, or over those of one stage or of several (attempts are counted over all)."""
+        values = () if stage is None else (stage,) if isinstance(stage, str) else tuple(stage)
+        where = "" if stage is None else f" WHERE stage IN ({', '.join('?' * len(values))})"
         columns = (
             "COUNT(*), COALESCE(SUM(prompt_tokens), 0), COALESCE(SUM(completion_tokens), 0), COALESCE(SUM(cost), 0)"
         )

@@ -16,6 +16,7 @@ from typing import Any
 from limbeck.blackbox import mixing
 from limbeck.blackbox.artefacts import read_json, write_json, write_text
 from limbeck.blackbox.presets import Preset
+from limbeck.blackbox.prompted_teacher import NotRecorded
 from limbeck.blackbox.recipes import UndoRecipe, is_recorded
 from limbeck.blackbox.rewriting import first_round, next_round
 from limbeck.blackbox.rounds import Bench, Round, finish_round, measure_untouched, round_tokens
@@ -116,17 +117,20 @@ def _run_arm(work: Workshop, name: str, past: list[Round], *, main: Sequence[Rou
     rounds = list(past)
     while True:
         decision = decide([_scores(each) for each in rounds], stop=work.recipe.stop, most=arm.rounds)
-        limit = work.spent_out() if decision.goes_on else ""
+        is_written = work.stages.is_done(bench.folder(rounds[-1].number + 1), "write")
+        # What was asked for already costs nothing more.
+        limit = work.spent_out() if decision.goes_on and not is_written else ""
         if limit:
             decision = dataclasses.replace(decision, goes_on=False, reason=f"the budget is used up: {limit}")
         if not decision.goes_on:
             break
+        work.begun.append(bench.stage(rounds[-1].number + 1))
         try:
             further = next_round(bench, rounds, main=main)
         except NonFiniteLoss:
             decision = dataclasses.replace(decision, reason="the loss was not finite, at half the learning rate too")
             break
-        except Stopped:
+        except (Stopped, NotRecorded):
             limit = work.spent_out()
             if not limit:
                 raise
@@ -143,7 +147,7 @@ def _run_arm(work: Workshop, name: str, past: list[Round], *, main: Sequence[Rou
 def _other_data(bench: Bench, start: Round, main: Sequence[Round]) -> Round:
     """Controls of one training: answers without reasoning, the first rationales for longer, all versions at once."""
     work, twist = bench.work, bench.arm.twist
-    round_ = Round(number=0, folder=work.run / "arms" / bench.name / "iter_00")
+    round_ = Round(number=0, folder=bench.folder(0))
     tokens = round_tokens(work)
     rationales = [(row, "new") for _, row in sorted(start.rationales().items())]
     if twist == "terse":

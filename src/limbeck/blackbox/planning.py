@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,11 @@ class UndoPlan:
     def completion_tokens(self) -> int:
         """Of all calls."""
         return sum(each.completion_tokens for each in self.stages)
+
+    def values(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        summed = {name: getattr(self, name) for name in ("calls", "prompt_tokens", "completion_tokens")}
+        return {**asdict(self), **summed}
 
     def lines(self) -> tuple[str, ...]:
         """For printing."""

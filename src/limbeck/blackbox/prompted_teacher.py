@@ -159,6 +159,10 @@ def smaller_than(asked: Assignment) -> Assignment | None:
     return None
 
 
+class NotRecorded(CheckpointError):
+    """A call that a ledger does not hold."""
+
+
 class RecordedTeacher:
     """The answers of a ledger and nothing else: what a replay asks in the place of the teacher of this name."""
 
@@ -171,11 +175,11 @@ class RecordedTeacher:
         return self._name
 
     def complete(self, requests: Sequence[Request]) -> list[Answer]:
-        """Raises `CheckpointError` for a request that was never made."""
+        """Raises `NotRecorded` for a request that was never made."""
         answers = [self._ledger.answer(self._name, request) for request in requests]
         missing = sum(answer is None for answer in answers)
         if missing:
-            raise CheckpointError(
+            raise NotRecorded(
                 f"{missing} of {len(requests)} calls of '{self._name}' are not in {self._ledger.path}\n"
                 "  a replay asks nobody; were the prompts, the recipe or Limbeck changed since the run?"
             )

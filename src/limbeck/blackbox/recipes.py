@@ -241,7 +241,39 @@ def _check_uses(recipe: UndoRecipe, draft: Draft) -> None:
             method.base in recipe.controls and method.base == "one-shot",
             "is one-shot and a control too; delete one",
         ),
+        **_unread(recipe, main),
     }
     for key, (is_wrong, message) in found.items():
         if is_wrong:
             raise ConfigError(f"{key} {message}\n  {draft.where(tuple(key.split('.')))}")
+
+
+def _unread(recipe: UndoRecipe, main: Preset) -> dict[str, tuple[bool, str]]:
+    """Keys that other settings leave without a reader; a key at its default counts as not set."""
+    method, task = recipe.method, recipe.task
+    return {
+        "task.root": (
+            task.root is not None and task.name in (None, "arithmetic") and not task.ood,
+            "is the folder of named tasks, and the recipe names none; delete it",
+        ),
+        "task.ood_rows": (
+            not task.ood and task.ood_rows != TaskSection.ood_rows,
+            "is of the tasks of task.ood, and there is none; delete it",
+        ),
+        "stop.ood_errors": (
+            not task.ood and recipe.stop.ood_errors != StopSection.ood_errors,
+            "is of the tasks of task.ood, and there is none; delete it",
+        ),
+        "method.scope_share": (
+            main.scope != "sample" and method.scope_share != MethodSection.scope_share,
+            "is read with method.scope: sample alone; delete it",
+        ),
+        "method.history_tokens": (
+            method.history != "window" and method.history_tokens != MethodSection.history_tokens,
+            "is read with method.history: window alone; delete it",
+        ),
+        "method.candidate": (
+            method.candidates == 1 and method.candidate != MethodSection.candidate,
+            "chooses among method.candidates, and there is one; delete it, or raise method.candidates",
+        ),
+    }

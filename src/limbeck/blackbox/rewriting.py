@@ -60,7 +60,7 @@ def next_round(bench: Bench, past: Sequence[Round], *, main: Sequence[Round] | N
     """
     work, arm, last = bench.work, bench.arm, past[-1]
     number = last.number + 1
-    round_ = Round(number=number, folder=work.run / "arms" / bench.name / f"iter_{number:02d}")
+    round_ = Round(number=number, folder=bench.folder(number))
     looks = arm.twist != "blind"
     needs_own = looks and (
         arm.scope.startswith("wrong") or arm.feedback in _OWN or arm.student_correct > 0 or arm.policy == "best_version"

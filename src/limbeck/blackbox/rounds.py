@@ -56,6 +56,10 @@ class Bench:
         """The name under which a round's calls stand in the ledger."""
         return "start" if number == 0 else f"{self.name}/{number}"
 
+    def folder(self, number: int) -> Path:
+        """Where a round of this arm lies, the common start aside."""
+        return self.work.run / "arms" / self.name / f"iter_{number:02d}"
+
     def inputs(self, *files: Path) -> dict[str, Any]:
         """What a stage's mark remembers: all lasting settings, the arm's, and the files that it reads."""
         settings = {key: value for key, value in asdict(self.arm).items() if key != "rounds"}

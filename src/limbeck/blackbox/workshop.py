@@ -55,6 +55,8 @@ class Workshop:
     items: dict[str, Item] = field(init=False)
     prompt_tokens: dict[str, int] = field(init=False)
     started: float = field(default_factory=time.monotonic)
+    begun: list[str] = field(default_factory=lambda: ["start"])
+    """The stages that the loop has come to, under the names of their calls."""
 
     @property
     def seeds(self) -> Seeds:
@@ -74,13 +76,17 @@ class Workshop:
         return self.writer.build(desk)
 
     def spent_out(self) -> str:
-        """Which limit of the budget is used up; "" where none is."""
-        limits, spent = self.recipe.budget, self.ledger.spent()
+        """Which limit of the budget is used up by the stages that have begun; "" where none is.
+
+        A ledger that a stopped run or a replay begins with holds calls of later ones: the loop ends where it did.
+        """
+        limits, spent = self.recipe.budget, self.ledger.spent(stage=self.begun)
+        minutes = 0.0 if self.is_replay else (time.monotonic() - self.started) / 60
         used: dict[str, tuple[float, float | None]] = {
             "calls": (spent.calls, limits.calls),
             "tokens": (spent.prompt_tokens + spent.completion_tokens, limits.tokens),
             "money": (spent.cost, limits.money),
-            "minutes": ((time.monotonic() - self.started) / 60, limits.minutes),
+            "minutes": (minutes, limits.minutes),
         }
         return next((name for name, (amount, most) in used.items() if most is not None and amount >= most), "")
 

@@ -8,6 +8,9 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli.completing import complete_recipes
+from limbeck.cli.terminal import print_json, progress, show
+
 cache = typer.Typer(
     name="cache",
     help="Keep a teacher's work on the corpus in a folder: build, verify, info.",
@@ -25,7 +28,9 @@ class _Kind(StrEnum):
 
 @cache.command()
 def build(
-    recipe: Annotated[Path, typer.Argument(help="A recipe with fixed rows (kd).", metavar="RECIPE")],
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe with fixed rows (kd).", metavar="RECIPE", autocompletion=complete_recipes)
+    ],
     settings: Annotated[
         list[str] | None, typer.Argument(help="Settings on top of it: models.teacher=DIR", metavar="KEY=VALUE")
     ] = None,
@@ -50,9 +55,9 @@ def build(
         top=top,
         draws=draws,
         shard_mb=shard_mb,
-        note=lambda line: typer.echo(line, err=True),
+        note=progress,
     )
-    typer.echo(_line(manifest))
+    show([_line(manifest)])
 
 
 @cache.command()
@@ -63,23 +68,29 @@ def verify(
     """Read every byte of a cache and compare it with its checksums."""
     from limbeck.training.cache_building import verify_cache
 
-    typer.echo(f"whole: {_line(verify_cache(folder, recipe=recipe))}")
+    show([f"whole: {_line(verify_cache(folder, recipe=recipe))}"])
 
 
 @cache.command()
-def info(folder: Folder) -> None:
+def info(folder: Folder, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Say what a cache holds, and of whom."""
     from limbeck.models.offline_cache import Manifest
 
     manifest = Manifest.read(folder)
     about = manifest.about
-    typer.echo(_line(manifest))
-    typer.echo(
-        f"teacher: {about['teacher']['name']}, {about['teacher']['dtype']}, weights {about['teacher']['weights']}"
-    )
-    typer.echo(f"template: {about['template']}, tokenizer {about['tokenizer']}, text {about['text']}")
-    typer.echo(
-        f"shards: {len(manifest.shards)} of {about['shards']}" + ("" if manifest.is_complete else ", not finished")
+    if as_json:
+        rows, tokens = (sum(getattr(shard, name) for shard in manifest.shards) for name in ("rows", "tokens"))
+        counted = {"rows": rows, "tokens": tokens, "bytes": manifest.num_bytes, "shards": len(manifest.shards)}
+        print_json({"kind": manifest.kind, **counted, "is_complete": manifest.is_complete, "about": about})
+        return
+    shards = f"shards: {len(manifest.shards)} of {about['shards']}"
+    show(
+        [
+            _line(manifest),
+            f"teacher: {about['teacher']['name']}, {about['teacher']['dtype']}, weights {about['teacher']['weights']}",
+            f"template: {about['template']}, tokenizer {about['tokenizer']}, text {about['text']}",
+            shards + ("" if manifest.is_complete else ", not finished"),
+        ]
     )
 
 

@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli.completing import complete_models
 from limbeck.cli.terminal import width
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="A run, a model's folder, a hub id or a packaged name.", metavar="RUN")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A run, a model's folder, a hub id or a packaged name.", metavar="RUN", autocompletion=complete_models
+        ),
+    ],
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="The teacher's answers beside it.")] = False,
     teacher: Annotated[str | None, typer.Option(help="Another teacher than the run's.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 = greedy.")] = 1.0,

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli.completing import complete_runs
 from limbeck.cli.terminal import print_json, width
 
 
 def compare(
-    one: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
-    other: Annotated[Path, typer.Argument(help="The folder of another.", metavar="RUN")],
+    one: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN", autocompletion=complete_runs)],
+    other: Annotated[Path, typer.Argument(help="The folder of another.", metavar="RUN", autocompletion=complete_runs)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show where two runs differ: recipe, environment, and the first step whose metrics do.

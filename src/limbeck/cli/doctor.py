@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli.completing import complete_recipes
 from limbeck.cli.terminal import print_json, print_marked, width
 
 
 def doctor(
-    recipe: Annotated[Path, typer.Argument(help="A recipe file, or the folder of a run.", metavar="RECIPE")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="A recipe file, or the folder of a run.", metavar="RECIPE", autocompletion=complete_recipes
+        ),
+    ],
     settings: Annotated[
         list[str] | None, typer.Argument(help="Settings on top of it: train.steps=100", metavar="KEY=VALUE")
     ] = None,

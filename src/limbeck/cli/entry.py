@@ -30,13 +30,15 @@ from limbeck.cli.quickstart import quickstart
 from limbeck.cli.report import report
 from limbeck.cli.shrink import shrink
 from limbeck.cli.study import study
-from limbeck.cli.terminal import QUIET
+from limbeck.cli.terminal import QUIET, fitted, has_width, narrow_help, width
 from limbeck.cli.train import train
 from limbeck.cli.undo import undo
 from limbeck.errors import LimbeckError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _FAILED, _RESUMABLE, _INTERRUPTED = 1, 75, 130
+# Columns of help: in a wider terminal lines would be too long to read.
+_NARROWEST, _WIDEST = 20, 80
 
 # OpenMP threads that spin while they wait take the cores from every other program: on a busy machine decoding was five
 # times slower. libgomp reads this once, when torch is loaded, which no verb has done yet.
@@ -109,7 +111,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str], *, is_debug: bool) -> int:
     try:
-        typer.main.get_command(app).main(args=list(arguments), prog_name="limbeck")
+        # Without a number, help is never narrower than 50 columns.
+        columns = max(_NARROWEST, min(width(), _WIDEST) - 2)
+        command = typer.main.get_command(app)
+        with narrow_help(command, columns=columns):
+            command.main(args=list(arguments), prog_name="limbeck", terminal_width=columns)
     except SystemExit as stop:
         return _code(stop.code)
     except KeyboardInterrupt:
@@ -123,7 +129,8 @@ def _run(arguments: Sequence[str], *, is_debug: bool) -> int:
             traceback.print_exc()
         message, code = _explained(error)
         hint = "" if is_debug or isinstance(error, LimbeckError) else "\n  run again with --debug to see where"
-        print(f"error: {message}{hint}", file=sys.stderr)
+        told = f"error: {message}{hint}"
+        print(fitted(told) if has_width(sys.stderr) else told, file=sys.stderr)
         return code
     return 0
 

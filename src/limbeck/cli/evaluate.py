@@ -8,14 +8,25 @@ from typing import Annotated
 
 import typer
 
-from limbeck.cli.terminal import print_json, width
+from limbeck.cli.completing import complete_corpora, complete_models
+from limbeck.cli.terminal import print_json, show, width
 
 
 def evaluate(
     model: Annotated[
-        str, typer.Argument(help="A run, a model's folder, a hub id or a packaged name.", metavar="MODEL")
+        str,
+        typer.Argument(
+            help="A run, a model's folder, a hub id or a packaged name.",
+            metavar="MODEL",
+            autocompletion=complete_models,
+        ),
     ],
-    corpora: Annotated[str, typer.Option(help="Corpora, files or hub ids, with commas between.", metavar="A,B")],
+    corpora: Annotated[
+        str,
+        typer.Option(
+            help="Corpora, files or hub ids, with commas between.", metavar="A,B", autocompletion=complete_corpora
+        ),
+    ],
     root: Annotated[Path | None, typer.Option(help="Folder of the named corpora, or hub.")] = None,
     seeds: Annotated[str, typer.Option(help="Decoding seeds, with commas between.")] = "10,20,30,40,50",
     decoding: Annotated[str, typer.Option(help="How answers are drawn: plain, paper or greedy.")] = "plain",
@@ -73,16 +84,15 @@ def evaluate(
         print_json(printed if by_category is None else {**printed, "categories": by_category.values()})
         return
     typer.echo(table.text(width=width()))
-    for corpus, value in results.perplexity().items():
-        typer.echo(f"perplexity of the references of {corpus}: {value:,.1f}")
+    show(f"perplexity of the references of {corpus}: {value:,.1f}" for corpus, value in results.perplexity().items())
     for corpus, found in results.exposure().items():
         excess = "no distance on the teacher's answers"
         if found.excess is not None:
             excess = f"{found.excess.mean:+.1f} % [{found.excess.low:+.1f}, {found.excess.high:+.1f}]"
-        typer.echo(
+        told = (
             f"exposure bias on {corpus} over {found.length} tokens: {excess}; KL(t‖s) a token {found.own:.3f} on the "
-            f"model's own answers, {found.teachers:.3f} on the teacher's"
         )
+        show([f"{told}model's own answers, {found.teachers:.3f} on the teacher's"])
     if by_category is not None:
         typer.echo("\n" + by_category.text(width=width()))
 

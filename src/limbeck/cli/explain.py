@@ -6,12 +6,18 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli.completing import complete_methods
 from limbeck.cli.terminal import print_json, width
 
 
 def explain(
     method: Annotated[
-        str, typer.Argument(help="A method or preset, a recipe file, or the folder of a run.", metavar="METHOD")
+        str,
+        typer.Argument(
+            help="A method or preset, a recipe file, or the folder of a run.",
+            metavar="METHOD",
+            autocompletion=complete_methods,
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli.completing import complete_runs
 from limbeck.cli.terminal import say
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN", autocompletion=complete_runs)],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; it must not hold anything.")],
     merge: Annotated[
         bool, typer.Option("--merge/--no-merge", help="All weights with LoRA's in them, or the adapter alone.")

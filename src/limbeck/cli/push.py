@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from limbeck.cli.terminal import print_json, width
+from limbeck.cli.completing import complete_runs
+from limbeck.cli.terminal import print_json, show, width
 
 
 def push(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")],
+    run: Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN", autocompletion=complete_runs)],
     to: Annotated[str, typer.Option("--to", help="The repository.", metavar="ORG/NAME")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List files and card; nothing is sent.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
@@ -32,6 +33,7 @@ def push(
     rows = tuple(Row(cells=(name, Number(value=size / 1e6, digits=2))) for name, size in done.files)
     typer.echo(Table(columns=(Column(title="file"), Column(title="MB")), rows=rows).text(width=width()))
     if dry_run:
-        typer.echo(f"{done.card}\nnothing was sent; without --dry-run these files go to {done.repository}")
+        typer.echo(done.card)
+        show([f"nothing was sent; without --dry-run these files go to {done.repository}"])
     else:
         typer.echo(f"pushed: {done.url}")

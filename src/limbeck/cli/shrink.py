@@ -7,9 +7,14 @@ from typing import Annotated
 
 import typer
 
+from limbeck.cli.completing import complete_models
+
 
 def shrink(
-    model: Annotated[str, typer.Argument(help="A hub id, a folder or a packaged name.", metavar="MODEL")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A hub id, a folder or a packaged name.", metavar="MODEL", autocompletion=complete_models),
+    ],
     layers: Annotated[str, typer.Option(help="How many layers to keep, or their numbers: 0,1,2,5")],
     out: Annotated[Path, typer.Option(help="Folder of the smaller model.")],
     mlp_width: Annotated[int | None, typer.Option(min=1, help="Units of each MLP to keep.")] = None,

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from limbeck.cli.completing import complete_studies
+from limbeck.cli.terminal import print_json, progress, show
+
 _OUT = Path("runs/studies")
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="A built-in study, or a YAML file.", metavar="NAME|FILE")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A built-in study, or a YAML file.", metavar="NAME|FILE", autocompletion=complete_studies),
+    ],
     settings: Annotated[
         list[str] | None, typer.Argument(help="Settings of every arm: train.steps=64", metavar="KEY=VALUE")
     ] = None,
@@ -26,6 +33,7 @@ def study(
     table: Annotated[bool, typer.Option("--table", help="The table of the rows that there are.")] = False,
     format: Annotated[str, typer.Option(help="markdown, text, latex, csv or html.")] = "text",
     save: Annotated[Path | None, typer.Option(help="Write the table into a file as well.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Run what is missing of a study, write its page, then print its table and what may be concluded.
 
@@ -33,21 +41,27 @@ def study(
     fails is recorded and does not stop the others; the exit code is then 1.
     """
     from limbeck.errors import LimbeckError
-    from limbeck.studies.printing import FORMATS, check_format, printed
+    from limbeck.studies.printing import FORMATS, check_format, printed, result_values
 
     check_format(format, FORMATS)
     folder = out / "rows" if rows is None else rows
     if name == "injected-errors":
-        _inject(root, out, folder, seeds, dry_run)
+        _inject(root, out, folder, seeds, dry_run, as_json)
         return
     if not table:
-        failures = _run(name, settings or [], root, out, folder, seeds, arms, jobs, dry_run)
+        failures = _run(name, settings or [], root, out, folder, seeds, arms, jobs, dry_run, as_json)
         if dry_run:
             return
     else:
         failures = {}
-    text = printed(folder, Path(name).stem if name.endswith((".yaml", ".yml")) else name, format=format)
-    typer.echo(text)
+    called = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    text = printed(folder, called, format=format)
+    if as_json:
+        print_json({**result_values(folder, called), "failures": failures})
+    elif format == "text":
+        show(text.split("\n"))
+    else:
+        typer.echo(text)
     if save is not None:
         save.parent.mkdir(parents=True, exist_ok=True)
         save.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
@@ -66,25 +80,31 @@ def _run(
     arms: str | None,
     jobs: int,
     dry_run: bool,
+    as_json: bool,
 ) -> dict[str, str]:
     from limbeck.studies.builtin import find_study
-    from limbeck.studies.estimates import effect_line, estimate_lines
+    from limbeck.studies.estimates import effect_line
+    from limbeck.studies.forecasting import forecast
     from limbeck.studies.places import Places
     from limbeck.studies.running import run_study
 
     chosen = find_study(name, settings=settings, seeds=None if seeds is None else _numbers(seeds))
     only = tuple(part.strip() for part in arms.split(",")) if arms else ()
     places = Places(work=out, rows=rows, root=root)
-    typer.echo(effect_line(chosen, places))
-    if dry_run:
-        for line in estimate_lines(chosen, places, only=only, jobs=jobs):
-            typer.echo(line)
-        return {}
-    command = _command(name, settings, out, rows, root, seeds, arms)
-    done = run_study(chosen, places, only=only, jobs=jobs, say=typer.echo, command=command)
-    if done.page is not None:
-        typer.echo(f"page: {done.page}")
-    return dict(done.failures)
+    effect = effect_line(chosen, places)
+    if not dry_run:
+        progress(effect)
+        command = _command(name, settings, out, rows, root, seeds, arms)
+        done = run_study(chosen, places, only=only, jobs=jobs, say=progress, command=command)
+        if done.page is not None:
+            progress(f"page: {done.page}")
+        return dict(done.failures)
+    expected = forecast(chosen, places, only=only, jobs=jobs)
+    if as_json:
+        print_json({"effect": effect, **expected.values()})
+    else:
+        show([effect, *expected.lines()])
+    return {}
 
 
 def _command(
@@ -106,15 +126,20 @@ def _command(
     return shlex.join(parts)
 
 
-def _inject(root: Path | None, out: Path, rows: Path, seeds: str | None, dry_run: bool) -> None:
+def _inject(root: Path | None, out: Path, rows: Path, seeds: str | None, dry_run: bool, as_json: bool) -> None:
     from limbeck.studies.injected import run_injected_errors
     from limbeck.studies.places import Places
 
     if dry_run:
-        typer.echo("injected-errors trains nothing beside its teacher and start, and scores every detector once")
+        told = "injected-errors trains nothing beside its teacher and start, and scores every detector once"
+        print_json({"effect": told, "rows": []}) if as_json else show([told])
         return
     seed = 0 if seeds is None else _numbers(seeds)[0]
-    folder = run_injected_errors(Places(work=out, rows=rows, root=root), seed=seed, say=typer.echo)
+    folder = run_injected_errors(Places(work=out, rows=rows, root=root), seed=seed, say=progress)
+    if as_json:
+        rows_there = map(json.loads, (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
+        print_json({"rows": [row for row in rows_there if "measure" in row]})
+        return
     table = folder / "table.md"
     typer.echo(table.read_text(encoding="utf-8") if table.is_file() else f"rows: {folder}")
 

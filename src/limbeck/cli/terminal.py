@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import os
 import shutil
 import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import typer
 
+from limbeck.reporting.layout import broken_at_spaces
+
 QUIET = "LIMBECK_QUIET"
 """The environment variable that `--quiet` sets: no progress and no notes, only results, warnings and errors."""
 
+# Columns from which on help is laid out as ever.
+_ROOMY = 60
 _STYLES = {"error": "red", "warning": "yellow", "note": "cyan", "ok": "green"}
 
 
@@ -35,6 +42,57 @@ def say(text: str) -> None:
     """A note beside a result: left out where that is wanted."""
     if not is_quiet():
         typer.echo(text)
+
+
+def progress(text: str) -> None:
+    """What is going on, on standard error; under `--quiet` warnings alone."""
+    if text.startswith("warning") or not is_quiet():
+        typer.echo(text, err=True)
+
+
+def show(lines: Iterable[str]) -> None:
+    """Lines of a result, each broken to the width where somebody looks or `COLUMNS` is set; whole in a pipe."""
+    for line in lines:
+        typer.echo(fitted(line) if has_width(sys.stdout) else line)
+
+
+def has_width(stream: Any) -> bool:
+    """Whether lines that go there have a width to fit: in a terminal, or where `COLUMNS` says so."""
+    return stream.isatty() or os.environ.get("COLUMNS", "").isdigit()
+
+
+def fitted(text: str, *, columns: int | None = None) -> str:
+    """The text with lines of at most `columns` (default: the terminal's), continued two columns further in.
+
+    Lines break at spaces alone: a number, a path or an option that is longer than a line stays whole.
+
+    >>> print(fitted("kd round 1: stop 61.0 ±4.9 %, test 58.5 ±5.0 %", columns=24))
+    kd round 1: stop 61.0
+      ±4.9 %, test 58.5 ±5.0
+      %
+    """
+    return broken_at_spaces(text, width=width() if columns is None else columns)
+
+
+@contextlib.contextmanager
+def narrow_help(command: Any, *, columns: int) -> Iterator[None]:
+    """Give option names a third of a narrow window, in which they would otherwise take 30 columns."""
+    context = command.context_class
+    whole = context.__dict__.get("formatter_class", context.formatter_class)
+
+    def made(**sizes: Any) -> Any:
+        formatter = whole(**sizes)
+        formatter.write_dl = functools.partial(formatter.write_dl, col_max=columns // 3)
+        return formatter
+
+    if columns >= _ROOMY:
+        yield
+        return
+    context.formatter_class = staticmethod(made)
+    try:
+        yield
+    finally:
+        context.formatter_class = whole
 
 
 def print_json(values: Any) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from limbeck.cli.completing import complete_recipes, complete_runs
+from limbeck.cli.terminal import print_json, progress, show
 
 undo = typer.Typer(
     name="undo",
@@ -16,62 +19,69 @@ undo = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_Recipe = Annotated[Path, typer.Argument(help="A recipe file, or the folder of a run.", metavar="RECIPE")]
+_Recipe = Annotated[
+    Path,
+    typer.Argument(help="A recipe file, or the folder of a run.", metavar="RECIPE", autocompletion=complete_recipes),
+]
 _Settings = Annotated[
     list[str] | None, typer.Argument(help="Settings on top of it: method.rounds=2", metavar="KEY=VALUE")
 ]
-_Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
+_Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN", autocompletion=complete_runs)]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @undo.command()
-def run(recipe: _Recipe, settings: _Settings = None) -> None:
+def run(recipe: _Recipe, settings: _Settings = None, as_json: _Json = False) -> None:
     """Distil as a recipe says, over the method and its controls.
 
     Ctrl-C stops with exit code 75; `limbeck undo resume` goes on, and pays for no call twice.
     """
     from limbeck.blackbox.loop import run_undo
 
-    _ended(run_undo(recipe, *(settings or []), say=typer.echo).directory)
+    _ended(run_undo(recipe, *(settings or []), say=progress).directory, as_json=as_json)
 
 
 @undo.command()
-def resume(recipe: _Recipe, settings: _Settings = None) -> None:
+def resume(recipe: _Recipe, settings: _Settings = None, as_json: _Json = False) -> None:
     """Go on with a stopped run, named by its folder or its recipe.
 
     The budget, method.rounds and controls may be other ones than before.
     """
     from limbeck.blackbox.loop import run_undo
 
-    _ended(run_undo(recipe, *(settings or []), resume=True, say=typer.echo).directory)
+    _ended(run_undo(recipe, *(settings or []), resume=True, say=progress).directory, as_json=as_json)
 
 
 @undo.command()
-def plan(recipe: _Recipe, settings: _Settings = None) -> None:
+def plan(recipe: _Recipe, settings: _Settings = None, as_json: _Json = False) -> None:
     """Count calls, tokens, money and time of a recipe; asks nobody and loads no model."""
     from limbeck.blackbox.planning import plan as make_plan
 
-    for line in make_plan(recipe, *(settings or [])).lines():
-        typer.echo(line)
+    planned = make_plan(recipe, *(settings or []))
+    if as_json:
+        print_json(planned.values())
+    else:
+        show(planned.lines())
 
 
 @undo.command()
-def status(run: _Run) -> None:
+def status(run: _Run, as_json: _Json = False) -> None:
     """Say where a run stands: rounds, calls, and the stage it is in."""
-    from limbeck.blackbox.standing import standing
+    from limbeck.blackbox.standing import standing, standing_values
 
-    for line in standing(run):
-        typer.echo(line)
+    if as_json:
+        print_json(standing_values(run))
+    else:
+        show(standing(run))
 
 
 @undo.command()
-def report(run: _Run) -> None:
+def report(run: _Run, as_json: _Json = False) -> None:
     """Write report.html and report.json of a run, finished or not."""
     from limbeck.blackbox.page import summary_lines, write_report
 
     page = write_report(run)
-    for line in summary_lines(run):
-        typer.echo(line)
-    typer.echo(f"page: {page}")
+    _told(page, summary_lines(run), as_json=as_json)
 
 
 @undo.command()
@@ -82,7 +92,7 @@ def replay(
     """Do a finished run again from its ledger, without network, and compare every file byte for byte."""
     from limbeck.blackbox.replaying import replay as replay_run
 
-    done, compared = replay_run(run, out=out or run.with_name(f"{run.name}-replay"), say=typer.echo)
+    done, compared = replay_run(run, out=out or run.with_name(f"{run.name}-replay"), say=progress)
     typer.echo(f"run: {done.directory}\nidentical: {len(compared)} files")
 
 
@@ -92,16 +102,21 @@ def transfer(
     student: Annotated[str, typer.Option(help="Hub id, folder or packaged name.", metavar="MODEL")],
     arm: Annotated[str | None, typer.Option(help="The arm; the method's if not given.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer of this student.")] = None,
+    as_json: _Json = False,
 ) -> None:
     """Train another student on the first and on the final rationales of a run, and measure both."""
     from limbeck.blackbox.transferring import transfer as transfer_run
 
-    numbers = transfer_run(run, student, arm=arm, max_new_tokens=max_new_tokens, say=typer.echo)
+    numbers = transfer_run(run, student, arm=arm, max_new_tokens=max_new_tokens, say=progress)
+    if as_json:
+        print_json(numbers)
+        return
+    lines = []
     for kind in ("first", "final"):
         test = numbers[kind]["test"]
-        typer.echo(f"{kind} rationales: {100 * test['mean']:.1f} ±{100 * test['error']:.1f} % on test")
+        lines.append(f"{kind} rationales: {100 * test['mean']:.1f} ±{100 * test['error']:.1f} % on test")
     gap = numbers["final_minus_first"]["test"]
-    typer.echo(f"final − first: {100 * gap['mean']:+.1f} ±{100 * gap['error']:.1f} points")
+    show([*lines, f"final − first: {100 * gap['mean']:+.1f} ±{100 * gap['error']:.1f} points"])
 
 
 @undo.command()
@@ -118,9 +133,16 @@ def export(
         typer.echo(f"rows: {path}")
 
 
-def _ended(run: Path) -> None:
+def _ended(run: Path, *, as_json: bool) -> None:
     from limbeck.blackbox.page import summary_lines
 
-    for line in summary_lines(run):
-        typer.echo(line)
-    typer.echo(f"run: {run}\npage: {run / 'report.html'}")
+    _told(run / "report.html", summary_lines(run), as_json=as_json, run=str(run))
+
+
+def _told(page: Path, summary: tuple[str, ...], *, as_json: bool, **named: Any) -> None:
+    if as_json:
+        print_json({"summary": summary, **named, "page": str(page), "report": str(page.with_suffix(".json"))})
+        return
+    show(summary)
+    for name, value in {**named, "page": page}.items():
+        typer.echo(f"{name}: {value}")

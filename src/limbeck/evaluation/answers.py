@@ -16,8 +16,9 @@ from pydantic.dataclasses import dataclass as settings
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import CheckpointError
 from limbeck.models.decoders import Decoder
-from limbeck.models.extending import extend
+from limbeck.models.extending import extend_in_turn
 from limbeck.models.sampling import Sampling
+from limbeck.models.turns import UNIT_TURNS
 from limbeck.records import AnswerRow, Example
 from limbeck.registry import Registry
 from limbeck.seeds import RowNoise, Seeds
@@ -49,7 +50,11 @@ DECODINGS: Registry[Decoding] = Registry(
 
 @dataclass(frozen=True, kw_only=True)
 class Answerer:
-    """A decoder with all that is needed to turn an example into text."""
+    """A decoder with all that is needed to turn an example into text.
+
+    At most `batch_rows` rows are decoded at a time, waiting rows in the place of finished ones; a batch, after which
+    answers are on the disk, holds `UNIT_TURNS` times as many.
+    """
 
     decoder: Decoder
     encoder: Encoder
@@ -92,9 +97,10 @@ class Answerer:
                 rows, [[False] * len(row) for row in rows], origin=["prompt"] * len(rows), keys=keys, pad_id=self.pad_id
             ).to(self.device)
             limit = packed.lengths + decoding.max_new_tokens
-            extension = extend(
+            extension = extend_in_turn(
                 self.decoder,
                 packed,
+                seats=self.batch_rows,
                 start=packed.lengths,
                 limit=limit if self.max_length is None else limit.clamp(max=self.max_length),
                 rows=torch.ones(len(rows), dtype=torch.bool),
@@ -115,8 +121,8 @@ class Answerer:
 
     def plan(self, prompts: dict[str, tuple[int, ...]]) -> list[list[str]]:
         """Ids in batches of like prompt length."""
-        order = sorted(prompts, key=lambda id: (-len(prompts[id]), id))
-        return [order[first : first + self.batch_rows] for first in range(0, len(order), self.batch_rows)]
+        order, size = sorted(prompts, key=lambda id: (-len(prompts[id]), id)), UNIT_TURNS * self.batch_rows
+        return [order[first : first + size] for first in range(0, len(order), size)]
 
     def _row(self, example: Example, place: int, sequences: Any, stopped: bool, corpus: str, seed: int) -> AnswerRow:
         ids = sequences.tokens[place][sequences.is_response[place]].tolist()

@@ -23,6 +23,7 @@ from limbeck.evaluation.subjects import Subject, load_subject
 from limbeck.losses.heads import auto_chunk
 from limbeck.models.decoders import CausalDecoder
 from limbeck.models.extending import evaluating
+from limbeck.models.turns import UNIT_TURNS
 from limbeck.records import AnswerRow, Example
 from limbeck.types import Sequences
 
@@ -161,8 +162,12 @@ def answer_rows(
     decoding: Decoding,
     path: Path | None,
     scorers: Mapping[str, Scorer] | None = None,
+    is_scored: bool = True,
 ) -> list[dict[str, Any]]:
-    """Every example answered with one decoding seed, and scored; goes on where a file at `path` stops."""
+    """Every example answered with one decoding seed, and scored; goes on where a file at `path` stops.
+
+    Answers that are only to be read by models (not `is_scored`) have no scores, so that nobody counts them as results.
+    """
     answerer = Answerer(
         decoder=CausalDecoder(subject.student),
         encoder=subject.encoder,
@@ -184,6 +189,7 @@ def answer_rows(
         "template": subject.encoder.template.kind,
         "max_prompt": subject.encoder.max_prompt,
         "batch_rows": subject.batch_rows,
+        "unit_turns": UNIT_TURNS,
         "rows": "answers",
     }
     file = None if path is None else AnswerFile(path, header=header)
@@ -192,7 +198,7 @@ def answer_rows(
     if file is not None and finished < len(found):
         file.cut_back(finished)
         found = found[:finished]
-    scoring = Scorers({**standard_scorers(), **(scorers or {})})
+    scoring = Scorers({**standard_scorers(), **(scorers or {})} if is_scored else {})
     done = frozenset(str(row["id"]) for row in found)
     if any(scoring.lacks(row["scores"]) for row in found):
         found = [_scored_again(row, scoring) for row in found]
@@ -256,7 +262,7 @@ def _exposure(
     speaker = replace(subject, name=subject.pair.teacher_name or "teacher", student=subject.teacher, teacher=None)
     slug = corpus.replace("/", "_")
     path = None if out is None else out / f"{slug}-teacher-answers-seed{seed}.jsonl"
-    drawn = answer_rows(speaker, examples, corpus=corpus, seed=seed, decoding=decoding, path=path)
+    drawn = answer_rows(speaker, examples, corpus=corpus, seed=seed, decoding=decoding, path=path, is_scored=False)
     said = {row["id"]: tuple(row["tokens"]) for row in drawn}
     teachers, _ = own_and_references(examples, said, encoder=subject.encoder, pad_id=subject.pair.pad_id)
     device = next(subject.pair.student.parameters()).device
@@ -280,4 +286,6 @@ def _exposure(
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    os.replace(draft, path)

@@ -12,6 +12,7 @@ from typing import Any
 from limbeck.config import Difference, Recipe
 from limbeck.config.reading import scalar
 from limbeck.errors import CheckpointError, ConfigError
+from limbeck.reporting.layout import broken_at_spaces
 from limbeck.reporting.tables import Cell, Column, Row, Table
 from limbeck.training.rundir import METRICS, RunDirectory
 
@@ -63,7 +64,7 @@ class RunDifference:
         if self.first is not None:
             shown = self.first.fields[:_MOST_FIELDS]
             parts.append(_table(f"{self.first.kind} {self.first.step}", shown, self.names).text(width=width))
-        parts.append(self._summary())
+        parts.append(broken_at_spaces(self._summary(), width=width))
         return "\n".join(parts)
 
     def _summary(self) -> str:

@@ -14,6 +14,11 @@ from torch.nn import functional
 _LEAST_TOKENS = 256
 _CPU_CHUNK_BYTES = 24 * 2**20
 _GPU_CHUNK_BYTES = 256 * 2**20
+# Below this many, a chunk's products are as slow as single tokens'.
+_FEWEST_TOKENS = 32
+# Blocks of [c V] that exist at once at most: both distributions, their exponentials, the gradient, and what terms make.
+_BLOCKS = 8
+_ROOM_SHARE = 4
 # What a thread's second-level cache holds three or four times.
 _CACHED_NUMBERS = 2**17
 
@@ -96,12 +101,19 @@ def tiles(block: Float[Tensor, "n V"], *, numbers: int) -> Iterator[slice]:
         yield slice(first, min(first + rows, len(block)))
 
 
-def auto_chunk(vocabulary_size: int, device_type: str) -> int:
+def auto_chunk(vocabulary_size: int, device_type: str, *, room: int | None = None) -> int:
     """Scored tokens a chunk: so few that blocks of `[c V]` are small beside the head's gradient, so many that reading
     the head's weight anew for each chunk does not count.
 
+    With `room`, bytes that are free for them and for what comes beside, fewer where the blocks of so many would take
+    more than a quarter of it: a power of two, of at least 32.
+
     >>> auto_chunk(49_152, "cpu"), auto_chunk(4_096, "cpu")
     (256, 1536)
+    >>> [auto_chunk(49_152, "cpu", room=gigabytes * 10**9) for gigabytes in (8, 1, 0)]
+    [256, 128, 32]
     """
     limit = _CPU_CHUNK_BYTES if device_type == "cpu" else _GPU_CHUNK_BYTES
-    return max(_LEAST_TOKENS, limit // (4 * vocabulary_size) + 7 & ~7)
+    most = max(_LEAST_TOKENS, limit // (4 * vocabulary_size) + 7 & ~7)
+    fitting = most if room is None else room // (_ROOM_SHARE * _BLOCKS * 4 * vocabulary_size)
+    return most if fitting >= most else max(_FEWEST_TOKENS, 1 << max(0, fitting.bit_length() - 1))

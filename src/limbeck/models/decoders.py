@@ -16,6 +16,7 @@ from limbeck.losses.fused import HiddenView
 from limbeck.models.prefixes import Layers, given, taken
 from limbeck.models.scoring import Scored, Scorer, causal, scored_tokens
 from limbeck.models.teacher_cache import TeacherCache
+from limbeck.models.turns import Joining, caches_join, joined_caches
 from limbeck.types import Sequences
 
 
@@ -86,6 +87,14 @@ class CausalDecoder:
         """Only these rows go on."""
         cache.batch_select_indices(rows)
 
+    def joins(self, cache: Any) -> bool:
+        """Whether rows come in while others go on: every layer keeps plain keys and values, windows among them."""
+        return caches_join(cache, config=causal(self._scorer.model).config)
+
+    def joined(self, caches: Sequence[Any], *, width: int) -> Any:
+        """One cache with the rows of all, of their last `width` columns."""
+        return joined_caches(caches, width=width, config=causal(self._scorer.model).config)
+
     def sustained(self) -> AbstractContextManager[None]:
         """Weights are cast once for all forwards inside."""
         return self._scorer.sustained()
@@ -141,6 +150,14 @@ class TeacherDecoder:
         """Only these rows go on."""
         self._own.keep(cache, rows.to(self._home))
 
+    def joins(self, cache: Any) -> bool:
+        """Whether rows come in while others go on."""
+        return self._own.joins(cache)
+
+    def joined(self, caches: Sequence[Any], *, width: int) -> Any:
+        """One cache with the rows of all, of their last `width` columns."""
+        return self._own.joined(caches, width=width)
+
     def sustained(self) -> AbstractContextManager[None]:
         """Weights are cast once for all forwards inside."""
         return self._own.sustained()
@@ -193,6 +210,19 @@ class MixedDecoder:
         """Only these rows go on, in both caches."""
         for decoder, part in zip((self._student, self._teacher), cache, strict=True):
             decoder.keep(part, rows)
+
+    def joins(self, cache: Any) -> bool:
+        """Whether rows come in while others go on, in both caches."""
+        both = zip((self._student, self._teacher), cache, strict=True)
+        return all(isinstance(decoder, Joining) and decoder.joins(part) for decoder, part in both)
+
+    def joined(self, caches: Sequence[Any], *, width: int) -> Any:
+        """One cache of each with the rows of all, of their last `width` columns."""
+        student, teacher = self._student, self._teacher
+        assert isinstance(student, Joining), "asked before"
+        assert isinstance(teacher, Joining), "asked before"
+        own, other = zip(*caches, strict=True)
+        return student.joined(own, width=width), teacher.joined(other, width=width)
 
     @contextmanager
     def sustained(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from limbeck.models.decoders import Decoder, Sustaining
 from limbeck.models.prefixes import DrawState, Remembering, attended_after, shared_past
 from limbeck.models.sampling import NgramBan, Sampling, draw
+from limbeck.models.turns import Joining, Table, Turns, in_turn, seated_together, trimmed
 from limbeck.seeds import RowNoise
 from limbeck.types import RowKey, Sequences
 
@@ -43,7 +44,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-@torch.no_grad()
 def extend(
     decoder: Decoder,
     sequences: Sequences,
@@ -66,9 +66,44 @@ def extend(
     models agree; finished rows leave the batch. Equal to `transformers.generate` greedy up to ties of the logits.
 
     With a `state`, rows are kept in it by their key when they leave the batch, and what it holds of a row's prefix is
-    not computed again, where every layer is plain full attention and all rows of the call have a part of it there. The
-    weights must be those that it was made with. It changes no token but by rounding.
+    not computed again, where every layer is plain full attention and all rows that are read together have a part of it
+    there. The weights must be those that it was made with. It changes no token but by rounding.
     """
+    return extend_in_turn(
+        decoder,
+        sequences,
+        seats=max(1, len(sequences)),
+        start=start,
+        limit=limit,
+        forced=forced,
+        rows=rows,
+        sampling=sampling,
+        noise=noise,
+        state=state,
+    )
+
+
+@torch.no_grad()
+def extend_in_turn(
+    decoder: Decoder,
+    sequences: Sequences,
+    *,
+    seats: int,
+    start: Int[Tensor, " B"],
+    limit: Int[Tensor, " B"],
+    forced: Int[Tensor, " B"] | None = None,
+    rows: Bool[Tensor, " B"],
+    sampling: Sampling,
+    noise: RowNoise,
+    state: DrawState | None = None,
+) -> Extension:
+    """`extend` with at most `seats` rows decoded at a time: waiting rows take the seats of finished ones.
+
+    Rows come in by `in_turn` and as `Turns` says, so that the shapes follow from these rows and their noise alone. The
+    tokens are those of `extend` up to rounding. Where a decoder's caches cannot be put together (a layer keeps anything
+    but plain keys and values of its past or of a sliding window), groups are decoded one after the other.
+    """
+    assert seats > 0, "somebody has to be decoded"
     chosen = [int(row) for row in rows.nonzero().squeeze(1)]
     prefixes = [sequences.tokens[row, : int(start[row])].tolist() for row in chosen]
     if forced is not None:
@@ -77,8 +112,9 @@ def extend(
     drawn = _Drawn(chosen, prefixes, [int(limit[row]) for row in chosen], [sequences.keys[row] for row in chosen])
     if forced is not None:
         drawn.stop_where_forced(sampling.stop_ids)
+    loop = _Loop(decoder, drawn, sampling=sampling, noise=noise, device=sequences.tokens.device, state=state)
     with decoder.sustained() if isinstance(decoder, Sustaining) else nullcontext():
-        _draw_rows(decoder, drawn, sampling=sampling, noise=noise, device=sequences.tokens.device, state=state)
+        _draw_rows(loop, seats=seats)
     return replace(_assemble(sequences, drawn, start=start), state=state)
 
 
@@ -94,60 +130,98 @@ class _Drawn:
         self.logp: list[list[float]] = [[] for _ in rows]
         self.stopped = [False] * len(rows)
 
-    def going(self) -> list[int]:
-        return [
-            i
-            for i in range(len(self.rows))
-            if not self.stopped[i] and len(self.prefixes[i]) + len(self.added[i]) < self.limits[i]
-        ]
+    def is_going(self, i: int) -> bool:
+        return not self.stopped[i] and len(self.prefixes[i]) + len(self.added[i]) < self.limits[i]
 
     def stop_where_forced(self, stop_ids: frozenset[int]) -> None:
         for i, prefix in enumerate(self.prefixes):
             self.stopped[i] = prefix[-1] in stop_ids
 
 
-def _draw_rows(
-    decoder: Decoder,
-    drawn: _Drawn,
-    *,
-    sampling: Sampling,
-    noise: RowNoise,
-    device: torch.device,
-    state: DrawState | None,
-) -> None:
-    going, ban = drawn.going(), None
-    cache, tokens, attended = _begun(decoder, drawn, going, device=device, state=state)
-    positions = (attended.long().cumsum(dim=1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-    banned_ids = torch.tensor(sorted(sampling.banned_ids), dtype=torch.long, device=device)
-    if sampling.no_repeat_ngram:
-        ban = NgramBan(sampling.no_repeat_ngram, drawn.prefixes)
-    while going:
-        logp = decoder.next_logp(tokens, attended=attended, positions=positions, cache=cache)
-        logp[:, banned_ids[banned_ids < logp.shape[1]]] = -torch.inf
+class _Loop:
+    """One draw: what it draws with, and one step of it for the rows of a table."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        drawn: _Drawn,
+        *,
+        sampling: Sampling,
+        noise: RowNoise,
+        device: torch.device,
+        state: DrawState | None,
+    ) -> None:
+        self.decoder = decoder
+        self.drawn = drawn
+        self.device = device
+        self._sampling = sampling
+        self._noise = noise
+        self._state = state
+        self._banned = torch.tensor(sorted(sampling.banned_ids), dtype=torch.long, device=device)
+        self._ban = NgramBan(sampling.no_repeat_ngram, drawn.prefixes) if sampling.no_repeat_ngram else None
+
+    def begun(self, rows: list[int]) -> Table:
+        """These rows with nothing drawn yet, and what the state holds of them."""
+        cache, tokens, attended = _begun(self.decoder, self.drawn, rows, device=self.device, state=self._state)
+        positions = (attended.long().cumsum(dim=1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+        return Table(rows, cache, tokens, attended, positions)
+
+    def step(self, table: Table) -> Table:
+        """One more token for each row; the rows that go on."""
+        new, drawn = self._draw(table), self.drawn
+        tokens, positions = new[:, None], table.positions[:, -1:] + 1
+        attended = torch.cat([table.attended, table.attended.new_ones(len(new), 1)], dim=1)
+        kept = [b for b, i in enumerate(table.rows) if drawn.is_going(i)]
+        if self._state is not None and isinstance(self.decoder, Remembering):
+            leaving = {b: i for b, i in enumerate(table.rows) if not drawn.is_going(i)}
+            _remember(self.decoder, table.cache, drawn, leaving, state=self._state)
+        if len(kept) == len(table.rows):
+            return Table(table.rows, table.cache, tokens, attended, positions)
+        index = torch.tensor(kept, dtype=torch.long, device=self.device)
+        rest = Table([table.rows[b] for b in kept], table.cache, tokens[index], attended[index], positions[index])
+        if kept:
+            self.decoder.keep(table.cache, index)
+            rest = trimmed(self.decoder, rest)
+        return rest
+
+    def _draw(self, table: Table) -> Int[Tensor, " b"]:
+        drawn, rows, ban = self.drawn, table.rows, self._ban
+        logp = self.decoder.next_logp(
+            table.tokens, attended=table.attended, positions=table.positions, cache=table.cache
+        )
+        logp[:, self._banned[self._banned < logp.shape[1]]] = -torch.inf
         if ban is not None:
-            for b, i in enumerate(going):
+            for b, i in enumerate(rows):
                 logp[b, sorted(ban.banned(i))] = -torch.inf
-        places = [len(drawn.prefixes[i]) + len(drawn.added[i]) for i in going]
-        uniforms = torch.from_numpy(noise.at([drawn.rows[i] for i in going], places))
-        new, new_logp = draw(logp, uniforms_b=uniforms, sampling=sampling)
-        for i, token, value in zip(going, new.tolist(), new_logp.tolist(), strict=True):
+        places = [len(drawn.prefixes[i]) + len(drawn.added[i]) for i in rows]
+        uniforms = torch.from_numpy(self._noise.at([drawn.rows[i] for i in rows], places))
+        new, new_logp = draw(logp, uniforms_b=uniforms, sampling=self._sampling)
+        for i, token, value in zip(rows, new.tolist(), new_logp.tolist(), strict=True):
             drawn.added[i].append(token)
             drawn.logp[i].append(value)
-            drawn.stopped[i] = token in sampling.stop_ids
+            drawn.stopped[i] = token in self._sampling.stop_ids
             if ban is not None:
                 ban.append(i, token)
-        still = set(drawn.going())
-        kept = [b for b, i in enumerate(going) if i in still]
-        if state is not None and isinstance(decoder, Remembering):
-            _remember(decoder, cache, drawn, {b: i for b, i in enumerate(going) if i not in still}, state=state)
-        tokens, positions = new[:, None], positions[:, -1:] + 1
-        attended = torch.cat([attended, attended.new_ones(len(going), 1)], dim=1)
-        if len(kept) < len(going):
-            index = torch.tensor(kept, dtype=torch.long, device=device)
-            going = [going[b] for b in kept]
-            tokens, positions, attended = tokens[index], positions[index], attended[index]
-            if going:
-                decoder.keep(cache, index)
+        return new
+
+
+def _draw_rows(loop: _Loop, *, seats: int) -> None:
+    """Until no row is going: waiting rows are read and seated, and all that are seated draw one token more."""
+    drawn, decoder = loop.drawn, loop.decoder
+    going = [i for i in range(len(drawn.rows)) if drawn.is_going(i)]
+    lengths = [len(prefix) for prefix in drawn.prefixes]
+    waiting = in_turn(going, seats=seats, lengths=lengths, limits=drawn.limits)
+    turns = Turns.of(decoder, rows=len(waiting), seats=seats)
+    table = loop.begun([])
+    while waiting or table.rows:
+        while count := turns.entering(waiting=len(waiting), seated=len(table.rows)):
+            new, waiting = loop.begun(waiting[:count]), waiting[count:]
+            if table.rows:
+                assert isinstance(decoder, Joining), "no row comes in beside others where caches do not join"
+                new = new if new.is_read else loop.step(new)
+                new = seated_together(decoder, [table, new]) if new.rows else table
+            table = new
+        table = loop.step(table)
 
 
 def _begun(

@@ -14,7 +14,8 @@ from transformers.cache_utils import DynamicLayer
 
 from limbeck.types import RowKey
 
-_MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 30
+"""The most that is kept of one model's keys and values during a step."""
 
 Layers = tuple[tuple[Float[Tensor, "_ _ _"], Float[Tensor, "_ _ _"]], ...]
 """A row's keys and values, layer by layer: `[heads, length, D]` each."""
@@ -46,19 +47,19 @@ class DrawState:
     `most_bytes`; a row beyond that is computed again when it is drawn on from, which changes no token but by rounding.
     """
 
-    def __init__(self, *, most_bytes: int = _MOST_BYTES) -> None:
+    def __init__(self, *, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._rows: dict[RowKey, _Kept] = {}
 
     def put(self, key: RowKey, tokens: Sequence[int], layers: Layers | None) -> None:
         """Keep a row whose keys and values are those of `tokens`, if it fits."""
         self._rows.pop(key, None)
-        if layers is not None and self._num_bytes() + _size(layers) <= self._most_bytes:
+        if layers is not None and self._num_bytes() + layers_size(layers) <= self._most_bytes:
             self._rows[key] = _Kept(tuple(tokens), layers)
 
     def is_full(self) -> bool:
         """Whether another row like the largest one would not fit."""
-        largest = max((_size(kept.layers) for kept in self._rows.values()), default=1)
+        largest = max((layers_size(kept.layers) for kept in self._rows.values()), default=1)
         return self._num_bytes() + largest > self._most_bytes
 
     def length(self, key: RowKey, prefix: Sequence[int]) -> int:
@@ -70,28 +71,45 @@ class DrawState:
         (2, 2, 0)
         """
         kept = self._rows.get(key)
-        held = () if kept is None else kept.tokens[: len(prefix) - 1]
-        return next((n for n, (a, b) in enumerate(zip(held, prefix, strict=False)) if a != b), len(held))
+        return 0 if kept is None else common_start(kept.tokens, prefix[:-1])
 
     def first(self, key: RowKey, length: int) -> Layers:
         """Keys and values of the first `length` tokens of a row that is held."""
         return tuple((keys[:, :length], values[:, :length]) for keys, values in self._rows[key].layers)
 
     def _num_bytes(self) -> int:
-        return sum(_size(kept.layers) for kept in self._rows.values())
+        return sum(layers_size(kept.layers) for kept in self._rows.values())
 
 
-def _size(layers: Layers) -> int:
+def common_start(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many leading tokens two rows share.
+
+    >>> common_start([5, 6, 7], [5, 6, 9, 7]), common_start([5], [5, 6])
+    (2, 1)
+    """
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def layers_size(layers: Sequence[tuple[Tensor, Tensor]]) -> int:
+    """Bytes of keys and values."""
     return sum(tensor.numel() * tensor.element_size() for pair in layers for tensor in pair)
 
 
 def taken(cache: Any, row: int, *, length: int) -> Layers | None:
     """The last `length` columns of a row of a transformers cache; None unless every layer keeps all its past as is."""
-    layers = cache.layers
+    end = cache.get_seq_length()
+    found = columns_of(cache, row, first=end - length, end=end) if end >= length else None
+    # A copy: a view would keep the whole batch in memory.
+    return None if found is None else tuple((keys.clone(), values.clone()) for keys, values in found)
+
+
+def columns_of(cache: Any, row: int, *, first: int, end: int) -> Layers | None:
+    """Columns of a row as views of the cache; None unless every layer keeps all its past as is."""
     # A subclass may drop, quantise or share what it is given.
-    if not all(type(layer) is DynamicLayer and layer.get_seq_length() >= length for layer in layers):
+    if not all(type(layer) is DynamicLayer and layer.get_seq_length() >= end for layer in cache.layers):
         return None
-    return tuple((_last(layer.keys, row, length), _last(layer.values, row, length)) for layer in layers)
+    return tuple((layer.keys[row, :, first:end], layer.values[row, :, first:end]) for layer in cache.layers)
 
 
 def given(rows: Sequence[Layers], *, config: Any) -> DynamicCache:
@@ -101,11 +119,6 @@ def given(rows: Sequence[Layers], *, config: Any) -> DynamicCache:
         keys, values = (_left_padded([layers[number][part] for layers in rows]) for part in (0, 1))
         cache.update(keys, values, number)
     return cache
-
-
-def _last(tensor: Tensor, row: int, length: int) -> Tensor:
-    """A copy: a view would keep the whole batch in memory."""
-    return tensor[row, :, tensor.shape[2] - length :].clone()
 
 
 def _left_padded(parts: Sequence[Float[Tensor, "heads _ D"]]) -> Float[Tensor, "b heads longest D"]:

@@ -161,20 +161,32 @@ class Scorer:
 
         Dropped ids are −inf. This is decoding's forward: it has no shift, since it asks for the next token.
         """
-        inputs = {
-            "input_ids": tokens,
-            "attention_mask": attended.long(),
-            "position_ids": positions,
-            "past_key_values": cache,
-            "use_cache": True,
-        }
         with self.context():
             if self.split:
-                last_bD = self._causal.base_model(**inputs).last_hidden_state[:, -1]
+                states_bnD = self.states_behind(tokens, attended=attended, positions=positions, cache=cache)
+                last_bD = states_bnD[:, -1]
             else:
+                inputs = _cached_inputs(tokens, attended=attended, positions=positions, cache=cache)
                 last_bD = self.model(**inputs, logits_to_keep=1).logits[:, -1]
         head = self._sustained_head or self.head.detached()
         return head(last_bD if self.autocast is None else last_bD.to(self.autocast))
+
+    @torch.no_grad()
+    def states_behind(
+        self,
+        tokens: Int[Tensor, "b new"],
+        *,
+        attended: Bool[Tensor, "b past_and_new"],
+        positions: Int[Tensor, "b new"],
+        cache: Any,
+    ) -> Float[Tensor, "b new D"]:
+        """Final hidden states of tokens that follow what `cache` holds, which grows by them. For a model that splits.
+
+        In the dtype of the weights, or of `context` where it is called inside.
+        """
+        inputs = _cached_inputs(tokens, attended=attended, positions=positions, cache=cache)
+        states: Tensor = self._causal.base_model(**inputs).last_hidden_state
+        return states
 
     @torch.no_grad()
     def _parts_agree(self) -> bool:
@@ -194,6 +206,16 @@ class Scorer:
             self.model.train(was_training)
         kept = torch.isfinite(whole)
         return bool(torch.allclose(parts[kept], whole[kept], rtol=0.0, atol=_AGREEMENT * _spread(whole[kept])))
+
+
+def _cached_inputs(tokens: Tensor, *, attended: Tensor, positions: Tensor, cache: Any) -> dict[str, Any]:
+    return {
+        "input_ids": tokens,
+        "attention_mask": attended.long(),
+        "position_ids": positions,
+        "past_key_values": cache,
+        "use_cache": True,
+    }
 
 
 def _spread(values: Tensor) -> float:

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from limbeck.errors import ConfigError
+
 
 @runtime_checkable
 class StateStore(Protocol):
@@ -107,7 +109,12 @@ class FileStore:
         self._descriptor: int | None = None
 
     def put(self, name: bytes, states: Float[Tensor, "n D"]) -> None:
-        """Write a row where it lay, or at the end."""
+        """Write a row where it lay, or at the end. Raises `ConfigError` for another dtype than the file's."""
+        if states.dtype != self._dtype:
+            raise ConfigError(
+                f"the teacher's hidden states are {states.dtype} and its weights {self._dtype}; a file of states has"
+                " one dtype.\n  Set cache.kind to memory, or off"
+            )
         whole = states.detach().to("cpu").contiguous()
         data = whole.view(torch.uint8).numpy().tobytes() if whole.numel() else b""
         known = self._extents.get(name)

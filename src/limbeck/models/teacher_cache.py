@@ -104,7 +104,7 @@ class TeacherCache:
         self._lasting = store
         self._passing = MemoryStore()
         self._most_bytes = most_bytes
-        self._keeps_passing = keeps_passing
+        self.keeps_passing = keeps_passing
         self._note = note
         self._groups: dict[int, _Group] = {}
         self._homes: dict[bytes, tuple[int, int]] = {}
@@ -224,7 +224,7 @@ class TeacherCache:
 
     def _admit(self, group: Sequences, names: Sequence[bytes], states: Sequence[Tensor]) -> None:
         is_passing = not all(origin in LASTING for origin in group.origin)
-        wanted = PASSING if is_passing and self._keeps_passing else frozenset() if is_passing else LASTING
+        wanted = PASSING if is_passing and self.keeps_passing else frozenset() if is_passing else LASTING
         first = {name: place for place, name in reversed(list(enumerate(names)))}
         places = [place for name, place in first.items() if group.origin[place] in wanted]
         tokens = sum(len(states[place]) for place in places)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from limbeck.config import Recipe
+from limbeck.models.prefixes import MOST_BYTES
 from limbeck.preflight.hardware import Devices
 from limbeck.preflight.outlines import Outline
 from limbeck.preflight.workload import Workload
@@ -122,6 +123,9 @@ def _learning(of: Situation) -> list[Part]:
         Part(name="gradients", bytes=whole // of.shards, during="learning"),
         Part(name=f"activations of {rows} x {length} tokens", bytes=body.kept, during="learning"),
     ]
+    if teacher is not None and read and recipe.built_method().revision is not None:
+        drawn = int(of.resolved["own_rows"]) * length * teacher.cache_numbers * of.taught
+        parts.append(Part(name="teacher's keys and values", bytes=min(MOST_BYTES, drawn), during="learning"))
     if body.kept + whole + head + blocks + states >= body.backward:
         parts.append(Part(name="the head's gradient", bytes=head, during="learning"))
         parts.append(Part(name=f"vocabulary, chunk of {chunk} tokens", bytes=blocks + states, during="learning"))

@@ -148,7 +148,7 @@ def plan(
     load = Workload.of(recipe, data=data)
     student = Outline.of(recipe.models.student)
     teacher = Outline.of(recipe.models.teacher) if recipe.models.teacher else None
-    resolved = _resolved(recipe, devices, student=student)
+    resolved = _resolved(recipe, devices, student=student, teacher=teacher)
     situation = Situation(
         recipe=recipe, devices=devices, load=load, student=student, teacher=teacher, resolved=resolved
     )
@@ -165,18 +165,22 @@ def plan(
     )
 
 
-def _resolved(recipe: Recipe, devices: Devices, *, student: Outline) -> dict[str, Any]:
+def _resolved(recipe: Recipe, devices: Devices, *, student: Outline, teacher: Outline | None) -> dict[str, Any]:
     train = recipe.train
     precision = train.precision
     if precision == "auto":
         precision = "bf16-mixed" if devices.kind == "cuda" else "fp32"
     own_rows = max(1, train.batch_rows // devices.count)
     fitting = fitting_rows(recipe.data.max_length, devices.kind)
+    # As a run counts them at its start: both models are there, gradients and two moments are to come.
+    numbers = student.parameters + 3 * student.trained(recipe.models.lora)
+    numbers += 0 if teacher is None else teacher.parameters
+    room = max(0, devices.memory - devices.libraries - 4 * numbers)
     return {
         "precision": precision,
         "own_rows": own_rows,
         "micro_rows": min(own_rows, fitting if train.micro_rows == "auto" else int(train.micro_rows)),
-        "chunk": auto_chunk(student.width, devices.kind) if train.chunk == "auto" else int(train.chunk),
+        "chunk": auto_chunk(student.width, devices.kind, room=room) if train.chunk == "auto" else int(train.chunk),
         "strategy": "none" if devices.count == 1 else "fsdp" if train.strategy == "fsdp" else "ddp",
         "lora": None if recipe.models.lora is None else recipe.models.lora.rank,
         "gradient_checkpointing": recipe.models.gradient_checkpointing,

@@ -87,5 +87,6 @@ def _wrapped(text: str, indent: str, width: int, *, deeper: int = 0) -> list[str
         width=max(40, width),
         initial_indent=indent,
         subsequent_indent=indent + " " * deeper,
+        break_long_words=False,
         break_on_hyphens=False,
     )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from limbeck.errors import ConfigError, UnknownName
+from limbeck.models.room import free_memory, resident_bytes
 from limbeck.registry import Registry
 
 GIB = 2**30
@@ -106,8 +107,7 @@ def this_machine(device: str) -> Devices:
     own = resolve_device(device)
     if own.type == "cuda":
         facts = torch.cuda.get_device_properties(own)
-        near = [gpu for name, gpu in GPUS.items() if name.partition("-")[0] in facts.name.replace(" ", "").upper()]
-        gpu = near[0] if near else _gpu(0, 100, 0.5)
+        gpu = _like(str(facts.name))
         return Devices(
             kind="cuda",
             name=str(facts.name),
@@ -129,18 +129,11 @@ def this_machine(device: str) -> Devices:
     )
 
 
-def free_memory() -> int:
-    """Bytes that processes may still take on this machine, inside its control group where there is one."""
-    left = [_meminfo("MemAvailable")]
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-        left.append(int(limit.read_text()) - int(used.read_text()))
-    return max(0, min(left))
-
-
-def resident_bytes() -> int:
-    """The memory that this process holds."""
-    return _kilobytes(Path("/proc/self/status"), "VmRSS")
+def _like(name: str) -> Accelerator:
+    """The GPU that a driver calls by this name: of those whose names are in it, the longest (A100 and no A10)."""
+    spelled = name.replace(" ", "").upper()
+    near = [each for each in GPUS if each.partition("-")[0] in spelled]
+    return GPUS[max(near, key=lambda each: len(each.partition("-")[0]))] if near else _gpu(0, 100, 0.5)
 
 
 def library_bytes() -> int:
@@ -162,18 +155,6 @@ def free_disk(folder: Path) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
-
-
-def _meminfo(key: str) -> int:
-    if Path("/proc/meminfo").is_file():
-        return _kilobytes(Path("/proc/meminfo"), key)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _kilobytes(path: Path, key: str) -> int:
-    """The line `key` of a file of /proc, in bytes; 0 where the system has no such file."""
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), 0)
 
 
 def _measured_speed() -> tuple[float, float]:

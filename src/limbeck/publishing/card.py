@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from limbeck.config import CorpusShare, Recipe
 from limbeck.config.reading import scalar, to_yaml
-from limbeck.data.corpora import is_path
-from limbeck.errors import DataError, LimbeckError
-from limbeck.evaluation.results import Results
+from limbeck.data.templates import PaperTemplate
+from limbeck.errors import LimbeckError
 from limbeck.inspection import explain
 from limbeck.models.packaged import PACKAGED
-from limbeck.reporting.reduce import by_example, mean_interval
+from limbeck.publishing.card_scores import model_index, scores_section
+from limbeck.publishing.public_names import is_hub_id, public, without_folders
+from limbeck.records import Message
+from limbeck.reporting.durations import duration
 from limbeck.training.rundir import METRICS, RunDirectory
 
 _MIT, _APACHE, _UNKNOWN = "MIT", "Apache-2.0", "not known to Limbeck; ask where the rows come from"
 _NOT_STATED = "not stated: its author has to choose one that the models and the data allow"
-_INTERVALS = "In brackets: 95 % bootstrap intervals over examples. ROUGE-L in %, KL in nats a token."
 # Of the data sets behind the named corpora, as their authors state them.
 _LICENCES = {
     "starter": _APACHE,
@@ -45,74 +46,123 @@ _KEYS = (
     "models.lora",
 )
 _FEW_STEPS = 200
+# Licences that the hub knows by these ids; any other one has to be called "other" there, with its name beside it.
+_HUB_LICENCES = frozenset(
+    [
+        "apache-2.0",
+        "mit",
+        "bsd-2-clause",
+        "bsd-3-clause",
+        "cc0-1.0",
+        "cc-by-4.0",
+        "cc-by-sa-3.0",
+        "cc-by-sa-4.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-sa-4.0",
+        "gpl-3.0",
+        "agpl-3.0",
+        "lgpl-3.0",
+        "mpl-2.0",
+        "openrail",
+        "llama2",
+        "llama3",
+        "llama3.1",
+        "llama3.2",
+        "llama3.3",
+        "gemma",
+        "other",
+    ]
+)
+_SHARE_ALIKE = "-SA-"
 
 
-def model_card(run: Path | str, *, licence: str | None = None) -> str:
+def model_card(
+    run: Path | str, *, licence: str | None = None, name: str | None = None, is_adapter: bool = False
+) -> str:
     """The card of a run's student as Markdown with the hub's metadata above it.
 
     Data and licences, the method with what it is made of, scores with 95 % intervals where the run was evaluated, which
-    categories lose most, warnings of the run, and limits. Folders of this machine are named by their last part alone.
-    `licence` is the student's, which Limbeck cannot know; without it the card says so. Reads the run's files only, and
-    loads no model. Raises `CheckpointError` for a folder that is no run.
+    categories lose most, warnings of the run, limits, and how it is asked. Folders of this machine are named by their
+    last part alone. `licence` is the student's, which Limbeck cannot know; without it the card says so. `name` is what
+    the model will be called (ORG/NAME; the run's folder if not given); `is_adapter`: LoRA's weights without the model
+    that they belong on. Reads the run's files only, and loads no model. Raises `CheckpointError` for a folder that is
+    no run.
     """
     directory = RunDirectory.existing(Path(run))
     recipe = Recipe.recorded(directory.path)
     rows = list(directory.rows(METRICS))
+    called = name or public(recipe.run)
     sections = (
-        _head(recipe, rows, licence=licence),
-        _data(recipe),
-        _method(directory.path, recipe),
-        _scores(directory.path, rows),
+        _head(recipe, rows, licence=licence, name=called),
+        _use(recipe, directory.student, name=called, is_adapter=is_adapter),
+        _data(recipe, rows),
+        _method(recipe),
+        scores_section(directory.path, rows, public=public),
         _limits(recipe, rows, directory=directory, licence=licence),
-        _use(recipe),
+        _made_with(directory.path, rows),
     )
-    return _front_matter(recipe, licence) + "\n".join(section.strip() + "\n" for section in sections if section)
+    front = _front_matter(recipe, licence, is_adapter=is_adapter)
+    scored = model_index(directory.path, called.rpartition("/")[2], public=public)
+    front |= {"model-index": scored} if scored else {}
+    return f"---\n{to_yaml(front)}---\n\n" + "\n".join(section.strip() + "\n" for section in sections if section)
 
 
-def _front_matter(recipe: Recipe, licence: str | None) -> str:
-    bases = [name for name in (recipe.models.student, recipe.models.teacher) if name and _is_hub_id(name)]
-    datasets = [name for name in _corpora(recipe) if _is_hub_id(name)]
+def _front_matter(recipe: Recipe, licence: str | None, *, is_adapter: bool) -> dict[str, Any]:
+    student = recipe.models.student
+    datasets = [name for name in _corpora(recipe) if is_hub_id(name)]
     values: dict[str, Any] = {
-        "library_name": "transformers",
+        "library_name": "peft" if is_adapter else "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["distillation", "knowledge-distillation", "limbeck", str(recipe.method["base"])],
     }
-    values |= {"license": licence.lower()} if licence else {}
-    values |= {"base_model": bases} if bases else {}
-    values |= {"datasets": datasets} if datasets else {}
-    return f"---\n{to_yaml(values)}---\n\n"
+    if licence:
+        is_known = licence.lower() in _HUB_LICENCES
+        values |= {"license": licence.lower()} if is_known else {"license": "other", "license_name": licence.lower()}
+    # The teacher is none: the hub takes several bases for a merge of their weights.
+    if student and is_hub_id(student):
+        values |= {"base_model": student, "base_model_relation": "adapter" if is_adapter else "finetune"}
+    return values | ({"datasets": datasets} if datasets else {})
 
 
-def _head(recipe: Recipe, rows: Sequence[Mapping[str, Any]], *, licence: str | None) -> str:
-    steps = max((int(row["step"]) for row in rows if row["kind"] == "step"), default=0)
+def _head(recipe: Recipe, rows: Sequence[Mapping[str, Any]], *, licence: str | None, name: str) -> str:
+    steps = _steps(rows)
     best = [row for row in rows if row.get("is_best")]
     kept = f"; the student kept is that of step {best[-1]['step']:,}" if best else ""
     teacher = recipe.models.teacher
-    taught = f" by learning from `{_public(teacher)}`" if teacher else ""
+    taught = f" by learning from `{public(teacher)}`" if teacher else ""
     return (
-        f"# {_public(recipe.run)}\n\n"
-        f"A causal language model made from `{_public(recipe.models.student)}`{taught}, with the method "
+        f"# {name.rpartition('/')[2]}\n\n"
+        f"A causal language model made from `{public(recipe.models.student)}`{taught}, with the method "
         f"`{recipe.method['base']}` of Limbeck, in {steps:,} steps{kept}.\n\n"
         "| model | licence |\n|---|---|\n"
         + "".join(
-            f"| {role}: `{_public(name)}` | {_model_licence(name)} |\n"
-            for role, name in (("student before", recipe.models.student), ("teacher", teacher))
-            if name
+            f"| {role}: `{public(part)}` | {_model_licence(part)} |\n"
+            for role, part in (("student before", recipe.models.student), ("teacher", teacher))
+            if part
         )
         + f"| this model | {licence or _NOT_STATED} |\n"
     )
 
 
-def _data(recipe: Recipe) -> str:
+def _data(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> str:
     corpora = _corpora(recipe)
+    taken = _steps(rows) * recipe.train.batch_rows
+    seen = f"{_steps(rows):,} steps of {recipe.train.batch_rows:,} rows: at most {taken:,} rows were seen.\n"
     if not corpora:
-        return "## Data\n\nRows that were passed by Python code; the run does not know where they come from.\n"
+        told = "Rows that were passed by Python code; the run does not know where they come from."
+        return f"## Data\n\n{told} {seen}"
     total = sum(corpora.values())
     lines = [
-        f"| `{_public(name)}` | {weight / total:.0%} | {_LICENCES.get(name, _UNKNOWN)} |"
+        f"| `{public(name)}` | {weight / total:.0%} | {_LICENCES.get(name, _UNKNOWN)} |"
         for name, weight in corpora.items()
     ]
-    return "## Data\n\n| corpus | share of the rows | licence |\n|---|---:|---|\n" + "\n".join(lines) + "\n"
+    text = recipe.data.plain_text
+    beside = f"\nBeside them, plain text from `{public(text)}`; its licence is {_UNKNOWN}.\n" if text else ""
+    return (
+        "## Data\n\n| corpus | share of the rows | licence |\n|---|---:|---|\n"
+        + "\n".join(lines)
+        + f"\n\n{seen}{beside}"
+    )
 
 
 def _corpora(recipe: Recipe) -> dict[str, float]:
@@ -124,98 +174,28 @@ def _corpora(recipe: Recipe) -> dict[str, float]:
     return {part.corpus: float(part.weight) for part in parts}
 
 
-def _method(run: Path, recipe: Recipe) -> str:
+def _method(recipe: Recipe) -> str:
+    shown = dataclasses.replace(recipe, method=without_folders(recipe.method))
     try:
-        explained = dataclasses.replace(explain(run), title=str(recipe.method["base"])).text(100)
+        explained = dataclasses.replace(explain(shown), title=str(recipe.method["base"])).text(100)
     except LimbeckError:
         # A part of somebody's own code, which a run's recipe never imports.
-        explained = to_yaml(recipe.method)
+        explained = to_yaml(shown.method)
     values = recipe.values()
     settings = []
     for key in _KEYS:
         section, _, name = key.partition(".")
         settings.append(f"`{key}` {scalar(values[section][name])}")
-    return f"## Method\n\n```text\n{explained.strip()}\n```\n\nSettings: {', '.join(settings)}.\n"
-
-
-def _scores(run: Path, rows: Sequence[Mapping[str, Any]]) -> str:
-    parts = ["## Scores", ""]
-    best = [row for row in rows if row.get("is_best")]
-    if best:
-        kept = best[-1]
-        rouge = f", ROUGE-L {100 * kept['rouge_l']:.1f} %" if "rouge_l" in kept else ""
-        parts.append(
-            f"Validation rows, which chose the student: cross-entropy {kept['cross_entropy']:.3f} nats a token{rouge}."
-        )
-    evaluations = {folder.name: _evaluated(folder) for folder in sorted((run / "answers").glob("*")) if folder.is_dir()}
-    evaluations = {name: results for name, results in evaluations.items() if results.rows}
-    for name, results in evaluations.items():
-        try:
-            found = [results.table().markdown().strip(), "", _INTERVALS, "", *_losses(results)]
-        except DataError:
-            # Means over different seeds would compare unequal things.
-            found = ["This evaluation was stopped before its end; the same `limbeck evaluate` goes on with it.", ""]
-        parts += ["", f"### Decoding `{name}`", "", *found]
-    if not evaluations:
-        parts += ["", "This student was not evaluated on test rows: `limbeck evaluate RUN --corpora ...` would do it."]
-    return "\n".join(parts) + "\n"
-
-
-def _evaluated(folder: Path) -> Results:
-    rows = []
-    for path in sorted(folder.glob("*.jsonl")):
-        is_answers = "-answers-seed" in path.name
-        for row in _lines(path):
-            if "id" in row and "scores" in row:
-                rows.append({"measure": "answers", **row} if is_answers else row)
-    return Results(rows=rows)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
-
-
-def _losses(results: Results) -> list[str]:
-    """Which categories are worst: by the distance from the teacher where it was measured, else by ROUGE-L."""
-    categories = {
-        (row["corpus"], str(row["id"])): str(row["category"])
-        for row in results.rows
-        if row["measure"] == "answers" and row.get("category")
-    }
-    if len(set(categories.values())) < 2:
-        return []
-    distances = [
-        row for row in results.rows if row["measure"] == "references" and "kl_teacher_student" in row["scores"]
-    ]
-    is_distance = bool(distances)
-    score = "kl_teacher_student" if is_distance else "rouge_l"
-    chosen = distances or [row for row in results.rows if row["measure"] == "answers"]
-    groups: dict[str, dict[str, float]] = {}
-    for corpus, values in by_example(chosen, score=score).items():
-        for id, value in values.items():
-            if (corpus, id) in categories:
-                groups.setdefault(categories[corpus, id], {})[f"{corpus}/{id}"] = value
-    found = {name: mean_interval(values, seed=0) for name, values in groups.items()}
-    order = sorted(found, key=lambda name: found[name].mean, reverse=is_distance)
-    scale, digits = (1.0, 3) if is_distance else (100.0, 1)
-    title = "KL(teacher‖student) on the references" if is_distance else "ROUGE-L, %"
-    lines = [
-        f"Who loses most, by category (worst first; {title}):",
-        "",
-        "| category | examples | score |",
-        "|---|---:|---:|",
-    ]
-    for name in order:
-        each = found[name]
-        bounds = f"[{each.low * scale:.{digits}f}, {each.high * scale:.{digits}f}]" if each.num_examples > 1 else ""
-        lines.append(f"| {name} | {each.num_examples} | {each.mean * scale:.{digits}f} {bounds} |")
-    return [*lines, ""]
+    # Folded on the hub: whoever wants a model to use should not scroll past its formulas.
+    return (
+        f"## Method\n\nSettings: {', '.join(settings)}.\n\n<details>\n<summary>Every part of <code>"
+        f"{recipe.method['base']}</code> with its formula, and how it stands to its paper</summary>\n\n```text\n"
+        f"{explained.strip()}\n```\n\n</details>\n"
+    )
 
 
 def _limits(recipe: Recipe, rows: Sequence[Mapping[str, Any]], *, directory: RunDirectory, licence: str | None) -> str:
-    steps = max((int(row["step"]) for row in rows if row["kind"] == "step"), default=0)
+    steps = _steps(rows)
     lines = [
         f"It was trained on rows of at most {recipe.data.max_length} tokens; beyond that it was never looked at.",
         "It was not tested for harmful, false or private content. What its teacher and its data get wrong, it can too.",
@@ -223,6 +203,9 @@ def _limits(recipe: Recipe, rows: Sequence[Mapping[str, Any]], *, directory: Run
     ]
     if steps < _FEW_STEPS:
         lines.append(f"{steps} steps are few: this is a demonstration more than a model to be used.")
+    shared = [name for name in _corpora(recipe) if _SHARE_ALIKE in _LICENCES.get(name, "")]
+    if shared:
+        lines.append(f"`{'`, `'.join(shared)}`: share-alike; what is derived from it may have to bear its licence.")
     if recipe.models.teacher:
         lines.append("Some teachers' licences restrict what models that learned from them may be used for.")
     dropped = _never_trained(directory.student)
@@ -230,7 +213,7 @@ def _limits(recipe: Recipe, rows: Sequence[Mapping[str, Any]], *, directory: Run
         lines.append(f"{dropped:,} token ids were never trained; they are listed in `suppress_tokens`.")
     for row in rows:
         if row["kind"] == "watch":
-            lines.append(f"While training, after step {row['step']:,}: {row['name']} ({row['message']}).")
+            lines.append(f"While training, after step {row['step']:,}: {row['name']} ({_sentence(row['message'])}).")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"
 
 
@@ -240,25 +223,69 @@ def _never_trained(student: Path) -> int:
     return len(found.get("suppress_tokens") or ())
 
 
-def _use(recipe: Recipe) -> str:
-    name = _public(recipe.run)
+def _sentence(message: str) -> str:
+    """The first line of a warning: the others say what whoever trains should do."""
+    return message.splitlines()[0].rstrip(".:")
+
+
+def _use(recipe: Recipe, student: Path, *, name: str, is_adapter: bool) -> str:
+    """A program that asks the model as it was asked in training."""
+    maker = "AutoPeftModelForCausalLM" if is_adapter else "AutoModelForCausalLM"
+    imports = ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
+    if is_adapter:
+        imports = ["from peft import AutoPeftModelForCausalLM", "from transformers import AutoTokenizer"]
+    lines = [
+        *imports,
+        "",
+        f'model = {maker}.from_pretrained("{name}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
+        *_asking(_settings(student).get("template", recipe.data.template)),
+        f"answer = model.generate(**inputs, max_new_tokens={recipe.sampling.max_new_tokens})",
+        'print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+    ]
+    before = f"On top of `{public(recipe.models.student)}`, which has to be there. " if is_adapter else ""
+    code = "\n".join(lines)
+    return f"## Use\n\n{before}It is asked as it was in training:\n\n```python\n{code}\n```\n"
+
+
+def _asking(template: object) -> list[str]:
+    if template == "chat":
+        return [
+            'messages = [{"role": "user", "content": "Name three primary colours."}]',
+            "inputs = tokenizer.apply_chat_template(",
+            '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
+            ")",
+        ]
+    asked = "Name three primary colours."
+    if template == "paper":
+        asked = PaperTemplate().prompt_text([Message(role="user", content=asked)])
+    return [f'inputs = tokenizer({json.dumps(asked, ensure_ascii=False)}, return_tensors="pt")']
+
+
+def _settings(student: Path) -> dict[str, Any]:
+    path = student / "limbeck.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _made_with(run: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Versions, device and time: what somebody needs who gets other numbers."""
+    path = run / "environment.json"
+    if not path.is_file():
+        return ""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    seconds = sum(float(row["time"]["seconds"]) for row in rows if row["kind"] == "step")
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return (
-        "## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'model = AutoModelForCausalLM.from_pretrained("{name}")\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n```\n'
+        f"## Made with\n\n{versions}; Python {found['python']}. {duration(seconds)} of training steps on "
+        f"{found['ranks']} × {found['device']}.\n"
     )
 
 
-def _is_hub_id(name: str) -> bool:
-    return name.count("/") == 1 and not is_path(name)
-
-
-def _public(name: str) -> str:
-    """A name that says nothing about the folders of this machine."""
-    return name if _is_hub_id(name) else Path(name).name or name
+def _steps(rows: Sequence[Mapping[str, Any]]) -> int:
+    return max((int(row["step"]) for row in rows if row["kind"] == "step"), default=0)
 
 
 def _model_licence(name: str) -> str:
     if name in PACKAGED:
         return PACKAGED[name].licence
-    return "see its page on the hub" if _is_hub_id(name) else "not known to Limbeck: a folder"
+    return "see its page on the hub" if is_hub_id(name) else "not known to Limbeck: a folder"

@@ -16,8 +16,12 @@ _ADAPTER = "adapter"
 CARD = "README.md"
 
 
-def export(run: Path | str, out: Path, *, merge: bool = True, licence: str | None = None) -> Path:
+def export(
+    run: Path | str, out: Path, *, merge: bool = True, licence: str | None = None, name: str | None = None
+) -> Path:
     """Write a run's student, with its card as README.md, into a new folder; returns it.
+
+    `licence` and `name` (what the model will be called) go into the card.
 
     With `merge` a plain Hugging Face folder with all weights, LoRA's added into them. Without, LoRA's adapter alone,
     with the tokenizer, to be put on the model that it was trained on. The folder appears whole or not at all. Raises
@@ -35,9 +39,11 @@ def export(run: Path | str, out: Path, *, merge: bool = True, licence: str | Non
     try:
         made = scratch / "model"
         made.mkdir()
-        for name, source in files.items():
-            shutil.copy2(source, made / name)
-        (made / CARD).write_text(model_card(directory.path, licence=licence), encoding="utf-8")
+        for file, source in files.items():
+            shutil.copy2(source, made / file)
+        (made / CARD).write_text(
+            model_card(directory.path, licence=licence, name=name, is_adapter=not merge), encoding="utf-8"
+        )
         _check_weights(made)
         if out.exists():
             out.rmdir()

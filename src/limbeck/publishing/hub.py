@@ -51,13 +51,13 @@ def push(
     directory = RunDirectory.existing(Path(run))
     if not (directory.student / "config.json").is_file():
         raise CheckpointError(f"the run {directory.path} has no student yet; wait for its first validation or its end")
-    card = model_card(directory.path, licence=licence)
+    card = model_card(directory.path, licence=licence, name=repository, is_adapter=not merge)
     files = [(name, path.stat().st_size) for name, path in exported_files(directory.student, merge=merge).items()]
     listed = tuple(sorted([*files, (CARD, len(card.encode()))]))
     if dry_run:
         return Pushed(repository=repository, files=listed, card=card)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = export(directory.path, Path(scratch) / "model", merge=merge, licence=licence)
+        folder = export(directory.path, Path(scratch) / "model", merge=merge, licence=licence, name=repository)
         url = _upload(folder, repository, private=private)
     return Pushed(repository=repository, files=listed, card=card, url=url)
 

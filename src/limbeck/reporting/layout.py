@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 
@@ -35,6 +36,31 @@ def lay_out(
     ]
     notes_text = "\n".join(line for note in notes for line in _wrap(note, width))
     return "\n\n".join(block for block in [*blocks, notes_text] if block) + "\n"
+
+
+def broken_at_spaces(text: str, *, width: int) -> str:
+    """The text with lines of at most `width` columns, each continued two columns further in than it began.
+
+    Words are never cut: a number, a path or an option that is longer than a line stays whole. A line that fits is left
+    as it is.
+
+    >>> print(broken_at_spaces("metrics: the same in all 12,345 steps", width=25))
+    metrics: the same in all
+      12,345 steps
+    """
+    return "\n".join(line if len(line) <= width else _broken(line, width) for line in text.split("\n"))
+
+
+def _broken(line: str, width: int) -> str:
+    before = line[: len(line) - len(line.lstrip(" "))]
+    return textwrap.fill(
+        line.strip(),
+        width=width,
+        initial_indent=before,
+        subsequent_indent=f"{before}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def shown_width(text: str) -> int:

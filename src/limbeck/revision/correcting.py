@@ -10,8 +10,7 @@ import torch
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from limbeck.models.extending import extend
-from limbeck.models.scoring import split_rows
+from limbeck.models.extending import extend_in_turn
 from limbeck.revision.detectors import Detector, KLDArgmax, ranked_errors
 from limbeck.revision.gathering import Viewer, gather_evidence, generated
 from limbeck.seeds import RowNoise
@@ -245,23 +244,24 @@ def _redrawn(sequences: Sequences, found: Sequence[Correction], *, rollouts: Rol
         pad_id=rollouts.pad_id,
         limits=[limits[each.row] for each in found],
     )
-    for group in split_rows(prefixes, rollouts.group_rows):
-        part = prefixes.rows(group).to(rollouts.device)
-        drawn = extend(
-            rollouts.decoder,
-            part,
-            start=part.lengths,
-            limit=torch.tensor(part.limits),
-            forced=torch.tensor([found[place].teacher_token for place in group]),
-            rows=torch.ones(len(group), dtype=torch.bool),
-            sampling=rollouts.sampling,
-            noise=_noise(rollouts, part, "redraw", number),
-            state=rollouts.state,
-        ).sequences.to("cpu")
-        for b, place in enumerate(group):
-            row, length = found[place].row, int(drawn.lengths[b])
-            tokens[row], flags[row] = drawn.tokens[b, :length].tolist(), drawn.is_response[b, :length].tolist()
-            origin[row] = "revised"
+    part = prefixes.to(rollouts.device)
+    drawn = extend_in_turn(
+        rollouts.decoder,
+        part,
+        seats=rollouts.group_rows,
+        start=part.lengths,
+        limit=torch.tensor(part.limits),
+        forced=torch.tensor([each.teacher_token for each in found]),
+        rows=torch.ones(len(part), dtype=torch.bool),
+        sampling=rollouts.sampling,
+        noise=_noise(rollouts, part, "redraw", number),
+        state=rollouts.state,
+    ).sequences.to("cpu")
+    for place, each in enumerate(found):
+        length = int(drawn.lengths[place])
+        tokens[each.row] = drawn.tokens[place, :length].tolist()
+        flags[each.row] = drawn.is_response[place, :length].tolist()
+        origin[each.row] = "revised"
     revised = pack_rows(tokens, flags, origin=origin, keys=kept.keys, pad_id=rollouts.pad_id, limits=sequences.limits)
     return revised.to(sequences.tokens.device)
 

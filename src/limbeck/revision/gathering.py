@@ -18,6 +18,7 @@ from limbeck.losses.match import TokenScores
 from limbeck.losses.views import HiddenView, chunks
 from limbeck.models.sampling import Sampling, draw
 from limbeck.models.scoring import Scored, Scorer, scored_tokens, split_rows
+from limbeck.models.teacher_memory import TeacherMemory
 from limbeck.revision.attending import view_with_attention
 from limbeck.seeds import RowNoise
 from limbeck.types import Evidence, Sequences
@@ -123,7 +124,7 @@ def _check_needs(needs: Collection[str], *, teacher: Viewer, noise: RowNoise | N
         raise ConfigError(f"a detector needs {', '.join(unknown)} in its evidence\n  columns that exist: {known}")
     if "uniform" in needs and noise is None:
         raise ConfigError("a detector needs uniform in its evidence, but there is no noise\n  pass detector_noise")
-    if "attention" in needs and not isinstance(teacher, Scorer):
+    if "attention" in needs and not isinstance(_shown(teacher), Scorer):
         raise ConfigError(
             f"a detector needs attention in its evidence, which a {type(teacher).__name__} does not show"
             "\n  the teacher has to be a Scorer: a model with attention maps; or take a detector without that need"
@@ -183,9 +184,15 @@ def _teacher_view(
 ) -> tuple[HiddenView, Float[Tensor, " N"] | None]:
     if not has_attention:
         return view_of(teacher, sequences), None
-    assert isinstance(teacher, Scorer), "checked before"
-    sequences = sequences.to(next(teacher.model.parameters()).device)
-    return view_with_attention(teacher, sequences, scored_tokens(sequences))
+    scorer = _shown(teacher)
+    assert isinstance(scorer, Scorer), "checked before"
+    sequences = sequences.to(next(scorer.model.parameters()).device)
+    return view_with_attention(scorer, sequences, scored_tokens(sequences))
+
+
+def _shown(teacher: Viewer) -> Viewer:
+    """The model itself, whose attention can be looked at; nothing of that pass is kept."""
+    return teacher.scorer if isinstance(teacher, TeacherMemory) else teacher
 
 
 def _measured(

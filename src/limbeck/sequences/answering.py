@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from limbeck.errors import DataError
 from limbeck.models.sampling import Sampling
+from limbeck.models.turns import UNIT_TURNS
 from limbeck.records import EncodedRow
 from limbeck.seeds import Seeds
 from limbeck.sequences.answer_cache import Answer, AnswerCache, prompt_hash
@@ -96,7 +97,8 @@ def write_answers(
     Rows of one prompt have one answer. The noise of an answer is `Seeds(0).child("teacher-written", hash of the
     prompt)`. Every rank calls it and gets the same answers: the first one reads the cache, and each writes its groups.
     Groups are made of what is missing in windows of the rows' own order, so that a killed run goes on with the groups
-    that it would have drawn. Raises `DataError` for a prompt that leaves no room, and what the cache raises.
+    that it would have drawn, and a longer one has the same, but for one of few rows. Raises `DataError` for a prompt
+    that leaves no room, and what the cache raises.
     """
     asked = {row.prompt: author.reading.prompt(row) for row in rows}
     hashes = {prompt: prompt_hash(tokens) for prompt, tokens in asked.items()}
@@ -106,7 +108,7 @@ def write_answers(
     seen = [found[hash] for hash in wanted if hash in found] if share.rank == 0 else []
     known = {each.prompt: each for each in share.gather(seen)}
     tokens_of = {hashes[prompt]: tokens for prompt, tokens in asked.items()}
-    groups = _groups(tokens_of, known=known, group_rows=author.rollouts.group_rows)
+    groups = _groups(tokens_of, known=known, group_rows=author.rollouts.group_rows, ranks=share.ranks)
     progress = _Progress(missing=sum(map(len, groups)), rows=len(wanted), cache=cache, note=note)
     rollouts = _rollouts(source, author)
     own: list[Answer] = []
@@ -120,10 +122,14 @@ def write_answers(
 
 
 def _groups(
-    tokens_of: Mapping[str, tuple[int, ...]], *, known: Mapping[str, Answer], group_rows: int
+    tokens_of: Mapping[str, tuple[int, ...]], *, known: Mapping[str, Answer], group_rows: int, ranks: int
 ) -> list[list[str]]:
-    """What is missing in groups of prompts of similar length, longest first within a window."""
+    """What is missing in groups of prompts of similar length, longest first within a window.
+
+    A group holds more rows than are decoded at a time, as long as all ranks have one.
+    """
     hashes, size = list(tokens_of), _WINDOW_GROUPS * group_rows
+    group_rows *= max(1, min(UNIT_TURNS, len(hashes) // (group_rows * ranks)))
     groups: list[list[str]] = []
     for first in range(0, len(hashes), size):
         missing = [hash for hash in hashes[first : first + size] if hash not in known]

@@ -10,13 +10,12 @@ import torch
 
 from limbeck.data.loader import batch, prompts
 from limbeck.models.decoders import Decoder
-from limbeck.models.extending import extend
+from limbeck.models.extending import extend_in_turn
 from limbeck.models.prefixes import DrawState
 from limbeck.models.sampling import Sampling
-from limbeck.models.scoring import split_rows
 from limbeck.records import EncodedRow
 from limbeck.seeds import RowNoise, Seeds
-from limbeck.types import Experience, RowKey, Sequences, pack_rows
+from limbeck.types import Experience, RowKey, Sequences
 
 Item = tuple[RowKey, EncodedRow]
 
@@ -26,7 +25,8 @@ class Rollouts:
     """What a source draws with: the decoder, how tokens are drawn, and the seeds of the run.
 
     `decoder` is the student, `teacher` the teacher of a run with one. `max_new_tokens` is the most that a response may
-    be long, `max_length` the most that a row may be; `group_rows` rows are decoded together, longest prompts first.
+    be long, `max_length` the most that a row may be; at most `group_rows` rows are decoded at a time, and waiting rows
+    take the place of finished ones.
     `state`, where given, keeps what rows that are drawn on from need.
     """
 
@@ -66,37 +66,26 @@ class Rollouts:
         rows = prompts(items, pad_id=self.pad_id)
         most = self.max_new_tokens if horizon is None else min(horizon, self.max_new_tokens)
         limit_B = (rows.lengths + most).clamp(max=self.max_length)
-        tokens: list[list[int]] = [[] for _ in items]
-        flags: list[list[bool]] = [[] for _ in items]
-        logp: list[list[float]] = [[] for _ in items]
-        for group in split_rows(rows, self.group_rows):
-            part = rows.rows(group).to(self.device)
-            extension = extend(
-                decoder,
-                part,
-                start=part.lengths,
-                limit=limit_B[group].to(self.device),
-                rows=torch.ones(len(group), dtype=torch.bool),
-                sampling=self.sampling,
-                noise=RowNoise([self.seeds.child(purpose, *key) for key in part.keys]),
-                state=self.state,
-            )
-            extended, behaviour_logp = extension.sequences.to("cpu"), extension.behaviour_logp.cpu()
-            for place, row in enumerate(group):
-                length = int(extended.lengths[place])
-                tokens[row] = extended.tokens[place, :length].tolist()
-                flags[row] = extended.is_response[place, :length].tolist()
-                logp[row] = behaviour_logp[place, extended.scored[place]].tolist()
-        whole = pack_rows(
-            tokens,
-            flags,
-            origin=[origin] * len(items),
-            keys=rows.keys,
-            pad_id=self.pad_id,
-            limits=limit_B.tolist(),
+        part = rows.to(self.device)
+        extension = extend_in_turn(
+            decoder,
+            part,
+            seats=self.group_rows,
+            start=part.lengths,
+            limit=limit_B.to(self.device),
+            rows=torch.ones(len(rows), dtype=torch.bool),
+            sampling=self.sampling,
+            noise=RowNoise([self.seeds.child(purpose, *key) for key in rows.keys]),
+            state=self.state,
         )
-        behaviour_logp_N = torch.tensor([value for row in logp for value in row], dtype=torch.float32)
-        return replace(whole, experience=Experience(behaviour_logp=behaviour_logp_N))
+        extended, behaviour_logp = extension.sequences.to("cpu"), extension.behaviour_logp.cpu()
+        return replace(
+            extended,
+            tokens=extended.tokens.masked_fill(~extended.attended, self.pad_id),
+            origin=(origin,) * len(items),
+            limits=tuple(limit_B.tolist()),
+            experience=Experience(behaviour_logp=behaviour_logp[extended.scored].float()),
+        )
 
 
 @runtime_checkable

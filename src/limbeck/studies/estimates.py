@@ -18,7 +18,7 @@ from limbeck.reporting.comparing import smallest_effect
 from limbeck.studies.definition import Study
 from limbeck.studies.measured import Measured
 from limbeck.studies.places import Places
-from limbeck.studies.resolving import STAGE, Planned, planned_runs, stage_key, stage_recipe, stages_of
+from limbeck.studies.resolving import STAGE, Planned, stage_key, stage_recipe, stages_of
 from limbeck.studies.rows import RunRows
 from limbeck.studies.tables import measured_effect
 
@@ -63,41 +63,7 @@ def effect_line(study: Study, places: Places) -> str:
     )
 
 
-def estimate_lines(study: Study, places: Places, *, only: tuple[str, ...] = (), jobs: int = 1) -> Iterator[str]:
-    """Arms with hash and state, time by arm and in all, disk. Nothing is trained, fetched or written."""
-    planned = planned_runs(study, only=only)
-    pace = _Pace(study, places)
-    seen: dict[str, str] = {}
-    total, unknown, waiting = 0.0, 0, 0
-    yield f"{len(planned)} rows of {study.name}: {len({each.key for each in planned})} different runs"
-    for each in planned:
-        if each.key in seen:
-            yield f"  {each.key}  {each.label}: the same run as {seen[each.key]}"
-            continue
-        seen[each.key] = each.label
-        if places.kept(study, each).is_file():
-            yield f"  {each.key}  {each.label}: done"
-            continue
-        waiting += 1
-        estimate = pace.of(each)
-        unknown += estimate.seconds is None
-        total += estimate.seconds or 0.0
-        begun = ", goes on" if (places.run(each.key) / "recipe.yaml").is_file() else ""
-        took = "time not known" if estimate.seconds is None else f"{estimate.seconds / 60:.0f} min"
-        yield f"  {each.key}  {each.label}: {took}, {estimate.how}{begun}"
-    for stage, built, estimate in pace.stages(planned):
-        if not built:
-            total += estimate.seconds or 0.0
-            took = "time not known" if estimate.seconds is None else f"{estimate.seconds / 60:.0f} min"
-            yield f"  stage {stage}: {took}, {estimate.how}"
-    counted = f" and {unknown} runs of unknown length" if unknown else ""
-    yield f"time: about {total / 3600 / jobs:.1f} h for {waiting} runs, {jobs} at a time{counted}" + (
-        "; several at a time divide the same cores, so that this is the best case" if jobs > 1 else ""
-    )
-    yield pace.disk(planned, jobs=jobs)
-
-
-class _Pace:
+class Pace:
     """Time and disk of runs, from those that are done, or from parameter counts and this machine's speed."""
 
     def __init__(self, study: Study, places: Places) -> None:

@@ -13,6 +13,7 @@ from limbeck.data.examples import Dataset, read_examples
 from limbeck.errors import ConfigError, DataError
 from limbeck.records import Example
 from limbeck.seeds import Seeds
+from limbeck.studies.rows import write_whole
 
 _SEED = 0
 _LEAST_ROWS = 40
@@ -49,7 +50,8 @@ def gather_rows(data: Path | None, *, out: Path, most: int, settings: Mapping[st
                 f"{data} has {len(whole)} rows; the quickstart needs at least {_LEAST_ROWS} to learn and to score"
             )
         train, held_out = cut_validation(whole, spec=min(most, len(whole) // 5), seeds=seeds.child("held out"))
-        train, valid = cut_validation(train, spec="auto", seeds=seeds)
+        train, valid = cut_validation(_without(train, held_out), spec="auto", seeds=seeds)
+        train = _without(train, valid)
     found = len(train)
     if found > _MOST_ROWS:
         order = seeds.child("rows to learn from").generator().permutation(found)[:_MOST_ROWS].tolist()
@@ -69,6 +71,17 @@ def gather_rows(data: Path | None, *, out: Path, most: int, settings: Mapping[st
     )
 
 
+def _without(rows: Dataset, held_out: Dataset) -> Dataset:
+    """The rows that ask what no held-out row asks: a file may hold a question twice. Raises `DataError` for none."""
+    asked = {example.messages for example in held_out.examples}
+    kept = tuple(example for example in rows.examples if example.messages not in asked)
+    if len(kept) < 2:
+        raise DataError(
+            f"hardly a row of {rows.source} asks what no held-out row asks; remove the rows that stand twice"
+        )
+    return replace(rows, examples=kept)
+
+
 def _claim(out: Path, identity: Mapping[str, object]) -> None:
     """Record what `out` is the folder of, or check it."""
     path = out / "quickstart.json"
@@ -76,7 +89,7 @@ def _claim(out: Path, identity: Mapping[str, object]) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"'{out}' exists and holds no quickstart; choose another --out")
         out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dict(identity), indent=2) + "\n", encoding="utf-8")
+        write_whole(path, (json.dumps(dict(identity), indent=2) + "\n").encode())
         return
     recorded = json.loads(path.read_text(encoding="utf-8"))
     different = [key for key in identity if recorded.get(key) != identity[key]]

@@ -82,7 +82,12 @@ class Places:
         elif corpus is not None:
             corpus = tuple(replace(share, corpus=self.data(share.corpus)) for share in corpus)
         valid = recipe.data.valid
-        data = replace(recipe.data, corpus=corpus, valid=self.data(valid) if isinstance(valid, str) else valid)
+        data = replace(
+            recipe.data,
+            corpus=corpus,
+            valid=self.data(valid) if isinstance(valid, str) else valid,
+            plain_text=None if recipe.data.plain_text is None else self.data(recipe.data.plain_text),
+        )
         if self.root is not None and _needs_root(corpus):
             data = replace(data, root=str(self.root))
         return replace(recipe, models=models, data=data, run=str(run))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from limbeck.errors import UnknownName
 from limbeck.reporting.page import render_page
@@ -34,6 +35,19 @@ def printed(rows: Path, study: str, *, format: str = "markdown") -> str:
         width = shutil.get_terminal_size((120, 24)).columns
         return "\n\n".join(f"{title}\n{table.text(width=width)}" for title, table in result.tables) + _lines(result, "")
     return "\n".join(f"## {title}\n\n{table.markdown()}" for title, table in result.tables) + _lines(result, "- ")
+
+
+def result_values(rows: Path, study: str) -> dict[str, Any]:
+    """The same as plain values, for JSON: tables by title, and verdicts with what they are due to."""
+    result = result_of(rows, study)
+    return {
+        "title": result.title,
+        "tables": {title: table.values() for title, table in result.tables},
+        "verdicts": [
+            {"claim": each.claim, "judgement": each.judgement, "compared": [one.text() for one in each.compared]}
+            for each in result.verdicts
+        ],
+    }
 
 
 def _lines(result: Result, before: str) -> str:

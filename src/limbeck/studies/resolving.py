@@ -127,7 +127,7 @@ def identity_of(study: Study, recipe: Recipe) -> dict[str, Any]:
         data["corpus"] = [{**share, "corpus": _named(study, share["corpus"])} for share in data["corpus"]]
     else:
         data["corpus"] = _named(study, data["corpus"])
-    data["valid"] = _named(study, data["valid"])
+    data["valid"], data["plain_text"] = _named(study, data["valid"]), _named(study, data["plain_text"])
     return values
 
 
@@ -196,8 +196,10 @@ def _file_hash(path: Path, written: int, size: int) -> str:
 
 
 def scoring_key(study: Study) -> str:
-    """The hash of what arms are scored on and how."""
+    """The hash of what arms are scored on and how, and of the teacher that they are compared with: the recipe of an arm
+    may have another one, or none."""
     plain = dataclasses.asdict(study.scoring)
+    plain["teacher"] = _named(study, study.recipe.get("models", {}).get("teacher"))
     for corpus in plain["corpora"]:
         corpus["corpus"] = _named(study, corpus["corpus"])
     return _hash(plain)[:8]

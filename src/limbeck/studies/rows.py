@@ -55,7 +55,7 @@ class Ledger:
 
     def write(self, rows: Path) -> None:
         """Write it into the folder of rows; a reader sees the old ledger or the new."""
-        _replace(_ledger_path(rows, self.study), (json.dumps(asdict(self), indent=1) + "\n").encode())
+        write_whole(_ledger_path(rows, self.study), (json.dumps(asdict(self), indent=1) + "\n").encode())
 
     @classmethod
     def read(cls, rows: Path, study: str) -> Ledger:
@@ -86,7 +86,7 @@ def write_rows(path: Path, *, about: Mapping[str, Any], rows: Iterable[Mapping[s
     lines = [json.dumps({"format": FORMAT, **about}, ensure_ascii=False)]
     lines += [json.dumps(_rounded(row), ensure_ascii=False) for row in rows]
     # A file's time and name would make equal rows differ.
-    _replace(path, gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0))
+    write_whole(path, gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0))
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +98,8 @@ def _short(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
 
 
-def _replace(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Put a file in its place: a reader sees the old content or the new, whatever kills this process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     with draft.open("wb") as file:

@@ -27,7 +27,7 @@ from limbeck.studies.resolving import (
     scoring_key,
     stages_of,
 )
-from limbeck.studies.rows import Ledger, LedgerArm, write_rows
+from limbeck.studies.rows import Ledger, LedgerArm, write_rows, write_whole
 from limbeck.studies.staging import build_stage, build_teacher, train_or_resume
 
 Say = Callable[[str], None]
@@ -74,6 +74,9 @@ def run_study(
             say(f"{each.label} ({number} of {len(missing)}, run {each.key})")
             carry_out(study, each, places, examples=examples, pending=missing, say=say)
     failures = {each.label: told for each in planned if (told := failure_of(places, each.key))}
+    # A process that was killed, or that fell before its run, has written nothing down.
+    lost = [each for each in missing if each.label not in failures and not places.kept(study, each).is_file()]
+    failures |= {each.label: "its process ended before the run did; it goes on at the next call" for each in lost}
     ledger = make_ledger(study, places)
     ledger.write(places.rows)
     page = _page(places, study.name, command=command, say=say)
@@ -214,10 +217,14 @@ def _hand_on(study: Study, planned: Planned, places: Places, pending: Sequence[P
 
 
 def _is_a_beginning(recipe: Recipe) -> bool:
-    """Whether nothing in a recipe depends on how long the run is: not the rate, nor where its rows come from."""
-    train, kinds = recipe.train, _kinds(recipe.method["sequences"])
-    has_length = train.steps is not None and train.schedule == "constant" and not 0 < train.warmup < 1
-    return has_length and kinds <= {"student", "fixed", "mixture"}
+    """Whether nothing in a recipe depends on how long the run is: not the rate, nor where its rows come from, nor which
+    steps are validated, the best of which gives the student."""
+    train, every, kinds = recipe.train, recipe.validate.every, _kinds(recipe.method["sequences"])
+    if train.steps is None or train.schedule != "constant" or 0 < train.warmup < 1:
+        return False
+    # A run is validated at its last step too.
+    is_looked_at = every is None or (isinstance(every, int) and train.steps % every == 0)
+    return is_looked_at and kinds <= {"student", "fixed", "mixture"}
 
 
 def _kinds(part: Any) -> set[str]:
@@ -259,10 +266,8 @@ def _failure_path(places: Places, key: str) -> Path:
 
 
 def _record_failure(places: Places, planned: Planned, error: Exception) -> None:
-    path = _failure_path(places, planned.key)
-    path.parent.mkdir(parents=True, exist_ok=True)
     told = {"arm": planned.arm, "seed": planned.seed, "error": _told(error), "traceback": traceback.format_exc()}
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    write_whole(_failure_path(places, planned.key), (json.dumps(told, indent=1) + "\n").encode())
 
 
 def _told(error: Exception) -> str:

@@ -17,10 +17,11 @@ from limbeck.evaluation.results import Results
 from limbeck.evaluation.subjects import load_subject
 from limbeck.models.extending import evaluating
 from limbeck.records import Example
+from limbeck.studies.rows import write_whole
 
 CORPUS = "held-out"
 SEED = 10
-_DONE = "scored.json"
+_DONE, _ROWS = "scored.json", "rows.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +82,14 @@ def score_arm(
         "tokens_per_second": speed,
         "training_seconds": None if run is None else _training_seconds(run),
     }
-    (out / "rows.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    done.write_text(json.dumps(numbers, indent=2) + "\n")
+    write_whole(out / _ROWS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    write_whole(done, (json.dumps(numbers, indent=2) + "\n").encode())
     return ScoredArm(name=name, results=Results(rows=rows, folder=out), **numbers)
 
 
 def _read(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    # Split by hand: answers hold line breaks of their own (U+2028), which JSON leaves as they are.
+    return [json.loads(line) for line in (out / _ROWS).read_text(encoding="utf-8").split("\n") if line]
 
 
 def _training_seconds(run: Path) -> float:

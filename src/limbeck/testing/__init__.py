@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         scripted_rollouts,
         toy_evidence,
     )
+    from limbeck.testing.scripted_server import ScriptedServer
     from limbeck.testing.scripted_teachers import ScriptedTeacher, ScriptedWriter
     from limbeck.testing.tiny import ARCHITECTURES, save_tiny, tiny_model, tiny_pair
     from limbeck.testing.toys import save_toy, toy_examples
@@ -25,6 +26,7 @@ __all__ = [
     "CHAT_TEMPLATE",
     "Script",
     "ScriptedModel",
+    "ScriptedServer",
     "ScriptedTeacher",
     "ScriptedWriter",
     "byte_tokenizer",
@@ -44,6 +46,7 @@ _HOME = {
     "CHAT_TEMPLATE": "byte_level",
     "Script": "scripted",
     "ScriptedModel": "scripted",
+    "ScriptedServer": "scripted_server",
     "ScriptedTeacher": "scripted_teachers",
     "ScriptedWriter": "scripted_teachers",
     "byte_tokenizer": "byte_level",

@@ -24,7 +24,7 @@ Script = Callable[[tuple[int, ...]], Sequence[float]]
 class ScriptedModel:
     """A model whose next-token probabilities are `script(prefix)`: it draws as a decoder, and reads whole rows.
 
-    `forwards` counts the steps that it decoded, `views` the batches of rows that it read.
+    `forwards` counts the steps that it decoded, `row_steps` the rows in them, `views` the batches of rows that it read.
 
     >>> model = ScriptedModel(lambda prefix: [0.25, 0.75] if prefix[-1] else [1.0, 0.0], vocab_size=2)
     >>> one = torch.tensor([[0, 1]])
@@ -36,6 +36,7 @@ class ScriptedModel:
         self._script = script
         self._vocab_size = vocab_size
         self.forwards = 0
+        self.row_steps = 0
         self.views = 0
 
     def _logp(self, prefixes: Sequence[Sequence[int]]) -> Float[Tensor, "n V"]:
@@ -56,6 +57,7 @@ class ScriptedModel:
     ) -> Float[Tensor, "b V"]:
         """Log-probabilities of what follows the last column."""
         self.forwards += 1
+        self.row_steps += len(tokens)
         cache.extend([] for _ in range(len(tokens) - len(cache)))
         is_token = attended[:, -tokens.shape[1] :].tolist()
         for row, new, flags in zip(cache, tokens.tolist(), is_token, strict=True):
@@ -65,6 +67,14 @@ class ScriptedModel:
     def keep(self, cache: Any, rows: Int[Tensor, " kept"]) -> None:
         """Only these rows go on."""
         cache[:] = [cache[row] for row in rows.tolist()]
+
+    def joins(self, cache: Any) -> bool:
+        """Its caches are lists of rows: they can always be put together."""
+        return True
+
+    def joined(self, caches: Sequence[Any], *, width: int) -> Any:
+        """The rows of all; there is no padding to let go."""
+        return [row for cache in caches for row in cache]
 
     def view(self, sequences: Sequences, where: Scored) -> HiddenView:
         """Its distributions at the scored tokens."""

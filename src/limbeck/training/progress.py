@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -44,10 +44,11 @@ class Progress:
         if self._first is None:
             self._first = (now - float(row["time"]["seconds"]), step - 1)
         left = (now - self._first[0]) / max(1, step - self._first[1]) * (self._steps - step)
-        line = _line(row, steps=self._steps, seconds_left=left)
+        parts = _parts(row, steps=self._steps, seconds_left=left)
+        line = "".join(parts)
         if self._console.is_terminal:
             width = self._console.width - 1
-            self._console.file.write("\r" + line[:width].ljust(width))
+            self._console.file.write("\r" + _fitting(parts, width).ljust(width))
             self._console.file.flush()
         elif now - self._printed >= _PIPE_SECONDS or step in (1, self._steps):
             self._printed = now
@@ -66,10 +67,28 @@ class Progress:
             self._console.file.write("\r" + " " * (self._console.width - 1) + "\r")
 
 
-def _line(row: Mapping[str, Any], *, steps: int, seconds_left: float) -> str:
-    terms = " ".join(f"{name} {value:.4f}" for name, value in row["terms"].items())
+def _parts(row: Mapping[str, Any], *, steps: int, seconds_left: float) -> list[str]:
+    """What a line is put together from; each part but the first begins with its distance from the one before."""
     drawn = 1.0 - sum(row["origin"].get(writer, 0.0) for writer in ("reference", "teacher"))
-    parts = [f"step {row['step']}/{steps}", f"{duration(seconds_left)} left", terms]
-    parts.append(f"{row['time']['tokens_per_second']:.0f} tokens/s")
-    parts.append(f"{drawn:.0%} drawn")
-    return "  ".join(parts)
+    terms = [f" {name} {value:.4f}" for name, value in row["terms"].items()]
+    return [
+        f"step {row['step']}/{steps}",
+        f"  {duration(seconds_left)} left ",
+        *terms,
+        f"  {row['time']['tokens_per_second']:.0f} tokens/s",
+        f"  {drawn:.0%} drawn",
+    ]
+
+
+def _fitting(parts: Sequence[str], width: int) -> str:
+    """As many parts as have room, from the left: half a number would be another number.
+
+    >>> _fitting(["step 7/9", "  3 s left ", " token 0.1234"], 25)
+    'step 7/9  3 s left '
+    """
+    line = parts[0][:width]
+    for part in parts[1:]:
+        if len(line) + len(part) > width:
+            break
+        line += part
+    return line

@@ -12,11 +12,14 @@ from limbeck.data.loader import Loader
 from limbeck.errors import CheckpointError, ConfigError
 from limbeck.losses.heads import auto_chunk
 from limbeck.models.pair import Pair
+from limbeck.models.room import free_bytes
 from limbeck.training.world import World
 
 # Tokens that a micro-batch of `micro_rows: auto` may hold at the longest rows a recipe allows.
 _CPU_TOKENS = 4096
 _GPU_TOKENS = 16384
+# AdamW's, of each number that is trained.
+_MOMENTS = 2
 
 
 def resolve_precision(recipe: Recipe, world: World) -> str:
@@ -45,8 +48,9 @@ def resolve_auto(
     world: World,
     recorded: Mapping[str, Any],
     repeats: int,
-) -> dict[str, Any]:
-    """Every `auto` as a value. A recorded one holds; only the number of steps may grow on resume.
+) -> tuple[dict[str, Any], list[str]]:
+    """Every `auto` as a value, and lines that say why. A recorded value holds; only the number of steps may grow on
+    resume.
 
     `repeats` is how many steps learn from each row.
     """
@@ -56,10 +60,11 @@ def resolve_auto(
     per_epoch = -(-loader.rows_per_epoch * repeats // train.batch_rows)
     own_rows = train.batch_rows // world.size
     fitting = fitting_rows(recipe.data.max_length, world.device.type)
+    chunk, lines = _chunk(train.chunk, pair=pair, world=world, recorded=recorded)
     fresh: dict[str, Any] = {
         **known,
         "attention": str(pair.student.config._attn_implementation),
-        "chunk": auto_chunk(pair.vocabulary.width, world.device.type) if train.chunk == "auto" else train.chunk,
+        "chunk": chunk,
         "micro_rows": min(own_rows, fitting if train.micro_rows == "auto" else train.micro_rows),
         "steps_per_epoch": per_epoch,
         "ranks": world.size,
@@ -68,7 +73,23 @@ def resolve_auto(
     resolved = {**fresh, **{key: value for key, value in recorded.items() if key in fresh}}
     resolved["steps"] = train.steps if train.steps is not None else train.epochs * per_epoch
     _check_recorded(resolved, fresh=fresh, steps=int(recorded.get("steps", 0)))
-    return resolved
+    return resolved, lines
+
+
+def _chunk(asked: int | str, *, pair: Pair, world: World, recorded: Mapping[str, Any]) -> tuple[int, list[str]]:
+    """Tokens a chunk by the memory that is free at the first start, before gradients and moments are there."""
+    if "chunk" in recorded:
+        return int(recorded["chunk"]), []
+    if asked != "auto":
+        return int(asked), []
+    width, kind = pair.vocabulary.width, world.device.type
+    trained = sum(p.numel() * p.element_size() for p in pair.student.parameters() if p.requires_grad)
+    room = max(0, free_bytes(world.device) - (1 + _MOMENTS) * trained)
+    # One for all ranks: it is recorded once.
+    chunk, least = min((auto_chunk(width, kind, room=own), own) for own in world.gather([room]))
+    most = auto_chunk(width, kind)
+    why = "more are not faster" if chunk == most else f"not {most}, which would take more than a quarter of that"
+    return chunk, [f"vocabulary layer: {chunk} tokens at a time; {least / 1e9:.3g} GB are free beside training: {why}"]
 
 
 def _check_recorded(resolved: Mapping[str, Any], *, fresh: Mapping[str, Any], steps: int) -> None:

@@ -112,7 +112,7 @@ def open_session(
     loader = Loader(encoded.train, seeds=seeds, pad_id=pair.pad_id)
     fresh = {"precision": precision, "rows": encoded.fingerprint()}
     repeats = component.sequences.repeats if isinstance(component.sequences, Collecting) else 1
-    auto = resolve_auto(recipe, fresh, loader=loader, pair=pair, world=world, recorded=recorded, repeats=repeats)
+    auto, lines = resolve_auto(recipe, fresh, loader=loader, pair=pair, world=world, recorded=recorded, repeats=repeats)
     autocast = torch.bfloat16 if auto["precision"] == "bf16-mixed" else None
     student = Scorer.of(pair.student, vocabulary=pair.vocabulary, autocast=autocast)
     teacher = None if pair.teacher is None else Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
@@ -142,7 +142,7 @@ def open_session(
     validator = _validator(
         recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=reader, finder=finder, auto=auto
     )
-    notes = [*encoded.lines, *student_dtype_note, *filter(None, [pair.vocabulary.lines()]), *cache_lines]
+    notes = [*encoded.lines, *student_dtype_note, *lines, *filter(None, [pair.vocabulary.lines()]), *cache_lines]
     notes += _dense_notes(student, teacher)
     return Session(
         recipe=recipe,

@@ -17,6 +17,9 @@ from limbeck.losses.match import MeasuringTerm
 from limbeck.losses.objective import Batch, Counts
 from limbeck.models.extending import evaluating
 from limbeck.models.prefixes import DrawState
+from limbeck.models.scoring import Scorer
+from limbeck.models.teacher_cache import TeacherReader
+from limbeck.models.teacher_memory import TeacherMemory
 from limbeck.revision.correcting import Correction, Revision
 from limbeck.revision.gathering import Viewer
 from limbeck.sequences.building import Exchanging, Telling
@@ -72,22 +75,25 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
     """
     started = time.perf_counter()
     with evaluating(session.distiller.student), session.world.decoding(session.rollouts.decoder):
-        rollouts = with_state(session)
+        rollouts, memory = with_state(session), memory_of(session)
         drawn = session.source.draw(items, rollouts=rollouts, step=step)
         drawn_at = time.perf_counter()
         written = drawn
-        revision = revise(session, drawn, rollouts=rollouts)
+        revision = revise(session, drawn, rollouts=rollouts, teacher=memory)
         drawn = drawn if revision is None else revision.sequences
+    # The prefixes that it keeps would stay beside the activations.
+    del rollouts
     learned = _learned(session, drawn, step=step)
     drawn = learned.rows
     revised_at = time.perf_counter()
-    own = own_responses(written, items=items, stop_ids=rollouts.sampling.stop_ids, total=session.world.sum)
+    own = own_responses(written, items=items, stop_ids=session.rollouts.sampling.stop_ids, total=session.world.sum)
     batches = micro_batches(session, items=items, drawn=drawn, texts=text_items(session, step))
     objective = session.distiller.objective
     weights, counts = objective.weights(batches, total=session.world.sum)
     session.optimizer.zero_grad(set_to_none=True)
     begins = first_corrections(revision)
-    sums, norms = _backward(session, step, batches=batches, weights=weights, begins=begins)
+    reader = memory if memory is not None and len(memory) else session.reader
+    sums, norms = _backward(session, step, batches=batches, weights=weights, begins=begins, reader=reader)
     terms = {name: sums[f"total/{name}"] for name in objective.names}
     loss = sum(objective.scales[name] * value for name, value in terms.items())
     limit = session.recipe.train.clip_norm
@@ -155,9 +161,24 @@ def with_state(session: Session) -> Rollouts:
     return replace(session.rollouts, state=DrawState()) if is_revised else session.rollouts
 
 
-def revise(session: Session, drawn: Sequences, *, rollouts: Rollouts) -> Revision | None:
-    """The drawn rows after the method's revision; None where it has none. Inside `decoding`, on every rank."""
-    reviser, teacher = session.method.revision, session.teacher
+def memory_of(session: Session) -> TeacherMemory | None:
+    """What keeps the teacher's findings from detection for this step's learning; None where a cache keeps drawn rows.
+
+    A cache computes again what a kill has lost, in the groups that it was read in: it has to read rows itself.
+    """
+    teacher, cache = session.teacher, session.cache
+    if session.method.revision is None or teacher is None or not teacher.split:
+        return None
+    return TeacherMemory(teacher) if cache is None or not cache.keeps_passing else None
+
+
+def revise(session: Session, drawn: Sequences, *, rollouts: Rollouts, teacher: Viewer | None = None) -> Revision | None:
+    """The drawn rows after the method's revision; None where it has none. Inside `decoding`, on every rank.
+
+    `teacher` reads the rows in place of the run's own where it is given.
+    """
+    reviser = session.method.revision
+    teacher = session.teacher if teacher is None else teacher
     if reviser is None or teacher is None:
         return None
     student, chunk = session.rollouts.decoder, int(session.auto["chunk"])
@@ -194,6 +215,7 @@ def _backward(
     batches: list[Batch],
     weights: list[dict[str, torch.Tensor]],
     begins: Mapping[RowKey, int],
+    reader: Scorer | TeacherReader | None,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Sums of each term over all micro-batches and ranks, and the norms of their own gradients where watched.
 
@@ -211,7 +233,7 @@ def _backward(
     for place, (part, weight) in enumerate(zip(batches, weights, strict=True)):
         seed_dropout(session, step, micro=place)
         sequences = part.sequences.to(world.device)
-        views = teacher_views(distiller, part, session.reader)
+        views = teacher_views(distiller, part, reader)
         redrawn_N = redrawn_tokens(part.sequences, begins) if views and begins else torch.zeros(0)
         if redrawn_N.any():
             weight = {**weight, TEACHER_LOGP: redrawn_N}

@@ -19,6 +19,8 @@ from limbeck.training.rundir import TRACKING, RunDirectory
 
 _PROJECT = "limbeck"
 _FOLDER = "tracking"
+# Metrics and the recipe were asked for; a patch of the working tree, the program and what it prints were not.
+_WANDB = {"disable_git": True, "disable_code": True, "console": "off"}
 # The kinds of rows that have curves, and what their names begin with.
 _CURVES = {"step": "train", "validation": "validation"}
 
@@ -101,7 +103,9 @@ def _started(recipe: Recipe, directory: RunDirectory, *, id: str) -> Any:
     elif track.kind == "wandb":
         (directory.path / _FOLDER).mkdir(exist_ok=True)
         # One run there for one run here, also when it goes on.
-        made = tracking.WandBTracker(project, name=id, id=id, resume="allow", dir=str(directory.path / _FOLDER))
+        made = tracking.WandBTracker(
+            project, name=id, id=id, resume="allow", dir=str(directory.path / _FOLDER), settings=dict(_WANDB)
+        )
     else:
         made = tracking.TrackioTracker(project, name=id, resume="allow")
     made.start()

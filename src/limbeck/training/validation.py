@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -87,7 +88,9 @@ class Validator:
             "terms": named,
             "cross_entropy": entropy / tokens,
         }
-        return found | ({"teacher_cross_entropy": -teacher_logp / read} if read else {})
+        # A cache of drawn classes does not know what the teacher gives a token that was not drawn.
+        is_known = bool(read) and math.isfinite(teacher_logp)
+        return found | ({"teacher_cross_entropy": -teacher_logp / read} if is_known else {})
 
     def _answers(self, world: World) -> list[dict[str, Any]]:
         assert self.answerer is not None

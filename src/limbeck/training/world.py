@@ -193,6 +193,14 @@ class RankedDecoder:
         """Only these rows go on."""
         self._own.keep(cache, rows)
 
+    def joins(self, cache: Any) -> bool:
+        """Whether rows come in while others go on; how many forwards that takes is this rank's own business."""
+        return self._own.joins(cache)
+
+    def joined(self, caches: Sequence[Any], *, width: int) -> Any:
+        """One cache with the rows of all; they are whole on each rank."""
+        return self._own.joined(caches, width=width)
+
     def take(self, cache: Any, row: int, *, length: int) -> Layers | None:
         """A row's keys and values; they are whole on each rank."""
         return self._own.take(cache, row, length=length)

@@ -197,6 +197,40 @@ def test_what_never_passes_is_not_asked_again(
     assert KEY.encode() not in ledger.path.read_bytes()
 
 
+def test_no_part_of_a_key_is_told_where_a_long_reply_is_cut(
+    server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    server.replies = [(422, {}, "x" * (300 - len(KEY) // 2) + f" {KEY}")]
+    found = teacher(server, ledger, key_variable="MY_KEY").complete([ask("a")])[0]
+    assert isinstance(found, Refusal)
+    assert KEY[:4] not in found.message
+
+
+def test_a_key_is_read_without_the_line_break_of_its_file(
+    server: Server, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.replies = [says("ok")]
+    monkeypatch.setenv("MY_KEY", f"{KEY}\r\n")
+    teacher(server, ledger, key_variable="MY_KEY").complete([ask("a")])
+    assert server.keys == [f"Bearer {KEY}"]
+    for key in (f"{KEY}\nand more", f"{KEY}é"):
+        monkeypatch.setenv("MY_KEY", key)
+        with pytest.raises(ConfigError, match="MY_KEY holds characters") as raised:
+            teacher(server, ledger, key_variable="MY_KEY")
+        assert KEY not in str(raised.value)
+
+
+@pytest.mark.parametrize("reply", [says("", finish="length"), says("…", finish="content_filter")])
+def test_an_answer_without_a_word_is_paid_like_any_other(reply: Any, server: Server, ledger: Ledger) -> None:
+    server.replies = [reply]
+    asks = teacher(server, ledger, budget=Budget(money=30.0), prices=Prices(prompt=1e6, completion=2e6), concurrency=1)
+    with pytest.raises(Stopped, match="36 money of 30"):
+        asks.complete([ask(letter) for letter in "abcd"])
+    spent = ledger.spent()
+    assert (len(server.asked), spent.prompt_tokens, spent.completion_tokens, spent.cost) == (2, 20, 8, 36.0)
+
+
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [

@@ -102,6 +102,27 @@ def test_a_budget_ends_the_loop_with_its_best_round_and_more_goes_on(adder: Adde
     adder.__init__()  # type: ignore[misc]
 
 
+def test_a_run_that_its_budget_ended_is_the_same_when_it_is_resumed_and_replayed(adder: Adder, tmp_path: Path) -> None:
+    recipe = values(adder, tmp_path, method={"rounds": 2}, budget={"calls": 60})
+    run = run_undo(recipe, "teacher.concurrency=1", say=quiet)
+    ended = run.arms["undo-v1"]
+    assert (ended["reason"], ended["rounds"]) == (
+        "the budget is used up: calls", ["iter_00", "arms/undo-v1/iter_01"],
+    )  # fmt: skip
+    for calls in (60, 50):
+        again = run_undo(recipe, f"budget.calls={calls}", "teacher.concurrency=1", resume=True, say=quiet)
+        assert again.arms["undo-v1"] == ended
+    assert len(adder.asked) == 60
+    _, compared = replay(run.directory, out=tmp_path / "again", recipe=_budget(run.directory, 60), say=quiet)
+    assert "arms/undo-v1/iter_01/student.json" in compared
+
+
+def _budget(run: Path, calls: int) -> Any:
+    from limbeck.blackbox.recipes import UndoRecipe
+
+    return UndoRecipe.load(run, [f"budget.calls={calls}"])
+
+
 def test_an_outage_is_resumable_and_a_server_that_never_was_is_bad_input(adder: Adder, tmp_path: Path) -> None:
     recipe = values(adder, tmp_path)
     adder.fails = [(429, "slow"), (503, "busy")]

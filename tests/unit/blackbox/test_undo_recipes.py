@@ -98,6 +98,16 @@ def test_what_may_differ_on_resume() -> None:
         ({"student": {"samples": 2}}, ConfigError, "temperature 0 draws the same answer again"),
         ({"method": {"scope": "wrong_or_unstable"}}, ConfigError, "needs student.samples of at least 2"),
         ({"controls": ["blind", "blind"]}, ConfigError, "names a control twice"),
+        ({"method": {"scope_share": 0.3}}, ConfigError, "method.scope_share is read with method.scope: sample alone"),
+        ({"method": {"history": "all", "history_tokens": 9}}, ConfigError, "method.history_tokens is read with"),
+        ({"method": {"candidate": "shortest_correct"}}, ConfigError, "chooses among method.candidates"),
+        ({"task": {"ood_rows": 9}}, ConfigError, "task.ood_rows is of the tasks of task.ood"),
+        ({"stop": {"ood_errors": 1.0}}, ConfigError, "stop.ood_errors is of the tasks of task.ood"),
+        (
+            {"task": {"name": None, "file": "x.jsonl", "root": "folder"}},
+            ConfigError,
+            "task.root is the folder of named tasks",
+        ),
         ({"teacher": 3}, ConfigError, "a section of keys is expected"),
         ({"run": ""}, ConfigError, "run"),
         (

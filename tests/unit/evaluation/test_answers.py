@@ -19,7 +19,7 @@ from limbeck.models.scoring import Scorer
 from limbeck.records import AnswerRow
 from limbeck.testing import tiny_pair, toy_examples
 
-EXAMPLES = toy_examples(7)
+EXAMPLES = toy_examples(26)
 SHORT = Decoding(max_new_tokens=6)
 HEADER = {"model": "m", "seed": 10}
 
@@ -100,7 +100,7 @@ def test_batches_hold_prompts_of_like_length_longest_first_whatever_the_order(su
     prompts = {example.id: subject.encoder.prompt(example) for example in EXAMPLES}
     plan = answerer.plan(prompts)
     assert plan == answerer.plan(dict(reversed(prompts.items())))
-    assert [len(group) for group in plan] == [3, 3, 1]
+    assert [len(group) for group in plan] == [12, 12, 2]
     lengths = [len(prompts[id]) for group in plan for id in group]
     assert lengths == sorted(lengths, reverse=True)
     assert sorted(id for group in plan for id in group) == sorted(prompts)
@@ -189,7 +189,11 @@ def test_an_evaluation_killed_anywhere_ends_with_the_rows_of_one_that_was_not(su
     expected, rows = evaluated(subject, tmp_path / "whole")
     lines = expected.splitlines(keepends=True)
     # In the header; after it; within the first batch, between rows and in one; between batches; in the last row.
-    places = [5, len(lines[0]), *(sum(map(len, lines[:n])) + extra for n, extra in ((2, 0), (3, 9), (4, 0), (7, 20)))]
+    places = [
+        5,
+        len(lines[0]),
+        *(sum(map(len, lines[:n])) + extra for n, extra in ((2, 0), (3, 9), (13, 0), (20, 20), (26, 20))),
+    ]
     for place in places:
         out = tmp_path / f"killed-{place}"
         out.mkdir()

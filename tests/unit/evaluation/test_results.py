@@ -366,6 +366,8 @@ def test_exposure_bias_is_taken_on_both_models_answers(home: Path, tmp_path: Pat
     said = {"student": by_measure(found, "answers")}
     lines = (tmp_path / f"{slug}-teacher-answers-seed10.jsonl").read_text().splitlines()
     said["teacher"] = [json.loads(line) for line in lines[1:]]
+    # Whoever reads the folder's answers for their scores must not take these for the student's.
+    assert not any(row["scores"] for row in said["teacher"])
     for who, answers in said.items():
         (answer,) = [row for row in answers if row["id"] == example.id]
         (row,) = [row for row in rows if (row["prefix"], row["id"]) == (who, example.id)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from limbeck.errors import ConfigError
 from limbeck.models.pair import Vocabulary
 from limbeck.models.scoring import Scorer, scored_tokens
 from limbeck.models.state_stores import FileStore, MemoryStore, StateStore
@@ -138,6 +139,13 @@ def test_twins_are_kept_once_and_rows_with_nothing_to_learn_never(teacher: Score
     nothing = pack_rows([[5, 6]], [[False, False]], origin=["reference"], keys=[(0,)], pad_id=0)
     assert cache.read(nothing).hidden.shape == (0, WIDTH)
     assert len(cache) == 2
+
+
+def test_a_file_of_one_dtype_takes_no_other(tmp_path: Path) -> None:
+    """Read back as its own dtype it would be twice as many rows, of which a loss would read the first half."""
+    store = FileStore(tmp_path / "states.bin", width=3, dtype=torch.bfloat16)
+    with pytest.raises(ConfigError, match=r"cache\.kind to memory"):
+        store.put(b"a", torch.zeros(2, 3))
 
 
 def test_a_file_knows_what_was_cut_off_or_changed(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from limbeck.cli import main
 from limbeck.errors import ConfigError, ModelError, UnknownName
 from limbeck.methods import METHODS
 from limbeck.preflight import Plan, plan
-from limbeck.preflight.hardware import GIB, named_gpus
+from limbeck.preflight.hardware import GIB, GPUS, _like, named_gpus
 from limbeck.preflight.workload import drawn_share
 from limbeck.testing import tiny_model
 
@@ -102,6 +102,14 @@ def test_named_gpus(text: str, count: int, name: str) -> None:
     gpus = named_gpus(text)
     assert (gpus.count, gpus.name) == (count, name)
     assert gpus.memory >= 80 * GIB
+
+
+def test_a_driver_calls_gpus_by_longer_names() -> None:
+    assert _like("NVIDIA A100-SXM4-80GB").flops == GPUS["A100-80G"].flops
+    assert _like("NVIDIA A10") == GPUS["A10-24G"]
+    assert _like("NVIDIA L40S") == GPUS["L40S-48G"]
+    assert _like("NVIDIA GeForce RTX 4090") == GPUS["RTX4090-24G"]
+    assert _like("something else").memory == 0
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,12 @@ def test_the_card_is_written_from_the_run(run: Path) -> None:
     assert (values["license"], values["library_name"]) == ("apache-2.0", "transformers")
     assert {"distillation", "kd"} <= set(values["tags"])
     assert "base_model" not in values
+    scored = values["model-index"][0]
+    assert (scored["name"], scored["results"][0]["dataset"]["name"]) == ("my-run", "dolly")
+    assert scored["results"][0]["metrics"] == [{"type": "rouge", "name": "ROUGE-L (plain)", "value": 50.0}]
     for words in ("# my-run", "`the-teacher`", "`toy.jsonl`", "not known to Limbeck", "## Method", "forward-kl",
-                  "KL(t‖s)", "50.0 [", "in 2 steps", "2 steps are few", "teacher_no_better",
+                  "KL(t‖s)", "50.0 [", "in 2 steps", "2 steps are few", "at most 8 rows were seen",
+                  "apply_chat_template", "Made with", "transformers 5", "teacher_no_better",
                   "token ids were never trained", "rank: 2"):  # fmt: skip
         assert words in body, words
     # The folders of this machine are nobody's business.
@@ -80,6 +84,18 @@ def test_who_loses_most_stands_first(run: Path, tmp_path: Path) -> None:
     card = model_card(tmp_path / "run")
     assert "ROUGE-L, %" in card
     assert 0 < card.index("| hard | 3 | 10.0") < card.index("| easy | 3 | 90.0")
+
+
+def test_a_teacher_that_answered_too_and_line_breaks_of_an_answer_change_nothing(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    answers = tmp_path / "run" / "answers" / "plain" / "dolly-answers-seed10.jsonl"
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    theirs = [{**line, **({"scores": {"rouge_l": 1.0}} if "scores" in line else {})} for line in lines]
+    texts = {answers: lines, answers.with_name("dolly-teacher-answers-seed10.jsonl"): theirs}
+    for path, rows in texts.items():
+        said = [{**row, "text": "a\u2028b\x85c"} for row in rows]
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in said))
+    assert model_card(tmp_path / "run") == model_card(run)
 
 
 def test_a_run_that_was_not_evaluated_says_so(run: Path, tmp_path: Path) -> None:
@@ -102,7 +118,74 @@ def test_known_corpora_have_their_licences(tmp_path: Path) -> None:
     card = model_card(tmp_path)
     assert "| `dolly` | 75% | CC-BY-SA-3.0 |" in card
     values = yaml.safe_load(card.split("---\n")[1])
-    assert (values["base_model"], values["datasets"]) == (["owner/small"], ["owner/rows"])
+    assert (values["base_model"], values["base_model_relation"]) == ("owner/small", "finetune")
+    assert values["datasets"] == ["owner/rows"]
+    assert "`dolly`: share-alike" in card
+
+
+def test_the_hubs_own_reader_takes_the_metadata(run: Path) -> None:
+    from huggingface_hub import ModelCard
+    from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+
+    written = model_card(run, licence="My own terms", name="my-org/my-student")
+    card = ModelCard(written)
+    assert card.data.library_name == "transformers"
+    assert card.data.pipeline_tag == "text-generation"
+    # Of a licence that is none of the hub's, the hub wants to hear the name.
+    assert (card.data.license, card.data.license_name) == ("other", "my own terms")
+    assert card.text.strip().startswith("# my-student")
+    assert 'from_pretrained("my-org/my-student")' in card.text
+    (result,) = card.data.eval_results
+    assert (result.task_type, result.dataset_name, result.metric_value) == ("text-generation", "dolly", 50.0)
+    index = yaml.safe_load(written.split("---\n")[1])["model-index"]
+    name, results = model_index_to_eval_results(index)
+    assert eval_results_to_model_index(name, results) == index
+    # What the hub's own writer makes of it is the same metadata.
+    assert yaml.safe_load(str(card).split("---\n")[1]) == yaml.safe_load(written.split("---\n")[1])
+
+
+def test_an_adapters_card_says_what_it_belongs_on(run: Path) -> None:
+    card = model_card(run, is_adapter=True)
+    assert yaml.safe_load(card.split("---\n")[1])["library_name"] == "peft"
+    assert "AutoPeftModelForCausalLM.from_pretrained" in card
+    assert "On top of `the-student`" in card
+
+
+def test_the_cards_program_runs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "out"
+    export(run, folder, name=str(folder))
+    card = (folder / "README.md").read_text()
+    program = card.split("```python\n", 1)[1].split("```", 1)[0]
+    exec(compile(program, "card", "exec"), {})
+    assert capsys.readouterr().out.endswith("\n")
+
+
+def test_files_that_were_scored_are_named_by_their_last_part(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    answers = tmp_path / "run" / "answers" / "plain"
+    rows = [json.loads(line) for line in (answers / "dolly-answers-seed10.jsonl").read_text().splitlines()[1:]]
+    shutil.rmtree(answers)
+    answers.mkdir()
+    for place in ("/secret/one", "/secret/two"):
+        lines = [json.dumps({**row, "corpus": f"{place}/rows.jsonl"}) + "\n" for row in rows]
+        (answers / f"{place.replace('/', '_')}_rows.jsonl-answers-seed10.jsonl").write_text("".join(lines))
+    card = model_card(tmp_path / "run")
+    assert "secret" not in card
+    assert "| rows.jsonl | 6 |" in card
+    assert "| rows.jsonl (2) | 6 |" in card
+
+
+def test_the_folders_of_a_method_and_of_plain_text_are_nobodys_business(tmp_path: Path) -> None:
+    from limbeck.config import Recipe
+
+    method = {"base": "seqkd", "sequences": {"cache": "/home/alice/answers"}, "weights": {"plain_text": 1.0}}
+    data = {"corpus": "owner/rows", "plain_text": "/home/alice/books.txt"}
+    recipe = {"method": method, "models": {"student": "a/b", "teacher": "c/d"}, "data": data, "run": "r"}
+    (tmp_path / "recipe.yaml").write_text(Recipe.load(recipe).dump())
+    card = model_card(tmp_path)
+    assert "alice" not in card
+    assert "plain text from `books.txt`" in card
+    assert "answers" in card
 
 
 def test_an_export_is_plain_and_has_the_merged_weights(run: Path, tmp_path: Path) -> None:

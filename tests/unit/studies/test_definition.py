@@ -13,8 +13,10 @@ from limbeck.errors import ConfigError, UnknownName
 from limbeck.studies.builtin import STUDIES, find_study
 from limbeck.studies.controls import NO_TEACHER, OWN_START, SHUFFLED
 from limbeck.studies.definition import Study, read_study
+from limbeck.studies.places import Places
 from limbeck.studies.protocol import FIVE, small_ids
 from limbeck.studies.resolving import arm_recipe, planned_runs, scoring_key
+from limbeck.studies.running import _is_a_beginning
 
 RECIPE = {"method": {"base": "gkd"}, "models": {"teacher": "big", "student": "small"}, "data": {"corpus": "rows.jsonl"}}
 WHOLE: dict[str, Any] = {"recipe": RECIPE, "arms": {"gkd": {}}, "evaluate": {"corpora": ["test.jsonl"]}}
@@ -153,6 +155,38 @@ def test_a_file_counts_by_its_content_wherever_it_lies(tmp_path: Path) -> None:
     found = study(tmp_path)
     keys = [_key(found, **{"data.corpus": str(tmp_path / folder / "rows.jsonl")}) for folder in "abc"]
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_plain_text_counts_by_its_content_and_may_lie_below_the_root(tmp_path: Path) -> None:
+    found, taught = study(tmp_path), {"method.weights.plain_text": 1.0}
+    keys = []
+    for name, text in (("a.txt", "one"), ("b.txt", "one"), ("c.txt", "two")):
+        (tmp_path / name).write_text(text)
+        keys.append(_key(found, **taught, **{"data.plain_text": str(tmp_path / name)}))
+    assert keys[0] == keys[1] != keys[2]
+    arm = type(found.arms[0])(name="it", changes={**taught, "data.plain_text": "@data/c.txt"})
+    places = Places(work=tmp_path, rows=tmp_path, root=tmp_path)
+    local = places.local(found, arm_recipe(found, arm, seed=0), run=tmp_path / "run")
+    assert local.data.plain_text == str(tmp_path / "c.txt")
+
+
+def test_rows_that_were_compared_with_another_teacher_are_not_taken(tmp_path: Path) -> None:
+    one = study(tmp_path, arms={"sft": {"method.base": "sft"}})
+    models = {**RECIPE["models"], "teacher": "another"}
+    other = study(tmp_path, arms={"sft": {"method.base": "sft"}}, recipe={**RECIPE, "models": models})
+    assert planned_runs(one)[0].key == planned_runs(other)[0].key
+    places = Places(work=tmp_path, rows=tmp_path)
+    assert places.kept(one, planned_runs(one)[0]) != places.kept(other, planned_runs(other)[0])
+
+
+@pytest.mark.parametrize(("every", "is_one"), [(None, True), (2, True), (4, True), (3, False), ("epoch", False)])
+def test_an_arm_that_is_validated_where_a_longer_one_is_not_is_no_beginning_of_it(
+    every: int | str | None, is_one: bool, tmp_path: Path
+) -> None:
+    shared = {**RECIPE, "validate": {"every": every}}
+    steps = {"train.steps": 4, "train.schedule": "constant"}
+    found = study(tmp_path, recipe=shared, arms={"half": steps})
+    assert _is_a_beginning(arm_recipe(found, found.arm("half"), seed=0)) is is_one
 
 
 def test_every_arm_of_every_built_in_study_is_a_recipe() -> None:

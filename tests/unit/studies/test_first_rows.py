@@ -35,6 +35,23 @@ def test_no_held_out_row_is_learned_or_validated_on(tmp_path: Path) -> None:
     assert rows.num_train + len(rows.valid.read_text().splitlines()) == 84
 
 
+def test_a_question_that_stands_twice_is_not_learned_where_it_is_held_out(tmp_path: Path) -> None:
+    path = _file(tmp_path, 60)
+    path.write_text(path.read_text() * 2)
+    rows = gather_rows(path, out=tmp_path / "out", most=16, settings=SETTINGS)
+    asked = {example.messages[-1].content for example in rows.held_out}
+    parts = [
+        {json.loads(line)["messages"][0]["content"].split("\n")[0] for line in file.read_text().splitlines()}
+        for file in (rows.train, rows.valid)
+    ]
+    assert asked.isdisjoint(parts[0] | parts[1])
+    assert parts[0].isdisjoint(parts[1])
+    assert rows.num_train > 60
+    path.write_text((path.read_text().splitlines()[0] + "\n") * 50)
+    with pytest.raises(DataError, match="hardly a row"):
+        gather_rows(path, out=tmp_path / "other", most=16, settings=SETTINGS)
+
+
 def test_of_many_rows_some_are_taken_the_same_ones_each_time(tmp_path: Path) -> None:
     taken = [gather_rows(_file(tmp_path, 2_600), out=tmp_path / out, most=16, settings=SETTINGS) for out in ("a", "b")]
     assert taken[0].num_train == 2_000

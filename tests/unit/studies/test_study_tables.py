@@ -161,6 +161,12 @@ def test_without_rows_there_is_no_table(tmp_path: Path) -> None:
         printed(tmp_path, "mine")
 
 
+def test_an_id_may_hold_line_breaks_that_json_leaves(tmp_path: Path) -> None:
+    line = {"measure": "answers", "corpus": "c", "seed": 10, "id": "a\u2028b\x85", "scores": {"rouge_l": 0.5}}
+    write_rows(tmp_path / "r.jsonl.gz", about={"start": "s"}, rows=[line])
+    assert RunRows(tmp_path / "r.jsonl.gz").rows == [line]
+
+
 def test_equal_rows_are_equal_files(tmp_path: Path) -> None:
     for name in ("one", "two"):
         save_run(tmp_path, "x", noisy(0.3, seed=1))

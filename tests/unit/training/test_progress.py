@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from limbeck.training.progress import Progress
+from limbeck.training.progress import Progress, _fitting, _parts
 
 
 class Terminal(io.StringIO):
@@ -48,6 +48,19 @@ def test_in_a_terminal_one_line_is_overwritten() -> None:
     text = _print(Terminal())
     assert text.count("\rstep ") == 9
     assert "step 5/9" in text
+
+
+def test_a_narrow_terminal_shows_whole_numbers() -> None:
+    row = {"step": 7, "terms": {"token": 1.25, "span": 0.5}, "origin": {}}
+    row["time"] = {"seconds": 1.0, "tokens_per_second": 123.0}
+    parts = _parts(row, steps=9, seconds_left=3.0)
+    whole = "step 7/9  3 s left  token 1.2500 span 0.5000  123 tokens/s  100% drawn"
+    assert _fitting(parts, 100) == whole
+    for width in range(8, 80):
+        shown = _fitting(parts, width)
+        assert len(shown) <= width
+        assert whole.startswith(shown)
+        assert set(shown.split()) <= set(whole.split())
 
 
 def test_other_ranks_are_silent() -> None:

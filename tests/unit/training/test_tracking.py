@@ -2,21 +2,31 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 
 from limbeck.config import Recipe
 from limbeck.errors import ConfigError
 from limbeck.training.rundir import RunDirectory
 from limbeck.training.tracking import Tracker, check_tracker
-from training_kit import Models, metrics, recipe, start, start_and_kill
+from training_kit import ROWS, Models, metrics, recipe, start, start_and_kill
 
+_BLOCK = 32768
 _HAS_TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
+_HAS_WANDB = importlib.util.find_spec("wandb") is not None
 
 
 class _Service(ModuleType):
@@ -168,3 +178,87 @@ def test_tensorboard_reads_each_step_once(models: Models, tmp_path: Path) -> Non
     losses = [row["loss"] for row in metrics(tmp_path / "run") if row["kind"] == "step"]
     assert [step for step, _ in found] == [1, 2, 3, 4, 5, 6]
     assert [value for _, value in found] == pytest.approx(losses)
+
+
+@dataclass
+class _Trap:
+    """A port that every request which leaves this machine would have to pass; keeps what knocked."""
+
+    port: int
+    knocks: list[bytes]
+
+
+@pytest.fixture
+def trap() -> Iterator[_Trap]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(0.2)
+        found = _Trap(port=listening.getsockname()[1], knocks=[])
+        is_over = threading.Event()
+
+        def watch() -> None:
+            while not is_over.is_set():
+                try:
+                    connection, _ = listening.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    connection.settimeout(1)
+                    found.knocks.append(connection.recv(200))
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        yield found
+        is_over.set()
+        thread.join()
+
+
+def _wandb_rows(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of history in wandb's own log: a header of 7 bytes, then LevelDB's log format around its protobufs."""
+    from wandb.proto import wandb_internal_pb2 as messages
+
+    data, place, parts = file.read_bytes(), 7, b""
+    assert data[:4] == b":W&B"
+    while place + 7 <= len(data):
+        if _BLOCK - place % _BLOCK < 7:
+            place += _BLOCK - place % _BLOCK
+            continue
+        _, length, kind = struct.unpack("<IHB", data[place : place + 7])
+        parts += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        # 1: a whole record; 2, 3, 4: its first, middle and last part.
+        if kind in (1, 4):
+            record, parts = messages.Record.FromString(parts), b""
+            if record.HasField("history"):
+                items = record.history.item
+                yield {"/".join(each.nested_key) or each.key: json.loads(each.value_json) for each in items}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _HAS_WANDB, reason="wandb is not installed: pip install wandb")
+def test_wandb_offline_keeps_every_step_and_asks_nobody(models: Models, tmp_path: Path, trap: _Trap) -> None:
+    # A process of its own: wandb leaves threads and a service behind.
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    file, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    settings = recipe(models, "sft", track={"kind": "wandb", "project": "mine"}, data={"corpus": str(rows)})
+    file.write_text(yaml.safe_dump(settings))
+    proxy = f"http://127.0.0.1:{trap.port}"
+    proxies = {name: proxy for each in ("http", "https", "all") for name in (f"{each}_proxy", f"{each}_proxy".upper())}
+    done = subprocess.run(
+        [sys.executable, "-m", "limbeck", "train", str(file), "--run", str(run), "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **proxies, "WANDB_MODE": "offline", "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert trap.knocks == []
+    (log,) = (run / "tracking").glob("wandb/offline-run-*/run-*.wandb")
+    found = [row for row in _wandb_rows(log) if "train/loss" in row]
+    kept = [row for row in metrics(run) if row["kind"] == "step"]
+    assert [row["_step"] for row in found] == [row["step"] for row in kept] == [1, 2, 3, 4, 5, 6]
+    assert [row["train/loss"] for row in found] == [row["loss"] for row in kept]
+    # Neither the working tree nor what was printed.
+    names = {path.name for path in log.parent.rglob("*") if path.is_file()}
+    assert not names & {"diff.patch", "output.log"}
+    assert not any(name.endswith(".py") for name in names)

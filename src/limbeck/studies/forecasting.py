@@ -1,0 +1,103 @@
+"""A study before it runs: what is done, what waits, and what that will take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from limbeck.studies.definition import Study
+from limbeck.studies.estimates import Estimate, Pace
+from limbeck.studies.places import Places
+from limbeck.studies.resolving import planned_runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Awaited:
+    """One row of a study. `state`: "done", "waits", "goes on", or "same" as the row `same_as`; `seconds` of what is
+    not done, None where nobody knows, and `how` they are known."""
+
+    key: str
+    label: str
+    state: Literal["done", "waits", "goes on", "same"]
+    same_as: str = ""
+    seconds: float | None = None
+    how: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """Rows, stages that have to be built, time and disk of a study."""
+
+    study: str
+    rows: tuple[Awaited, ...]
+    stages: tuple[tuple[str, Estimate], ...]
+    disk: str
+    jobs: int
+
+    @property
+    def hours(self) -> float:
+        """Of everything that is known, divided among the jobs."""
+        waiting = [each.seconds for each in self.rows] + [estimate.seconds for _, estimate in self.stages]
+        return sum(seconds or 0.0 for seconds in waiting) / 3600 / self.jobs
+
+    def lines(self) -> Iterator[str]:
+        """For printing."""
+        runs = {each.key for each in self.rows}
+        yield f"{len(self.rows)} rows of {self.study}: {len(runs)} different runs"
+        for each in self.rows:
+            yield f"  {each.key}  {each.label}: {_told(each)}"
+        for name, estimate in self.stages:
+            yield f"  stage {name}: {_minutes(estimate.seconds)}, {estimate.how}"
+        waiting = [each for each in self.rows if each.state in ("waits", "goes on")]
+        unknown = sum(each.seconds is None for each in waiting)
+        counted = f" and {unknown} runs of unknown length" if unknown else ""
+        yield f"time: about {self.hours:.1f} h for {len(waiting)} runs, {self.jobs} at a time{counted}" + (
+            "; several at a time divide the same cores, so that this is the best case" if self.jobs > 1 else ""
+        )
+        yield self.disk
+
+    def values(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        stages = [{"name": name, **asdict(estimate)} for name, estimate in self.stages]
+        rows = [asdict(each) for each in self.rows]
+        told = {"jobs": self.jobs, "hours": self.hours, "disk": self.disk}
+        return {"study": self.study, "rows": rows, "stages": stages, **told}
+
+
+def forecast(study: Study, places: Places, *, only: tuple[str, ...] = (), jobs: int = 1) -> Forecast:
+    """Arms with hash and state, time by arm and in all, disk. Nothing is trained, fetched or written."""
+    planned = planned_runs(study, only=only)
+    pace = Pace(study, places)
+    seen: dict[str, str] = {}
+    rows: list[Awaited] = []
+    for each in planned:
+        if each.key in seen:
+            rows.append(Awaited(key=each.key, label=each.label, state="same", same_as=seen[each.key]))
+            continue
+        seen[each.key] = each.label
+        if places.kept(study, each).is_file():
+            rows.append(Awaited(key=each.key, label=each.label, state="done"))
+            continue
+        has_begun = (places.run(each.key) / "recipe.yaml").is_file()
+        state: Literal["waits", "goes on"] = "goes on" if has_begun else "waits"
+        rows.append(Awaited(key=each.key, label=each.label, state=state, **asdict(pace.of(each))))
+    return Forecast(
+        study=study.name,
+        rows=tuple(rows),
+        stages=tuple((name, estimate) for name, is_built, estimate in pace.stages(planned) if not is_built),
+        disk=pace.disk(planned, jobs=jobs),
+        jobs=jobs,
+    )
+
+
+def _told(row: Awaited) -> str:
+    if row.state == "same":
+        return f"the same run as {row.same_as}"
+    if row.state == "done":
+        return "done"
+    return f"{_minutes(row.seconds)}, {row.how}" + (", goes on" if row.state == "goes on" else "")
+
+
+def _minutes(seconds: float | None) -> str:
+    return "time not known" if seconds is None else f"{seconds / 60:.0f} min"
