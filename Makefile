@@ -9,8 +9,9 @@ FRIENDS := .venv/.friends
 ALLOCATOR := GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-# mgsr_parts.py takes hours and is started by hand.
-BENCHMARKS := $(filter-out benchmarks/mgsr_parts.py,$(wildcard benchmarks/*.py))
+# mgsr_parts.py and undo_runs.py take hours and are started by hand; the others that are left out are parts of programs.
+PARTS := mgsr_parts.py machine.py record.py pair.py stepping.py gkd_epoch.py
+BENCHMARKS := $(filter-out $(addprefix benchmarks/,$(PARTS)) benchmarks/undo_%.py,$(wildcard benchmarks/*.py))
 
 .PHONY: quickstart undo-demo test setup fmt check test-all test-browser setup-browser bench docs
 
@@ -68,6 +69,7 @@ setup-browser: setup
 	test -x /usr/bin/chromium || { test "$$(id -u)" = 0 || as_root=sudo; \
 	    $$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
 
-# Each program compares with a rival or a naive version in the same run and prints ratios.
+# Each program compares with a rival or a naive version in the same run and prints ratios; here in its quick form, which
+# only shows that it works. Full runs: benchmarks/README.md.
 bench: setup
-	for program in $(BENCHMARKS); do echo "== $$program"; $(ALLOCATOR) $(BIN)/python $$program || exit 1; done
+	for program in $(BENCHMARKS); do echo "== $$program"; $(ALLOCATOR) $(BIN)/python $$program --quick || exit 1; done
