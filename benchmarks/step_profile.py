@@ -2,7 +2,7 @@
 
     python benchmarks/step_profile.py                              # the starter corpus
     python benchmarks/step_profile.py --data dolly/train.jsonl     # a file
-    python benchmarks/step_profile.py --quick                      # few rows; its ratios mean nothing
+    python benchmarks/step_profile.py --quick                      # random models; its ratios mean nothing
 
 Teacher SmolLM2-135M-Instruct, student 15 of its layers (no training before). 16 rows a step, prompts of at most 128
 tokens, rows of at most 192, 48 new tokens; every other step draws, both methods at the same steps. `mgsr` adds to
@@ -13,7 +13,6 @@ correlation. Both methods take the same numbers of steps in turns, in one proces
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections import defaultdict
@@ -24,22 +23,19 @@ from typing import Any
 from unittest import mock
 
 from machine import describe
+from pair import made_rows, saved_pair
+from record import parser, publish
 
 from limbeck.config import Recipe
 from limbeck.losses import fused
-from limbeck.models.loading import load_model, load_tokenizer
-from limbeck.models.packaged import fetch
-from limbeck.models.saving import save_student
 from limbeck.models.scoring import Scorer
-from limbeck.models.shrinking import measured_layers, shrink
 from limbeck.revision import correcting
 from limbeck.sequences import source
 from limbeck.training.session import Session, open_session
 from limbeck.training.step import move_weights, take_items, take_step
 from limbeck.training.world import World
 
-TARGET = 1.6
-NAME = "smollm2-135m-instruct"
+TARGET = 1.3
 BASE: dict[str, Any] = {"base": "gkd", "weights": {"supervised": 1}}
 METHODS: dict[str, dict[str, Any]] = {
     "gkd + supervised": BASE,
@@ -96,10 +92,12 @@ def watched(clock: Clock) -> ExitStack:
     return stack
 
 
-def opened(folder: Path, method: dict[str, Any], *, data: str, rows: int, tokens: int) -> Session:
+def opened(
+    folder: Path, method: dict[str, Any], models: tuple[str, str], *, data: str, rows: int, tokens: int
+) -> Session:
     values = {
         "method": method,
-        "models": {"teacher": str(fetch(NAME)), "student": str(folder / "student"), "device": "cpu"},
+        "models": {"teacher": models[0], "student": models[1], "device": "cpu"},
         "data": {"corpus": data, "max_prompt": 128, "max_length": 192, "long_prompt": "cut"},
         "sampling": {"max_new_tokens": tokens},
         "train": {"steps": 1000, "batch_rows": rows, "learning_rate": 1e-5},
@@ -110,22 +108,21 @@ def opened(folder: Path, method: dict[str, Any], *, data: str, rows: int, tokens
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="starter", help="a corpus or a file of rows")
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--quick", action="store_true", help="4 rows, 8 new tokens, 2 steps")
-    given = parser.parse_args()
-    rows, tokens, steps = (4, 8, 2) if given.quick else (16, 48, given.steps)
+    options = parser(__doc__)
+    options.add_argument("--data", default="starter", help="a corpus or a file of rows")
+    options.add_argument("--steps", type=int, default=6)
+    given = options.parse_args()
+    rows, tokens, steps = (4, 6, 2) if given.quick else (16, 48, given.steps)
     print(describe())
     clocks = {name: Clock() for name in METHODS}
     drawn = dict.fromkeys(METHODS, 0)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        small = shrink(load_model(str(fetch(NAME)), device="cpu"), layers=measured_layers(NAME, 15))
-        save_student(small, load_tokenizer(str(fetch(NAME))), folder / "student")
-        del small
+        models = saved_pair(folder, quick=given.quick)
+        data = made_rows(folder / "rows.jsonl", count=64) if given.quick else given.data
         sessions = {
-            name: opened(folder, method, data=given.data, rows=rows, tokens=tokens) for name, method in METHODS.items()
+            name: opened(folder, method, models, data=data, rows=rows, tokens=tokens)
+            for name, method in METHODS.items()
         }
         # The first step of each is for what libraries do at their first use.
         for step in range(steps + 1):
@@ -148,6 +145,16 @@ def main() -> None:
         )
         for part, value in sorted(clock.seconds.items(), key=lambda pair: -pair[1]):
             print(f"    {part:<20} {value / steps:6.2f} s  {value / steps / mean:4.0%}")
+    means = {name: sum(clock.seconds.values()) / steps for name, clock in clocks.items()}
+    parts = [
+        {"method": name, "part": part, "seconds": value / steps}
+        for name, clock in clocks.items()
+        for part, value in clock.seconds.items()
+    ]
+    findings = {f"{name}.of-base": mean / base for name, mean in means.items()}
+    publish(
+        "step_profile", given, sizes={"rows": rows, "new_tokens": tokens, "steps": steps}, findings=findings, rows=parts
+    )
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ class LocalTeacher:
 
     @property
     def _device(self) -> torch.device:
-        return next(self._scorer.model.parameters()).device
+        return self._scorer.device
 
     def _drawn(self, requests: Sequence[Request], prompts: Sequence[tuple[int, ...]], encoder: Encoder) -> list[Answer]:
         started = time.monotonic()

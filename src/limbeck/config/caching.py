@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+from limbeck.config.placing import unread_placing
 from limbeck.config.sections import CacheSection, ModelsSection, TrainSection, ValidateSection
 
 
@@ -79,9 +80,4 @@ def _offline(cache: CacheSection, *, models: ModelsSection, method: Any, base: s
     if method.revision is not None or not isinstance(method.sequences, Fixed):
         message = f"cache.kind is offline, but {base} asks the teacher about responses that are not in the corpus"
         return [("cache.kind", f"{message}.\n  An offline cache goes with method.sequences: fixed (kd); {_WAY_OUT}")]
-    for name in ("teacher_dtype", "teacher_device"):
-        value = getattr(models, name)
-        if value != "auto":
-            message = f"models.{name} is '{value}', which nothing reads: the teacher was read into {cache.path}"
-            return [(f"models.{name}", f"{message}; delete it")]
-    return []
+    return unread_placing(models, f"the teacher was read into {cache.path}")

@@ -62,6 +62,11 @@ class ModelsSection:
     teacher_dtype: Annotated[Dtype, Key("precision of the teacher's weights")] = "auto"
     device: Annotated[Name, Key("where the student is", "auto, cpu, cuda, cuda:N or mps")] = "auto"
     teacher_device: Annotated[Name, Key("where the teacher is", "auto, cpu, cuda, cuda:N or mps")] = "auto"
+    teacher_bits: Annotated[
+        Literal[8, 4] | None, Key("bits a weight of the teacher, by bitsandbytes on CUDA (extra gpu)", "null, 8 or 4")
+    ] = None
+    teacher_offload: Annotated[bool, Key("the teacher lies in main memory between uses")] = False
+    teacher_is_base: Annotated[bool, Key("the teacher is the student with LoRA off: one set of weights")] = False
     lora: Annotated[LoraSection | None, Key("null = train all weights", "null, or {rank, alpha, dropout, targets}")] = (
         None
     )

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from limbeck.config.caching import Asked, unread_cache
+from limbeck.config.placing import unfit_placing, unread_placing
 from limbeck.config.plain_text import unread_text
 from limbeck.config.reading import Draft
 from limbeck.config.remembering import unfit_collection, unfit_replay
@@ -50,6 +51,7 @@ def check_uses(
             train=train,
             validate=validate,
         ),
+        *unfit_placing(models, train, reads_teacher=matches_teacher(method), base=draft.values["method"]["base"]),
         *_lengths(models, data, train),
         *_drawing(data, sampling, validate, method, draft),
         *_schedule(train, validate),
@@ -166,16 +168,10 @@ def _teacher(models: ModelsSection, watch: WatchSection, method: Any, draft: Dra
         return [
             ("models.teacher", f"models.teacher is '{models.teacher}', {_UNREAD}: {base} has no teacher; {way_out}")
         ]
-    keys = {
-        "models.teacher_dtype": (models.teacher_dtype, "auto"),
-        "models.teacher_device": (models.teacher_device, "auto"),
-        "watch.rows": (watch.rows, WatchSection().rows),
-    }
-    return [
-        (key, f"{key} is '{value}', {_UNREAD}: there is no teacher; delete it")
-        for key, (value, standard) in keys.items()
-        if value != standard
-    ]
+    found = unread_placing(models, "there is no teacher")
+    if watch.rows != WatchSection().rows:
+        found.append(("watch.rows", f"watch.rows is '{watch.rows}', {_UNREAD}: there is no teacher; delete it"))
+    return found
 
 
 def _lengths(models: ModelsSection, data: DataSection, train: TrainSection) -> _Found:

@@ -111,15 +111,14 @@ def compared_tokens(
     sequences: Sequences, *, student: Scorer, teacher: Scorer | None, chunk: int, group_rows: int
 ) -> Iterator[tuple[Sequences, Scored, dict[str, Float[Tensor, " N"]]]]:
     """Group by group: rows of like length, where their scored tokens stand, and each column at each of these tokens."""
-    device = next(student.model.parameters()).device
+    device = student.device
     for group in split_rows(sequences, group_rows):
         part = sequences.rows(group).to(device)
         where = scored_tokens(part)
         hidden_ND = student.predicting(part, where)
         views: list[HiddenView] = []
         if teacher is not None:
-            home = next(teacher.model.parameters()).device
-            moved = part.to(home)
+            moved = part.to(teacher.device)
             views.append(teacher.view(moved, scored_tokens(moved)))
         collected: dict[str, list[Tensor]] = {}
         for scores in token_scores(hidden_ND, head=student.head, tokens_N=where.tokens, views=views, chunk=chunk):

@@ -121,7 +121,7 @@ def _speaker(name: str, subject: Subject) -> Speaker:
         stop_ids=subject.pair.stop_ids,
         banned_ids=frozenset(subject.pair.vocabulary.dropped_student),
         pad_id=subject.pair.pad_id,
-        device=next(subject.student.model.parameters()).device,
+        device=subject.student.device,
         batch_rows=1,
     )
     return Speaker(name=name, model=subject.student.model, answerer=answerer)

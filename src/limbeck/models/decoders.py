@@ -125,7 +125,7 @@ class TeacherDecoder:
 
     @property
     def _home(self) -> torch.device:
-        return next(self._scorer.model.parameters()).device
+        return self._scorer.device
 
     def start(self) -> Any:
         """An empty cache."""

@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from limbeck.errors import ConfigError, ModelError
 from limbeck.models.bars import without_bars
 from limbeck.models.packaged import PACKAGED, fetch
+from limbeck.models.quantizing import Bits, check_head, quantized
 
 _DTYPES = {
     "float32": torch.float32,
@@ -98,16 +99,19 @@ def load_model(
     allow_bin: bool = False,
     trust: bool = False,
     frozen: bool = False,
+    bits: Bits | None = None,
 ) -> PreTrainedModel:
     """A causal language model in evaluation mode from a packaged name, a local folder or a hub id.
 
     `attention` "auto" leaves the choice to transformers (sdpa where it computes the model exactly, else eager).
     `allow_bin` also takes pickled `.bin` weights, read with torch's `weights_only=True`. `trust` runs code from the
-    model's repository. `frozen` only decides what dtype "auto" means (`resolve_dtype`). Raises `ModelError`,
-    `ConfigError`. Does not quantise, does not spread a model over devices.
+    model's repository. `frozen` only decides what dtype "auto" means (`resolve_dtype`). `bits` 8 or 4 quantises the
+    linear layers but the head, which keep the dtype for what they compute (`quantized`). Raises `ModelError`,
+    `ConfigError`. Does not spread a model over devices.
     """
     where = resolve_device(device)
     precision = resolve_dtype(dtype, device=where, frozen=frozen)
+    few_bits = {} if bits is None else quantized(bits, dtype=precision, device=where)
     folder = _locate(name, allow_bin=allow_bin, trust=trust)
     has_safetensors = _check_weights(folder, name=name, allow_bin=allow_bin)
     try:
@@ -121,6 +125,7 @@ def load_model(
                 trust_remote_code=trust,
                 local_files_only=True,
                 output_loading_info=True,
+                **few_bits,
             )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise ModelError(_why_not(name, error)) from error
@@ -131,6 +136,9 @@ def load_model(
             "\n  they would be random; is this the folder of a whole causal language model?"
         )
     _rename(model, name)
+    if bits is not None:
+        check_head(model, name, bits)
+        return model.eval()
     return model.to(where).eval()
 
 

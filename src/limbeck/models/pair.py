@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.data.templates import choose_template, end_of_turn
 from limbeck.errors import ConfigError, VocabularyMismatch
-from limbeck.models.loading import Attention, LoraSettings, add_lora, load_model, load_tokenizer
+from limbeck.models.dropout import silence_dropout
+from limbeck.models.loading import (
+    Attention,
+    LoraSettings,
+    add_lora,
+    load_model,
+    load_tokenizer,
+    resolve_device,
+    resolve_dtype,
+)
+from limbeck.models.quantizing import Bits
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,7 +138,8 @@ class Pair:
     """A frozen teacher (or none), a student, and what they agree on.
 
     `tokenizer` is the student's. `stop_ids`: every id that ends a response; `pad_id` fills batches and is never read
-    as a mask. The teacher is in evaluation mode without gradients.
+    as a mask. The teacher is in evaluation mode without gradients. With `teacher_is_base` it is the student, read with
+    LoRA off; `teacher_home` is where one computes whose weights lie in main memory (`teaching.teacher_of` knows both).
     """
 
     teacher: PreTrainedModel | None
@@ -140,6 +151,8 @@ class Pair:
     teacher_name: str = ""
     student_name: str = ""
     chat_template_kwargs: Mapping[str, object] = field(default_factory=dict)
+    teacher_is_base: bool = False
+    teacher_home: torch.device | None = None
 
     @classmethod
     def load(
@@ -153,6 +166,9 @@ class Pair:
         teacher_dtype: str = "auto",
         device: str = "auto",
         teacher_device: str = "auto",
+        teacher_bits: Bits | None = None,
+        teacher_offload: bool = False,
+        teacher_is_base: bool = False,
         attention: Attention = "auto",
         lora: LoraSettings | None = None,
         dropout: bool = False,
@@ -164,33 +180,42 @@ class Pair:
 
         Models may be given as objects, which keep their device and dtype; the tokenizers then come from their
         `name_or_path` unless given. `teacher_dtype` "auto" is bfloat16 on a CUDA device that computes in it, else
-        float32. Dropout is set to 0 unless `dropout`. `seed` starts LoRA's matrices. Raises `ModelError`,
-        `ConfigError`, `VocabularyMismatch`.
+        float32. Dropout is set to 0 unless `dropout`. `seed` starts LoRA's matrices. A teacher that is loaded here may
+        be quantised (`teacher_bits`), and lie in main memory until it is asked (`teacher_offload`; nothing on a CPU).
+        With `teacher_is_base` it is the student's base. Raises `ModelError`, `ConfigError`, `VocabularyMismatch`.
         """
+        assert not teacher_is_base or lora is not None, "the base of a student without LoRA is trained away"
+        home = resolve_device(teacher_device)
         tokenizer = tokenizer or load_tokenizer(_name_of(student, "student"))
         if isinstance(student, str):
             student = load_model(student, dtype=student_dtype, device=device, attention=attention, allow_bin=allow_bin)
-        if isinstance(teacher, str):
+        if isinstance(teacher, str) and not teacher_is_base:
             teacher_tokenizer = teacher_tokenizer or load_tokenizer(teacher)
             teacher = load_model(
                 teacher,
-                dtype=teacher_dtype,
-                device=teacher_device,
+                dtype=str(resolve_dtype(teacher_dtype, device=home, frozen=True)).removeprefix("torch."),
+                device="cpu" if teacher_offload else str(home),
                 attention=attention,
                 allow_bin=allow_bin,
-                frozen=True,
+                bits=teacher_bits,
             )
         if not dropout:
             silence_dropout(student)
         if lora is not None:
             student = add_lora(student, lora, seed=seed)
-        return cls.of(
+        if teacher_is_base:
+            alone = cls.of(
+                teacher=None, student=student, tokenizer=tokenizer, chat_template_kwargs=chat_template_kwargs
+            )
+            return replace(alone, teacher=student, teacher_name=alone.student_name, teacher_is_base=True)
+        pair = cls.of(
             teacher=teacher,
             student=student,
             tokenizer=tokenizer,
             teacher_tokenizer=teacher_tokenizer,
             chat_template_kwargs=chat_template_kwargs,
         )
+        return replace(pair, teacher_home=home) if teacher_offload and home.type != "cpu" else pair
 
     @classmethod
     def of(
@@ -258,19 +283,6 @@ def stop_ids(
 def logits_width(model: PreTrainedModel) -> int:
     """Columns of the model's logits, padding included."""
     return int(model.get_output_embeddings().weight.shape[0])
-
-
-def silence_dropout(model: nn.Module) -> None:
-    """Set every dropout probability of the modules to 0; the saved configuration keeps its values.
-
-    Covers dropout modules and the plain numbers that attention layers keep (`attention_dropout`, `layerdrop`).
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name, value in vars(module).items():
-            if isinstance(value, float) and ("dropout" in name or name == "layerdrop"):
-                setattr(module, name, 0.0)
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from limbeck.losses.fused import HiddenView
 from limbeck.losses.heads import Head
 from limbeck.models.pair import Vocabulary
+from limbeck.models.presence import Presence, Resident
 from limbeck.types import Pairs, Sequences
 
 _AGREEMENT = 2e-3
@@ -60,33 +61,50 @@ class Scorer:
     """A causal language model taken apart: its body, and the head that only response positions meet.
 
     `split` is false where `head(body(x))` does not give the model's own logits; then the whole model runs and its
-    logits take the place of the hidden states (the dense path: right, but with `[B S V]` in memory).
+    logits take the place of the hidden states (the dense path: right, but with `[B S V]` in memory). `presence` makes
+    a model ready whose weights are elsewhere, or are another model's.
     """
 
     def __init__(
-        self, model: nn.Module, *, vocabulary: Vocabulary, split: bool, autocast: torch.dtype | None = None
+        self,
+        model: nn.Module,
+        *,
+        vocabulary: Vocabulary,
+        split: bool,
+        autocast: torch.dtype | None = None,
+        presence: Presence | None = None,
     ) -> None:
         self.model = model
         self.vocabulary = vocabulary
         self.split = split
         self.autocast = autocast
+        self.presence = presence or Resident(model)
         self._sustained_head: Head | None = None
 
     @classmethod
-    def of(cls, model: nn.Module, *, vocabulary: Vocabulary, autocast: torch.dtype | None = None) -> Scorer:
+    def of(
+        cls,
+        model: nn.Module,
+        *,
+        vocabulary: Vocabulary,
+        autocast: torch.dtype | None = None,
+        presence: Presence | None = None,
+    ) -> Scorer:
         """Take `model` apart, and check the parts against the whole on a few tokens.
 
         `autocast` is the dtype of matrix products where it is not the weights' own (bf16 mixed precision).
         """
-        whole = cls(model, vocabulary=vocabulary, split=True)
-        return cls(model, vocabulary=vocabulary, split=whole._parts_agree(), autocast=autocast)
+        whole = cls(model, vocabulary=vocabulary, split=True, presence=presence)
+        return cls(model, vocabulary=vocabulary, split=whole._parts_agree(), autocast=autocast, presence=presence)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this model computes: rows are brought there, wherever its weights are in between."""
+        return self.presence.device
 
     def context(self) -> AbstractContextManager[Any]:
         """Autocast, if this model computes in another dtype than its weights'."""
-        if self.autocast is None:
-            return nullcontext()
-        device = next(self.model.parameters()).device
-        return torch.autocast(device.type, dtype=self.autocast)
+        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, dtype=self.autocast)
 
     @contextmanager
     def sustained(self) -> Iterator[None]:
@@ -113,8 +131,8 @@ class Scorer:
         size, shared = self.vocabulary.width, self.vocabulary.shared
         linear = self._causal.get_output_embeddings()
         if not self.split:
-            device = next(self.model.parameters()).device
-            return Head(weight=None, size=size, shared=None if shared is None else shared.to(device))
+            return Head(weight=None, size=size, shared=None if shared is None else shared.to(self.device))
+        self.presence.ready(linear)
         config = self._causal.config
         return Head(
             weight=linear.weight,
@@ -130,11 +148,12 @@ class Scorer:
         width = sequences.tokens.shape[1]
         positions = torch.arange(width, device=sequences.tokens.device).expand(len(sequences), width)
         inputs = {"input_ids": sequences.tokens, "attention_mask": sequences.attended.long(), "position_ids": positions}
-        if not self.split:
-            logits: Tensor = self.model(**inputs, use_cache=False).logits
-            return logits
-        states: Tensor = self._causal.base_model(**inputs, use_cache=False).last_hidden_state
-        return states
+        with self.presence.forward():
+            if not self.split:
+                logits: Tensor = self.model(**inputs, use_cache=False).logits
+                return logits
+            states: Tensor = self._causal.base_model(**inputs, use_cache=False).last_hidden_state
+            return states
 
     def predicting(self, sequences: Sequences, where: Scored) -> Float[Tensor, "N D"]:
         """The states that predict the scored tokens of these rows, in the dtype that this model computes in."""
@@ -167,7 +186,8 @@ class Scorer:
                 last_bD = states_bnD[:, -1]
             else:
                 inputs = _cached_inputs(tokens, attended=attended, positions=positions, cache=cache)
-                last_bD = self.model(**inputs, logits_to_keep=1).logits[:, -1]
+                with self.presence.forward():
+                    last_bD = self.model(**inputs, logits_to_keep=1).logits[:, -1]
         head = self._sustained_head or self.head.detached()
         return head(last_bD if self.autocast is None else last_bD.to(self.autocast))
 
@@ -185,27 +205,30 @@ class Scorer:
         In the dtype of the weights, or of `context` where it is called inside.
         """
         inputs = _cached_inputs(tokens, attended=attended, positions=positions, cache=cache)
-        states: Tensor = self._causal.base_model(**inputs).last_hidden_state
+        with self.presence.forward():
+            states: Tensor = self._causal.base_model(**inputs).last_hidden_state
         return states
 
     @torch.no_grad()
     def _parts_agree(self) -> bool:
         if self._causal.get_output_embeddings() is None:
             return False
-        device = next(self.model.parameters()).device
         count = min(8, self.vocabulary.width)
-        tokens = torch.arange(count, device=device).unsqueeze(0)
+        tokens = torch.arange(count, device=self.device).unsqueeze(0)
         flags = torch.ones_like(tokens, dtype=torch.bool)
         rows = Sequences(tokens=tokens, attended=flags, is_response=flags, origin=("probe",), keys=((0,),))
         was_training = self.model.training
         self.model.eval()
         try:
             parts = self.head.log_probabilities(self.head.raw(self.states(rows)[0]))
-            whole = Head(weight=None, size=self.vocabulary.width, shared=self.head.shared)(self.model(tokens).logits[0])
+            with self.presence.forward():
+                logits_nV = self.model(tokens).logits[0]
+            whole = Head(weight=None, size=self.vocabulary.width, shared=self.head.shared)(logits_nV)
         finally:
             self.model.train(was_training)
         kept = torch.isfinite(whole)
-        return bool(torch.allclose(parts[kept], whole[kept], rtol=0.0, atol=_AGREEMENT * _spread(whole[kept])))
+        spread = max(1.0, float(whole[kept].abs().max()))
+        return bool(torch.allclose(parts[kept], whole[kept], rtol=0.0, atol=_AGREEMENT * spread))
 
 
 def _cached_inputs(tokens: Tensor, *, attended: Tensor, positions: Tensor, cache: Any) -> dict[str, Any]:
@@ -216,10 +239,6 @@ def _cached_inputs(tokens: Tensor, *, attended: Tensor, positions: Tensor, cache
         "past_key_values": cache,
         "use_cache": True,
     }
-
-
-def _spread(values: Tensor) -> float:
-    return max(1.0, float(values.abs().max()))
 
 
 def _scale(config: Any) -> float:

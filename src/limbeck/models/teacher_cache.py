@@ -202,7 +202,7 @@ class TeacherCache:
 
     @property
     def _device(self) -> torch.device:
-        return next(self._teacher.model.parameters()).device
+        return self._teacher.device
 
     def _forward(self, group: Sequences) -> list[Float[Tensor, "_ D"]]:
         """The states of each row of a group."""

@@ -59,7 +59,7 @@ class TeacherMemory:
 
     @torch.no_grad()
     def _view(self, sequences: Sequences, *, keeps: bool) -> HiddenView:
-        rows = sequences.to(next(self.scorer.model.parameters()).device)
+        rows = sequences.to(self.scorer.device)
         lengths = rows.lengths.tolist()
         tokens = [row[:length] for row, length in zip(rows.tokens.tolist(), lengths, strict=True)]
         held = [self._held(key, row) for key, row in zip(rows.keys, tokens, strict=True)]
@@ -89,7 +89,7 @@ class TeacherMemory:
         known = [self._rows.get(key) for key in keys]
         kept = [None if each is None else each.layers for each in known]
         past = [0 if kept[i] is None else self._held(keys[i], tokens[i]) for i in range(len(rows))]
-        layout = _Layout(tokens, past, device=next(self.scorer.model.parameters()).device)
+        layout = _Layout(tokens, past, device=self.scorer.device)
         cache = self._cache(kept, past)
         with self.scorer.context():
             new_bnD = self.scorer.states_behind(

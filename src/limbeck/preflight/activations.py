@@ -16,8 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from transformers.pytorch_utils import Conv1D
 
+from limbeck.models.dropout import silence_dropout
 from limbeck.models.loading import LoraSettings, checkpoint_activations
-from limbeck.models.pair import silence_dropout
 
 
 @dataclass(frozen=True, kw_only=True)

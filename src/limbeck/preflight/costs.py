@@ -11,6 +11,7 @@ import torch
 
 from limbeck.config import Recipe
 from limbeck.models.prefixes import MOST_BYTES
+from limbeck.models.quantizing import BYTES_A_WEIGHT
 from limbeck.preflight.hardware import Devices
 from limbeck.preflight.outlines import Outline
 from limbeck.preflight.workload import Workload
@@ -66,6 +67,21 @@ class Situation:
         return {"bf16": 2, "bfloat16": 2, "float64": 8}.get(name, 4)
 
     @property
+    def teacher_bytes(self) -> int:
+        """Bytes of the teacher's weights: none of its own where it is the student's base."""
+        models, teacher = self.recipe.models, self.teacher
+        if teacher is None or models.teacher_is_base:
+            return 0
+        few = 0 if models.teacher_bits is None else teacher.linear_parameters
+        small = 0.0 if models.teacher_bits is None else few * BYTES_A_WEIGHT[models.teacher_bits]
+        return (teacher.parameters - few) * self.taught + round(small)
+
+    @property
+    def teacher_leaves(self) -> bool:
+        """Whether the teacher is on the device only while it reads."""
+        return self.recipe.models.teacher_offload and self.devices.kind != "cpu"
+
+    @property
     def shards(self) -> int:
         """Devices that the student's weights are divided over."""
         return self.devices.count if self.resolved["strategy"] == "fsdp" else 1
@@ -91,8 +107,29 @@ def memory_parts(of: Situation) -> list[Part]:
     ]
     is_here = of.devices.kind == "cpu" or recipe.models.teacher_device in ("auto", recipe.models.device)
     if teacher is not None and is_here and (of.load.reads_teacher or of.load.written):
-        parts.append(Part(name="teacher's weights", bytes=teacher.parameters * of.taught, during="always"))
+        if of.teacher_leaves:
+            return [*parts, *_reading(of, teacher), *_learning(of), *_drawing(of)]
+        parts.append(Part(name="teacher's weights", bytes=of.teacher_bytes, during="always"))
     return [*parts, *_learning(of), *_drawing(of)]
+
+
+def _reading(of: Situation, teacher: Outline) -> list[Part]:
+    """An offloaded teacher on the device: it reads all rows of the step, and leaves its head and hidden states."""
+    rows, length = int(of.resolved["micro_rows"]), of.length
+    dtype = {2: torch.bfloat16, 8: torch.float64}.get(of.taught, torch.float32)
+    body = teacher.memory(rows=rows, length=length, dtype=dtype, attention=of.recipe.models.attention, trains=False)
+    states = int(of.resolved["own_rows"]) * length * teacher.hidden * of.taught
+    head = teacher.head_parameters * of.taught
+    parts = [
+        Part(name="teacher's weights", bytes=of.teacher_bytes, during="reading"),
+        Part(name=f"teacher's forward of {rows} x {length} tokens", bytes=body.forward, during="reading"),
+        Part(name="teacher's hidden states of a step", bytes=states, during="reading"),
+        Part(name="teacher's head and hidden states", bytes=head + states, during="learning"),
+    ]
+    method = of.recipe.built_method()
+    if of.load.drawn_together or method.revision is not None:
+        parts.append(Part(name="teacher's weights while drawing", bytes=of.teacher_bytes, during="drawing"))
+    return parts
 
 
 def _learning(of: Situation) -> list[Part]:

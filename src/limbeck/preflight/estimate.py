@@ -116,6 +116,11 @@ class Plan:
         )
         return "\n".join(table.text(width=width) for table in tables)
 
+    @property
+    def _may_offload(self) -> bool:
+        holds = any(part.name == "teacher's weights" and part.bytes for part in self.parts)
+        return holds and self.devices.kind != "cpu" and not self.resolved["teacher_offload"]
+
     def advice(self) -> list[str]:
         """What would make it smaller, by what is largest."""
         found = []
@@ -123,6 +128,8 @@ class Plan:
             found.append("lower train.micro_rows;")
         if not self.resolved["gradient_checkpointing"]:
             found.append("set models.gradient_checkpointing=true;")
+        if self._may_offload:
+            found.append("set models.teacher_offload=true;")
         if self.resolved["lora"] is None:
             found.append("train with models.lora;")
         if self.devices.count > 1 and self.resolved["strategy"] != "fsdp":
@@ -182,6 +189,7 @@ def _resolved(recipe: Recipe, devices: Devices, *, student: Outline, teacher: Ou
         "micro_rows": min(own_rows, fitting if train.micro_rows == "auto" else int(train.micro_rows)),
         "chunk": auto_chunk(student.width, devices.kind, room=room) if train.chunk == "auto" else int(train.chunk),
         "strategy": "none" if devices.count == 1 else "fsdp" if train.strategy == "fsdp" else "ddp",
+        "teacher_offload": recipe.models.teacher_offload,
         "lora": None if recipe.models.lora is None else recipe.models.lora.rank,
         "gradient_checkpointing": recipe.models.gradient_checkpointing,
     }

@@ -12,6 +12,7 @@ from limbeck.config import Recipe
 from limbeck.data.assembling import TrainingData
 from limbeck.errors import LimbeckError
 from limbeck.models.loading import resolve_device
+from limbeck.models.quantizing import why_no_bits
 from limbeck.preflight.estimate import Plan, plan
 from limbeck.preflight.findings import Finding, failed, ok
 from limbeck.preflight.hardware import GIB, free_disk, usable_cores
@@ -22,7 +23,7 @@ _MARGIN = 1.15
 
 
 def machine_findings(recipe: Recipe) -> list[Finding]:
-    """The device, threads and the allocator."""
+    """The device, threads and the allocator, and whether the teacher can be held there as asked."""
     try:
         device = resolve_device(recipe.models.device)
     except LimbeckError as error:
@@ -34,7 +35,28 @@ def machine_findings(recipe: Recipe) -> list[Finding]:
     elif device.type == "cuda" and recipe.train.precision == "bf16-mixed" and not torch.cuda.is_bf16_supported():
         message = "this GPU computes bf16 by emulation, slower than fp32"
         found.append(Finding(check="device", severity="warning", message=message, advice="set train.precision=fp32"))
-    return found
+    return [*found, *_teacher(recipe, device)]
+
+
+def _teacher(recipe: Recipe, device: torch.device) -> list[Finding]:
+    """What `models.teacher_*` asks of the device that the teacher computes on."""
+    models = recipe.models
+    if models.teacher is None:
+        return []
+    try:
+        home = device if models.teacher_device == "auto" else resolve_device(models.teacher_device)
+    except LimbeckError as error:
+        return [failed("teacher's device", error)]
+    if models.teacher_bits is not None:
+        reason = why_no_bits(models.teacher_bits, home)
+        if reason is None:
+            return [ok("teacher's bits", f"{models.teacher_bits} a weight, on {home}")]
+        message, _, advice = reason.partition("\n  ")
+        return [Finding(check="teacher's bits", severity="error", message=message, advice=advice)]
+    if models.teacher_offload and home.type == "cpu":
+        message = "models.teacher_offload changes nothing: the teacher computes in main memory already"
+        return [Finding(check="teacher's place", severity="note", message=message)]
+    return []
 
 
 def _precision(recipe: Recipe, found: list[Finding]) -> list[Finding]:

@@ -51,6 +51,12 @@ class Outline:
         return int(self._meta.get_output_embeddings().weight.numel())
 
     @cached_property
+    def linear_parameters(self) -> int:
+        """Weights of linear layers but the head: those that are held in few bits."""
+        layers = [cast(torch.Tensor, layer.weight) for _, layer in adapted_layers(self._meta, None)]
+        return sum(weight.numel() for weight in layers)
+
+    @cached_property
     def multiplied(self) -> int:
         """Numbers that each token is multiplied with: all but an input embedding that is no head."""
         embedding, head = self._meta.get_input_embeddings().weight, self._meta.get_output_embeddings().weight

@@ -26,11 +26,12 @@ def weight_findings(recipe: Recipe, data: TrainingData | None) -> list[Finding]:
     """Loads the models as a run would, on `models.device`. Raises what loading raises."""
     models, is_matched = recipe.models, matches_teacher(recipe.built_method())
     pair = Pair.load(
-        teacher=models.teacher if is_matched else None,
+        teacher=models.teacher if is_matched and not models.teacher_is_base else None,
         student=models.student,
         teacher_dtype=models.teacher_dtype,
         device=models.device,
         teacher_device=models.device if models.teacher_device == "auto" else models.teacher_device,
+        teacher_bits=models.teacher_bits,
         attention=models.attention,
         allow_bin=models.allow_bin,
         chat_template_kwargs=dict(models.chat_template_kwargs),
@@ -51,10 +52,23 @@ def weight_findings(recipe: Recipe, data: TrainingData | None) -> list[Finding]:
         message = "teacher and student have the same weights: there is nothing to learn from the teacher"
         advice = "shrink the student (limbeck shrink), or name another one"
         found.append(Finding(check="pair", severity="warning", message=message, advice=advice))
+    found += _base(recipe) if models.teacher_is_base else []
     rows = None if data is None else _rows(recipe, data, pair)
     if rows is not None:
         found += _knowledge(pair, rows)
     return found
+
+
+def _base(recipe: Recipe) -> list[Finding]:
+    """LoRA starts as nothing, so that student and base agree, and every divergence is 0 with its gradient."""
+    weights = recipe.built_method().weights
+    if weights.supervised or weights.plain_text:
+        return [ok("pair", "one set of weights: the teacher is the student with LoRA off")]
+    message = (
+        "the teacher is the student's base, and LoRA starts as nothing: a divergence between them is 0 and stays 0"
+    )
+    advice = "set method.weights.supervised or method.weights.plain_text, so that something moves the student"
+    return [Finding(check="pair", severity="warning", message=message, advice=advice)]
 
 
 def _finite(role: str, model: nn.Module) -> Finding:

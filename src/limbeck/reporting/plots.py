@@ -13,7 +13,7 @@ Point = tuple[int | float, int | float]
 
 # The drawing is as wide as a phone's screen, so that its labels are readable there without being enlarged.
 _WIDTH, _HEIGHT = 420, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 10, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 10, 10, 34
 _MOST_POINTS = 300
 _NUM_COLOURS = 8
 _NOISY = 60

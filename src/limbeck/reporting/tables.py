@@ -278,11 +278,20 @@ def _class(name: str) -> str:
 
 def _html_cell(cell: Cell, *, standing: Standing, numeric: bool, first: bool) -> str:
     tag, scope = ("th", ' scope="row"') if first else ("td", "")
+    value = ""
     if isinstance(cell, Number):
+        value = _exactly(cell)
         centre = {"best": f"<strong>{cell.centre}</strong>", "second": f"<u>{cell.centre}</u>", "": cell.centre}[
             standing
         ]
         content = linked(centre, cell.to) + (f" <small>{cell.spread}</small>" if cell.spread else "")
     else:
         content = cell.html() if isinstance(cell, Links) else escape(_plain(cell))
-    return f"<{tag}{scope}{_class('number' if numeric and not first else '')}>{content}</{tag}>"
+    return f"<{tag}{scope}{_class('number' if numeric and not first else '')}{value}>{content}</{tag}>"
+
+
+def _exactly(number: Number) -> str:
+    """The value to sort by, where the digits shown are not all of it."""
+    if not math.isfinite(number.value) or float(number.centre.replace(",", "")) == number.value:
+        return ""
+    return f' data-value="{number.value:.12g}"'

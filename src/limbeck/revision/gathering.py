@@ -175,7 +175,7 @@ def _uniforms(noise: RowNoise, where: Scored, *, rows: Sequence[int]) -> Float[T
 def view_of(viewer: Viewer, sequences: Sequences) -> HiddenView:
     """The viewer's distributions at the scored tokens of these rows; a `Scorer` gets them on its own device."""
     if isinstance(viewer, Scorer):
-        sequences = sequences.to(next(viewer.model.parameters()).device)
+        sequences = sequences.to(viewer.device)
     return viewer.view(sequences, scored_tokens(sequences))
 
 
@@ -186,7 +186,7 @@ def _teacher_view(
         return view_of(teacher, sequences), None
     scorer = _shown(teacher)
     assert isinstance(scorer, Scorer), "checked before"
-    sequences = sequences.to(next(scorer.model.parameters()).device)
+    sequences = sequences.to(scorer.device)
     return view_with_attention(scorer, sequences, scored_tokens(sequences))
 
 

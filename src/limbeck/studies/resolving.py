@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.config import Recipe
+from limbeck.config.placing import PLACING
 from limbeck.config.uses import matches_teacher, needs_teacher, student_draws
 from limbeck.errors import ConfigError
 from limbeck.studies.definition import Arm, Stage, Study
@@ -24,11 +25,11 @@ from limbeck.studies.definition import Arm, Stage, Study
 STAGE, DATA = "@", "@data/"
 # Where a run is, what of the machine it takes, what it writes beside its result.
 _MACHINE: dict[str, tuple[str, ...]] = {
-    "models": ("device", "teacher_device", "attention", "gradient_checkpointing"),
+    "models": ("device", "teacher_device", "teacher_offload", "attention", "gradient_checkpointing"),
     "data": ("root",),
     "train": ("micro_rows", "chunk", "strategy", "checkpoint_minutes"),
 }
-_WITHOUT_TEACHER = ("models.teacher", "models.teacher_dtype", "models.teacher_device", "watch.rows")
+_WITHOUT_TEACHER = ("models.teacher", *(f"models.{key}" for key in PLACING), "watch.rows")
 # Every arm asks for those of its teacher and start. Files do not change while a study runs.
 _STAGE_KEYS: dict[tuple[str, str], str] = {}
 _WITHOUT_DRAWING = ("sampling.temperature", "sampling.top_p", "sampling.top_k")

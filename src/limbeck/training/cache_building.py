@@ -167,6 +167,7 @@ def _pair(settings: Recipe) -> Pair:
         teacher_dtype=models.teacher_dtype,
         device="cpu",
         teacher_device=models.device if models.teacher_device == "auto" else models.teacher_device,
+        teacher_bits=models.teacher_bits,
         attention=models.attention,
         allow_bin=models.allow_bin,
         chat_template_kwargs=dict(models.chat_template_kwargs),
@@ -213,7 +214,7 @@ def _read(
 ) -> list[dict[str, torch.Tensor]]:
     """The columns of each row of a group."""
     items = [((place,), plan.rows[place]) for place in group]
-    sequences = batch(items, pad_id=pair.pad_id).to(next(scorer.model.parameters()).device)
+    sequences = batch(items, pad_id=pair.pad_id).to(scorer.device)
     where = scored_tokens(sequences)
     view = scorer.view(sequences, where)
     counts = sequences.scored.sum(dim=1).tolist()

@@ -82,8 +82,8 @@ def _looked(
     if isinstance(decoder, RankedDecoder):
         decoder.announce()
     chosen = set(torch.topk(evidence.kl_student_teacher, min(_DISTRIBUTIONS, len(evidence.row))).indices.tolist())
-    home = next(teacher.model.parameters()).device
-    view = teacher.view(drawn.to(home), scored_tokens(drawn.to(home)))
+    read = drawn.to(teacher.device)
+    view = teacher.view(read, scored_tokens(read))
     looks = session.distiller.look(drawn.to(device), [view], chosen=chosen, num_classes=_CLASSES)
     return [
         {name: _rounded(value) for name, value in look.measured.items()}

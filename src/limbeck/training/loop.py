@@ -176,7 +176,9 @@ class _Loop:
         def measured() -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
             assert session.validator is not None
             numbers, answers = session.validator.run(session.distiller, session.world)
-            return numbers, answers, token_rows(session, step=position.step, texts=self.texts)
+            tokens = token_rows(session, step=position.step, texts=self.texts)
+            session.rest_teacher()
+            return numbers, answers, tokens
 
         numbers, answers, tokens = self.memory.take(position.step, "validation", measured)
         if not isinstance(session.source, Observing):

@@ -50,6 +50,7 @@ class MemoryGuard:
                     raise
                 self._check_may_halve(step, error)
             session.optimizer.zero_grad(set_to_none=True)
+            session.rest_teacher()
             if cache is not None:
                 cache.back_to(mark)
             if session.world.device.type == "cuda":

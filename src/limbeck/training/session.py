@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -17,11 +16,12 @@ from limbeck.data.tokenizing import Encoder
 from limbeck.evaluation.answers import Answerer, Decoding
 from limbeck.methods import Method
 from limbeck.models.decoders import TeacherDecoder
-from limbeck.models.loading import Attention, LoraSettings, checkpoint_activations
+from limbeck.models.loading import Attention, checkpoint_activations
 from limbeck.models.pair import Pair
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
 from limbeck.models.teacher_cache import TeacherCache, TeacherReader
+from limbeck.models.teaching import teacher_of
 from limbeck.records import EncodedRow
 from limbeck.seeds import Seeds
 from limbeck.sequences.source import Collecting, Rollouts, Source
@@ -30,6 +30,7 @@ from limbeck.training.caching import open_cache
 from limbeck.training.distiller import Distiller
 from limbeck.training.offline import check_rows, with_offline_teacher
 from limbeck.training.optimizers import adamw, own_rates
+from limbeck.training.pairing import load_pair
 from limbeck.training.resolving import resolve_auto, resolve_precision
 from limbeck.training.rows import Rows, build_encoder, encode_rows
 from limbeck.training.rundir import RunDirectory
@@ -81,6 +82,11 @@ class Session:
         """The pairs of a span term in these rows; None for a method without one."""
         return None if self.finder is None else pairs_of(sequences, self.finder)
 
+    def rest_teacher(self) -> None:
+        """The teacher is not asked for a while; one that is offloaded gives back its device's memory."""
+        if self.teacher is not None:
+            self.teacher.presence.leave()
+
     @property
     def steps(self) -> int:
         """Optimizer steps of the whole run."""
@@ -104,7 +110,7 @@ def open_session(
     attention = cast(Attention, recorded.get("attention", recipe.models.attention))
     is_matched = matches_teacher(component)
     is_there = is_matched and recipe.cache.kind != "offline"
-    pair, student_dtype_note = _load_pair(recipe, world, precision=precision, attention=attention, is_matched=is_there)
+    pair, pair_lines = load_pair(recipe, world, precision=precision, attention=attention, is_matched=is_there)
     pair, offline = with_offline_teacher(recipe, component, pair, world=world)
     seeds = Seeds(recipe.train.seed)
     encoder = build_encoder(recipe, pair)
@@ -115,7 +121,7 @@ def open_session(
     auto, lines = resolve_auto(recipe, fresh, loader=loader, pair=pair, world=world, recorded=recorded, repeats=repeats)
     autocast = torch.bfloat16 if auto["precision"] == "bf16-mixed" else None
     student = Scorer.of(pair.student, vocabulary=pair.vocabulary, autocast=autocast)
-    teacher = None if pair.teacher is None else Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
+    teacher = teacher_of(pair, autocast=autocast)
     if recipe.models.gradient_checkpointing:
         checkpoint_activations(pair.student)
     pair.student.train()
@@ -142,7 +148,7 @@ def open_session(
     validator = _validator(
         recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=reader, finder=finder, auto=auto
     )
-    notes = [*encoded.lines, *student_dtype_note, *lines, *filter(None, [pair.vocabulary.lines()]), *cache_lines]
+    notes = [*encoded.lines, *pair_lines, *lines, *filter(None, [pair.vocabulary.lines()]), *cache_lines]
     notes += _dense_notes(student, teacher)
     return Session(
         recipe=recipe,
@@ -182,35 +188,6 @@ def _optimizer(recipe: Recipe, distiller: Distiller, *, component: Any, world: W
 def _dense_notes(student: Scorer, teacher: Scorer | None) -> list[str]:
     dense = [role for role, scorer in (("student", student), ("teacher", teacher)) if scorer and not scorer.split]
     return [f"the {role}'s logits are not its head applied to its hidden states: the dense path runs" for role in dense]
-
-
-def _load_pair(
-    recipe: Recipe, world: World, *, precision: str, attention: Attention, is_matched: bool
-) -> tuple[Pair, list[str]]:
-    """The models; a teacher that only writes text is not among them, so that its vocabulary is its own business."""
-    models = recipe.models
-    lora = None if models.lora is None else LoraSettings(**dataclasses.asdict(models.lora))
-    pair = Pair.load(
-        teacher=models.teacher if is_matched else None,
-        student=models.student,
-        student_dtype="bfloat16" if precision == "bf16" else "float32",
-        teacher_dtype=models.teacher_dtype,
-        device=str(world.device),
-        teacher_device=str(world.device) if models.teacher_device == "auto" else models.teacher_device,
-        lora=lora,
-        dropout=models.dropout,
-        attention=attention,
-        allow_bin=models.allow_bin,
-        chat_template_kwargs=dict(models.chat_template_kwargs),
-        seed=recipe.train.seed,
-    )
-    trained = sum(p.numel() for p in pair.student.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in pair.student.parameters())
-    note = f"student: {total:,} parameters, {trained:,} trained, {precision} on {world.device}"
-    if pair.teacher is not None:
-        teacher = sum(p.numel() for p in pair.teacher.parameters())
-        note += f"; teacher: {teacher:,} parameters, {pair.teacher.dtype} on {pair.teacher.device}"
-    return pair, [note]
 
 
 def _rollouts(

@@ -102,6 +102,7 @@ def _author(desk: Desk) -> Author:
         attention=models.attention,
         allow_bin=models.allow_bin,
         frozen=True,
+        bits=models.teacher_bits,
     ).requires_grad_(False)
     kwargs = dict(models.chat_template_kwargs) if tokenizer.chat_template else {}
     alone = Pair.of(teacher=None, student=model, tokenizer=tokenizer, chat_template_kwargs=kwargs)
@@ -129,7 +130,7 @@ def _with(desk: Desk, scorer: Scorer, *, sampling: Sampling, reading: Reading, p
         group_rows=desk.rollouts.group_rows,
         pad_id=pad_id,
         seeds=Seeds(0),
-        device=next(model.parameters()).device,
+        device=scorer.device,
     )
     identity = {
         "name": recipe.models.teacher,

@@ -34,7 +34,7 @@ from limbeck.training.measuring import (
 )
 from limbeck.training.optimizers import clipped_norm, learning_rate
 from limbeck.training.session import Session
-from limbeck.training.validation import teacher_views
+from limbeck.training.validation import views_in_turn
 from limbeck.training.watch import gradient_shares, is_watched
 from limbeck.types import RowKey, Sequences
 
@@ -83,6 +83,7 @@ def take_step(session: Session, step: int, *, items: tuple[Item, ...]) -> StepRe
         drawn = drawn if revision is None else revision.sequences
     # The prefixes that it keeps would stay beside the activations.
     del rollouts
+    session.rest_teacher()
     learned = _learned(session, drawn, step=step)
     drawn = learned.rows
     revised_at = time.perf_counter()
@@ -230,10 +231,12 @@ def _backward(
         sums |= {f"measure/{name}/{key}": 0.0 for key in (term.measures if isinstance(term, MeasuringTerm) else ())}
     sums |= {"redrawn/logp": 0.0, "redrawn/tokens": 0.0}
     squares = {f"norm/{name}": 0.0 for name in objective.names}
+    leaving = None if session.pair.teacher_home is None else session.teacher
+    views_of = views_in_turn(distiller, batches, reader, leaving=leaving)
     for place, (part, weight) in enumerate(zip(batches, weights, strict=True)):
         seed_dropout(session, step, micro=place)
         sequences = part.sequences.to(world.device)
-        views = teacher_views(distiller, part, reader)
+        views = next(views_of)
         redrawn_N = redrawn_tokens(part.sequences, begins) if views and begins else torch.zeros(0)
         if redrawn_N.any():
             weight = {**weight, TEACHER_LOGP: redrawn_N}

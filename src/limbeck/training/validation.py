@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -155,10 +155,26 @@ def teacher_views(distiller: Distiller, part: Batch, teacher: Scorer | TeacherRe
     if isinstance(teacher, TeacherReader):
         view = teacher.read(read)
     else:
-        moved: Sequences = read.to(next(teacher.model.parameters()).device)
+        moved: Sequences = read.to(teacher.device)
         view = teacher.view(moved, scored_tokens(moved))
     if part.taught_by is None:
         return [view]
     # Recipes with other rows' targets and classes that an offline cache does not hold are refused.
     assert isinstance(view, HiddenView)
     return [view.taken(tokens_of(part.sequences, read=part.taught_by))]
+
+
+def views_in_turn(
+    distiller: Distiller,
+    batches: Sequence[Batch],
+    teacher: Scorer | TeacherReader | None,
+    *,
+    leaving: Scorer | None,
+) -> Iterator[list[Any]]:
+    """The views of each micro-batch when they are wanted; of all of them first where the teacher then is `leaving`."""
+    wanted = (teacher_views(distiller, part, teacher) for part in batches)
+    if leaving is None:
+        return wanted
+    found = list(wanted)
+    leaving.presence.leave()
+    return iter(found)

@@ -108,6 +108,22 @@ def test_probe_stop_and_test_are_never_learned_from_and_stop_and_test_never_show
     assert not [question for question in hidden if f'"{question}"' in sent]
 
 
+def test_texts_of_teacher_and_student_cannot_break_the_page(finished: UndoRun, tmp_path: Path) -> None:
+    from limbeck.blackbox.page import write_report
+
+    hostile = '</td></script><script>alert("x")</script><img src=x onerror=alert(1)>'
+    run = tmp_path / "hostile"
+    shutil.copytree(finished.directory, run)
+    for name in ("rationales", "train_attempts", "test_attempts", "stop_attempts", "probe_attempts"):
+        for path in run.rglob(f"{name}.jsonl"):
+            artefacts.write_rows(path, [{**row, "text": f"{hostile} {row['text']}"} for row in read_rows(path)])
+    page = write_report(run).read_text()
+    assert "onerror=alert(1)" in page
+    assert hostile not in page
+    assert "<img src=x" not in page
+    assert '<script>alert("x")' not in page
+
+
 def test_blind_sees_nothing_and_shuffled_nothing_of_its_own(finished: UndoRun, folder: Path) -> None:
     later = [each for each in asked(folder) if each["round"] == 1]
     per_arm = len(later) // 3

@@ -262,3 +262,20 @@ def test_the_verb(recipe: Make, tmp_path: Path, capsys: pytest.CaptureFixture[st
     values = json.loads(capsys.readouterr().out)
     assert (values["worst"], values["exit_code"]) == ("error", 2)
     assert main(["doctor", str(tmp_path / "nothing.yaml")]) == 2
+
+
+def test_where_the_teacher_cannot_be_held_as_asked(recipe: Make, pair: Path) -> None:
+    diagnosis = doctor(recipe(models={"teacher_bits": 4}), weights=False)
+    assert [severity for severity, _ in _found(diagnosis, "teacher's bits")] == ["error"]
+    assert diagnosis.exit_code != 0
+    offloaded = doctor(recipe(models={"teacher_offload": True}), weights=False)
+    assert [severity for severity, _ in _found(offloaded, "teacher's place")] == ["note"]
+
+
+@pytest.mark.parametrize(("supervised", "severity"), [(0, "warning"), (1, "ok")])
+def test_a_base_as_teacher_needs_something_that_moves_the_student(
+    supervised: int, severity: str, recipe: Make, pair: Path
+) -> None:
+    models = {"teacher": str(pair / "student"), "lora": {"rank": 2}, "teacher_is_base": True}
+    diagnosis = doctor(recipe(models=models, method={"weights": {"supervised": supervised}}))
+    assert [found for found, _ in _found(diagnosis, "pair")] == [severity]

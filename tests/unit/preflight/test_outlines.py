@@ -10,8 +10,8 @@ import torch
 from transformers import DynamicCache
 
 from limbeck.config import LoraSection
+from limbeck.models.dropout import silence_dropout
 from limbeck.models.loading import LoraSettings, add_lora
-from limbeck.models.pair import silence_dropout
 from limbeck.preflight import outlines
 from limbeck.preflight.activations import body_memory, outlined
 from limbeck.preflight.outlines import Outline

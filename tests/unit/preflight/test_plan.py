@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from limbeck.cli import main
 from limbeck.errors import ConfigError, ModelError, UnknownName
@@ -155,3 +156,43 @@ def _tiny_gpu() -> Any:
     from limbeck.preflight.hardware import Accelerator
 
     return Accelerator(memory=1, flops=1.0, bandwidth=1.0)
+
+
+def test_a_teacher_that_is_the_base_has_no_weights_of_its_own(recipe: Make) -> None:
+    models = {**recipe()["models"], "lora": {"rank": 2}}
+    models["teacher"] = models["student"]
+    apart, shared = (
+        plan(recipe(models={**models, "teacher_is_base": shares}), gpus="H100-80G") for shares in (False, True)
+    )
+    assert _part(shared, "teacher's weights") == 0
+    assert apart.always - shared.always == _part(apart, "teacher's weights") > 0
+
+
+def test_few_bits_are_of_linear_layers_but_the_head(recipe: Make) -> None:
+    models = recipe()["models"]
+    whole, eight, four = (
+        _part(plan(recipe(models={**models, "teacher_bits": bits}), gpus="H100-80G"), "teacher's weights")
+        for bits in (None, 8, 4)
+    )
+    teacher = tiny_model("llama", layers=3)
+    linear = sum(
+        layer.weight.numel()
+        for name, layer in teacher.named_modules()
+        if isinstance(layer, torch.nn.Linear) and name != "lm_head"
+    )
+    assert whole - eight == linear
+    assert eight - four == pytest.approx(linear * (1 - 33.015625 / 64), abs=1)
+
+
+def test_an_offloaded_teacher_is_there_only_while_it_reads(recipe: Make) -> None:
+    models = {**recipe()["models"], "teacher_offload": True}
+    stays, leaves = plan(recipe(), gpus="H100-80G"), plan(recipe(models=models), gpus="H100-80G")
+    found = [part for part in leaves.parts if part.name == "teacher's weights"]
+    assert [(part.during, part.bytes) for part in found] == [("reading", _part(stays, "teacher's weights"))]
+    assert leaves.phases["drawing"] == stays.phases["drawing"] - found[0].bytes
+    revised = plan(recipe("mgsr", models=models), gpus="H100-80G")
+    assert _part(revised, "while drawing") == found[0].bytes
+    assert "models.teacher_offload" in " ".join(stays.advice())
+    assert "models.teacher_offload" not in " ".join(leaves.advice())
+    on_cpu = plan(recipe(models=models))
+    assert [part.during for part in on_cpu.parts if part.name == "teacher's weights"] == ["always"]

@@ -25,12 +25,21 @@ def test_every_text_of_a_case_is_escaped() -> None:
     assert "<script" not in html
     assert "<img" not in html
     assert "49" not in html
-    assert html.count("&lt;script&gt;") == 12
+    # Twelve places, and the names of the arms to choose from.
+    assert html.count("&lt;script&gt;") == 13
 
 
 def test_only_the_first_cases_are_open() -> None:
     case = Case(title="t", instruction="i", answers=(Answer(arm="a", text="x"),))
-    assert cases_html((case, case, case), open_first=2).count('<details class="case" open>') == 2
+    assert cases_html((case, case, case), open_first=2).count('<details class="case" open id=') == 2
+
+
+def test_of_a_long_list_none_is_open_and_words_are_compared_in_the_browser() -> None:
+    answers = (Answer(arm="a", text="x"), Answer(arm="b", text="y"))
+    html = cases_html((Case(title="t", instruction="i", answers=answers, compare=(("a", "b"),)),) * 201)
+    assert '<details class="case" open' not in html
+    assert "<del>" not in html
+    assert 'data-compare="[&#34;a&#34;, &#34;b&#34;]"' in html
 
 
 def test_an_empty_answer_is_said_to_be_empty() -> None:

@@ -19,7 +19,7 @@ from limbeck.losses.match import Likelihood, Match
 from limbeck.losses.views import HiddenView
 from limbeck.models.scoring import scored_tokens
 from limbeck.records import EncodedRow
-from limbeck.training import step as steps
+from limbeck.training import validation
 from limbeck.training.measuring import distinct_2, own_responses, redrawn_tokens
 from limbeck.training.session import Session
 from limbeck.training.step import revise, take_items, take_step, with_state
@@ -180,7 +180,7 @@ def test_a_step_says_what_the_teacher_thinks_of_both_versions(
     found = take_step(session, 1, items=items).row["revision"]
     for name, (total, count) in sums.items():
         assert found[f"teacher_logp_{name}"] == pytest.approx(total / count, abs=1e-4)
-    monkeypatch.setattr(steps, "teacher_views", lambda *args: [])
+    monkeypatch.setattr(validation, "teacher_views", lambda *args: [])
     session.distiller.objective = session.distiller.objective.__class__.of(Likelihood(), scales={"token": 1.0})
     unread = take_step(session, 1, items=items).row["revision"]
     assert "teacher_logp_after" not in unread
