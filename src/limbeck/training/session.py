@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -66,7 +66,7 @@ class Session:
     observed: tuple[EncodedRow, ...] = ()
     texts: Loader | None = None
     reader: Scorer | TeacherReader | None = None
-    counted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    counted: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def cache(self) -> TeacherCache | None:
