@@ -9,10 +9,11 @@ FRIENDS := .venv/.friends
 ALLOCATOR := GLIBC_TUNABLES=glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-# mgsr_parts.py takes hours and has no quick form; the others that are left out are parts of programs.
-BENCHMARKS := $(filter-out $(addprefix benchmarks/,mgsr_parts.py machine.py record.py pair.py stepping.py gkd_epoch.py),$(wildcard benchmarks/*.py))
+# mgsr_parts.py and undo_runs.py take hours and are started by hand; the others that are left out are parts of programs.
+PARTS := mgsr_parts.py machine.py record.py pair.py stepping.py gkd_epoch.py
+BENCHMARKS := $(filter-out $(addprefix benchmarks/,$(PARTS)) benchmarks/undo_%.py,$(wildcard benchmarks/*.py))
 
-.PHONY: quickstart undo-demo test setup fmt check test-all bench docs
+.PHONY: quickstart undo-demo test setup fmt check test-all test-browser setup-browser bench docs
 
 # The main job: a real teacher distilled into a smaller student and scored. ARGS="--fast" takes 2 to 3 minutes.
 quickstart: setup
@@ -23,7 +24,7 @@ undo-demo: setup
 	$(ALLOCATOR) $(BIN)/limbeck undo run recipes/undo/demo.yaml $(ARGS)
 
 test: setup
-	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not gpu"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not gpu and not browser"
 
 setup: $(STAMP)
 
@@ -56,6 +57,17 @@ test-all: setup $(FRIENDS)
 # The site, into build/site. Dead links, pages that no menu has and anything loaded from another machine are errors.
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# The pages that Limbeck writes, in Chromium: what their controls do, and whether they can be read. Screenshots are kept
+# in build/screenshots.
+test-browser: setup-browser
+	LIMBECK_BROWSER=required $(ONE_THREAD) $(BIN)/python -m pytest -m browser tests/browser
+
+# The browser is Debian's; elsewhere the tests are skipped, and say so.
+setup-browser: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
+	test -x /usr/bin/chromium || { test "$$(id -u)" = 0 || as_root=sudo; \
+	    $$as_root apt-get update -qq && $$as_root apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; }
 
 # Each program compares with a rival or a naive version in the same run and prints ratios; here in its quick form, which
 # only shows that it works. Full runs: benchmarks/README.md.

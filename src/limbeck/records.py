@@ -34,6 +34,14 @@ class Example:
     corpus: str = ""
     source: str = ""
 
+    @property
+    def question(self) -> str:
+        """What is asked, for people: the last turn with its input; of several turns all, each with its role."""
+        texts = ["\n\n".join(filter(None, (turn.content, turn.input))) for turn in self.messages]
+        if len(texts) == 1:
+            return texts[0]
+        return "\n\n".join(f"{turn.role}: {text}" for turn, text in zip(self.messages, texts, strict=True))
+
     def content_hash(self) -> str:
         """A hash of messages and references; does not depend on id, corpus or place."""
         body = [[asdict(message) for message in self.messages], list(self.references)]
@@ -57,7 +65,7 @@ class EncodedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerRow:
-    """One answer of one model: corpus × decoding seed × example; `scores` by the scorer's name.
+    """One answer of one model: corpus × decoding seed × example; `scores` by the scorer's name, `question` for people.
 
     `tokens` are the ids as they were drawn, end-of-turn included: text does not always encode back to them.
     """
@@ -71,6 +79,7 @@ class AnswerRow:
     stopped: bool
     references: tuple[str, ...] = ()
     category: str = ""
+    question: str = ""
     scores: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import yaml
 import limbeck
 from limbeck.cli import main
 from limbeck.errors import FailureSignature
-from limbeck.reporting.runs import report
 from limbeck.training import Run
+from page_kit import answers_of
 from training_kit import ROWS, Models, assert_same_run, metrics, recipe, start, start_and_kill, state
 
 
@@ -77,8 +77,27 @@ def test_a_healthy_run_shows_no_signature(
     validations = [row for row in rows if row["kind"] == "validation"]
     assert all(row["teacher_cross_entropy"] < row["cross_entropy"] for row in validations)
     assert validations[0]["teacher_cross_entropy"] == validations[1]["teacher_cross_entropy"], "a teacher stays"
-    page = report([run.directory], tmp_path / "page.html").read_text()
-    assert "run: no failure signature showed in 18 steps." in page
+    assert "run: no failure signature showed in 18 steps." in (run.directory / "page.html").read_text()
+    told = answers_of(run.directory / "page.html")
+    assert told["best"].text.startswith("This page holds one run, run (mgsr), so that no arm can be called the best.")
+    assert "There is no SFT run here to hold it against" in told["sft"].text
+    best, other = sorted(validations, key=lambda row: row["loss"])
+    assert told["checkpoint"].text == (
+        f"The student of step {best['step']} is kept: of 2 validations it has the lowest validation loss, "
+        f"{best['loss']:.4f} nats; the runner-up is step {other['step']} with {other['loss']:.4f} nats, no interval is "
+        "known, since a loss is one number over all rows."
+    )
+    assert told["rows"].text == (
+        "None of 20 training rows was dropped or cut; none of 4 validation rows was dropped or cut."
+    )
+    drawn = sum(row["origin"].get(who, 0.0) for row in steps for who in ("student", "revised")) / 18
+    revised = sum(row["origin"].get("revised", 0.0) for row in steps) / 18
+    assert told["drawn"].text.startswith(f"{100 * drawn:.1f} % of the rows of 18 steps were drawn by the student")
+    assert f"Revised were {100 * revised:.1f} % of all rows" in told["drawn"].text
+    assert told["watch"].text == "No failure signature showed in 18 steps."
+    tokens = sum(max(row["tokens"].values()) for row in steps)
+    assert f"{tokens:,} response tokens were learned from" in told["cost"].text
+    assert "No command repeats it: its rows were handed over in Python" in told["repeat"].text
 
 
 def test_a_clip_that_keeps_one_class_is_told_of(
@@ -90,9 +109,14 @@ def test_a_clip_that_keeps_one_class_is_told_of(
     said = capsys.readouterr().err
     assert said.count("warning: clip-collapsed at step 8: the clip has collapsed: at 100.0% of the tokens only") == 1
     assert "watch.clip_collapsed is 0.9\n  Lower method.token.clip.learning_rate" in said
-    page = report([run.directory], tmp_path / "page.html").read_text()
-    assert page.index("Failure signatures") < page.index(">Results<")
+    page = (run.directory / "page.html").read_text()
+    assert page.index(">Failure signatures</h2>") < page.index(">Results</h2>")
     assert "run, after step 8: clip-collapsed. The clip has collapsed" in page
+    told = answers_of(run.directory / "page.html")
+    assert told["watch"].text.startswith("Yes, after step 8: clip-collapsed. The clip has collapsed: at 100.0% of the")
+    assert "Lower method.token.clip.learning_rate" in told["watch"].text
+    assert told["watch"].links == ["#signatures", "#training"]
+    assert "The student of step 12 is kept: of 2 validations" in told["checkpoint"].text
 
 
 def test_a_revision_that_makes_responses_worse_is_told_of(models: Models, taught: str, tmp_path: Path) -> None:
@@ -109,6 +133,11 @@ def test_a_revision_that_makes_responses_worse_is_told_of(models: Models, taught
     run = start(settings, tmp_path / "run")
     ((name, step),) = _names(run.directory)
     assert (name, step) == ("revision-harm", 8)
+    told = answers_of(run.directory / "page.html")
+    assert told["watch"].text.startswith("Yes, after step 8: revision-harm. Revision makes responses worse")
+    assert "Set method.revision.greedy=true" in told["watch"].text
+    assert "100.0 % of the rows of 9 steps were drawn by the student. Revised were" in told["drawn"].text
+    assert "so that the student of the last step, 9, is kept" in told["checkpoint"].text
     # What the advice says helps: the teacher's likeliest token is the one that stands there.
     settings["method"] = {"base": "mgsr", "sequences": {"kind": "student"}, "revision": {"greedy": True}}
     assert _names(start(settings, tmp_path / "greedy").directory) == []
@@ -128,6 +157,10 @@ def test_a_span_term_that_dominates_is_told_of_once_also_by_a_run_that_is_resume
     models: Models, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _names(whole) == [("span-dominates", 4)]
+    told = answers_of(whole / "page.html")
+    assert told["watch"].text.startswith("Yes, after step 4: span-dominates. The span term dominates")
+    assert "Lower method.weights.span" in told["watch"].text
+    assert "0.0 % of the rows of 6 steps were drawn by the student" in told["drawn"].text
     run = tmp_path / "run"
     start_and_kill(_span(models), run, call=6)
     assert capsys.readouterr().err.count("warning: ") == 1
@@ -154,6 +187,7 @@ def test_strict_stops_at_the_first_signature_and_the_run_goes_on(models: Models,
     assert f"go on all the same with: {again}" in str(stopped.value)
     assert f"(now 0.8; null = never): {again} --strict watch.span_dominates=NUMBER" in str(stopped.value)
     assert state(run)["position"]["step"] == 4
+    assert "Yes, after step 4: span-dominates" in answers_of(run / "page.html")["watch"].text
     assert [row["kind"] for row in metrics(run)][-3:] == ["step", "watch", "validation"]
     done = _strict(_span(models), run, resume=True)
     assert done.directory == run, "it was told of this signature"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from limbeck.studies import pool, running, scoring
 from limbeck.studies.printing import printed
 from limbeck.studies.running import run_study
 from limbeck.training import loop
+from page_kit import answers_of
 from study_kit import Ground, kept
 from training_kit import Killed, kill_before
 
@@ -34,8 +36,9 @@ def quiet(text: str) -> None:
 def whole(ground: Ground) -> dict[str, Any]:
     """The rows of the study when nothing stops it."""
     places = ground.places("whole")
-    outcome = run_study(ground.study(), places, say=quiet)
+    outcome = run_study(ground.study(), places, say=quiet, command="limbeck study mine.yaml")
     assert outcome.failures == {}
+    assert outcome.page == places.work / "mine.html"
     return kept(places.rows)
 
 
@@ -52,6 +55,41 @@ def test_every_arm_and_seed_has_its_rows_and_nothing_else_stays(ground: Ground, 
         assert all(0 <= row["scores"]["rouge_l"] <= 1 for row in answers)
     starts = {about["start"] for about, *_ in whole.values()}
     assert len(starts) == 1
+
+
+def test_a_study_leaves_a_page_that_answers_and_leads_to_every_file_of_rows(
+    ground: Ground, whole: dict[str, Any]
+) -> None:
+    work = ground.places("whole").work
+    html = (work / "mine.html").read_text()
+    files = set(re.findall(r'href="(rows/[^"]*)"', html))
+    assert len(files) == 6
+    assert all((work / file).is_file() for file in files)
+    (work / "plain.html").write_text(re.sub(r' href="rows/[^"]*"', "", html))
+    told = answers_of(work / "plain.html")
+    assert "has the highest mean ROUGE-L over toy" in told["best"].text
+    assert any(line.startswith("kd − sft: ") for line in told["sft"].lines)
+    assert "so that the student of the last step, 2, is kept" in told["checkpoint"].text
+    assert "training rows was dropped or cut" in told["rows"].text
+    assert "sft, seed 0, sft, seed 1, kd, seed 0, kd, seed 1: 0.0 % of the rows of 2 steps" in told["drawn"].text
+    assert "no failure signature showed in 2 steps" in told["watch"].text.casefold()
+    assert told["cost"].text.startswith("6 runs: ")
+    assert told["repeat"].command == "limbeck study mine.yaml"
+
+
+def test_a_page_that_cannot_be_made_is_told_of_and_costs_nothing_else(
+    ground: Ground, whole: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from limbeck.studies import study_page
+
+    def broken(*given: Any, **named: Any) -> None:
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(study_page, "write_study_page", broken)
+    said: list[str] = []
+    outcome = run_study(ground.study(), ground.places("whole"), say=said.append)
+    assert outcome.page is None
+    assert said == ["warning: the page of the study was not written: RuntimeError: no ink"]
 
 
 @pytest.mark.parametrize(("module", "name", "call"), [(loop, "take_step", 6), (scoring, "evaluate_examples", 3)])

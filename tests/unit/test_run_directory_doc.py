@@ -126,6 +126,14 @@ def test_every_field_of_the_metrics_is_described_and_no_other(run: Path, collect
     assert {key for key in inside if f"`{key}`" not in section} == set()
 
 
+def test_every_count_of_the_rows_is_described_and_no_other(run: Path) -> None:
+    found = json.loads((run / "rows.json").read_text())
+    assert _tables(_section("rows.json")) == [set(found), set(found["train"])]
+    assert set(found["train"]) == set(found["validation"])
+    assert found["train"]["read"] + found["validation"]["read"] == 40
+    assert set(found["sources"][0]) == {"source", "format", "rows"}
+
+
 @pytest.mark.parametrize("name", ["environment.json", "auto.json", "student/limbeck.json"])
 def test_every_field_of_a_json_file_is_described_and_no_other(run: Path, name: str) -> None:
     (table,) = _tables(_section(Path(name).name))

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from limbeck.blackbox.checkers import CHECKERS, Checker, Verdict
     from limbeck.blackbox.diagnosing import diagnose
-    from limbeck.blackbox.facts import FactsTeacher
+    from limbeck.blackbox.facts import facts_teacher
     from limbeck.blackbox.failures import ERROR_CLASSES, Diagnosis
     from limbeck.blackbox.generating import generate_items
     from limbeck.blackbox.items import Choice, Item, read_items
     from limbeck.blackbox.local_teacher import LocalTeacher
-    from limbeck.blackbox.solver import SolverTeacher
+    from limbeck.blackbox.rule_teacher import Rule, RuleTeacher
+    from limbeck.blackbox.solver import solver_teacher
     from limbeck.blackbox.tasks import TASKS, load_task
 
 _HOME = {
@@ -22,16 +23,18 @@ _HOME = {
     "Choice": "items",
     "Diagnosis": "failures",
     "ERROR_CLASSES": "failures",
-    "FactsTeacher": "facts",
     "Item": "items",
     "LocalTeacher": "local_teacher",
-    "SolverTeacher": "solver",
+    "Rule": "rule_teacher",
+    "RuleTeacher": "rule_teacher",
     "TASKS": "tasks",
     "Verdict": "checkers",
     "diagnose": "diagnosing",
+    "facts_teacher": "facts",
     "generate_items": "generating",
     "load_task": "tasks",
     "read_items": "items",
+    "solver_teacher": "solver",
 }
 
 __all__ = [
@@ -41,15 +44,17 @@ __all__ = [
     "Checker",
     "Choice",
     "Diagnosis",
-    "FactsTeacher",
     "Item",
     "LocalTeacher",
-    "SolverTeacher",
+    "Rule",
+    "RuleTeacher",
     "Verdict",
     "diagnose",
+    "facts_teacher",
     "generate_items",
     "load_task",
     "read_items",
+    "solver_teacher",
 ]
 
 

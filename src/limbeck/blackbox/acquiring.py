@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +15,9 @@ from limbeck.blackbox.items import Item
 from limbeck.blackbox.judging import judged
 from limbeck.blackbox.sections import MethodSection
 from limbeck.blackbox.writing import Assignment, RationaleTeacher
+
+Likelihoods = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, float]]
+"""How unlikely a student finds rationales, by id: −log p a token."""
 
 _ONE_MORE = ("empty", "content_filter")
 _NO_MORE = ("context", "rejected")
@@ -51,12 +54,14 @@ def acquire(
     longest: float | None = None,
     parents: Mapping[str, str] | None = None,
     evidence: Mapping[str, str] | None = None,
+    unlikeliness: Likelihoods | None = None,
 ) -> Acquired:
     """Ask for a rationale of each assignment until one is accepted, or until the ways to ask are used up.
 
     Accepted: ended by itself, right, its answer said where an answer is said, clean (hygiene.py), and of at most
     `longest` tokens of the student's, all of which fit. An empty or filtered answer is asked for once more; one that
-    was refused for its request is not. `parents` are the ids of the rationales that were rewritten.
+    was refused for its request is not. `parents` are the ids of the rationales that were rewritten. Of several accepted
+    candidates `method.candidate` takes one; "student_likelihood" goes by `unlikeliness` (without it: the first).
     """
     found = Acquired()
     pending = list(wanted)
@@ -82,10 +87,9 @@ def acquire(
                 "evidence": {"attempts": [attempt_id(each) for each in assignment.attempts], **(evidence or {})},
             }
             rows.setdefault(assignment.item.id, []).append(row)
+        good = {id: [row for row in candidates if row["accepted"]] for id, candidates in rows.items()}
+        found.accepted |= _chosen({id: accepted for id, accepted in good.items() if accepted}, method, unlikeliness)
         for id, candidates in rows.items():
-            good = [row for row in candidates if row["accepted"]]
-            if good:
-                found.accepted[id] = _chosen(good, method)
             found.rejected += [row for row in candidates if not row["accepted"]]
             refusals.update(id for row in candidates if row["reason"] in _ONE_MORE)
         lost = {id for id, candidates in rows.items() if all(row["reason"] in _NO_MORE for row in candidates)}
@@ -103,10 +107,19 @@ def _ways(method: MethodSection) -> Iterator[tuple[int, str]]:
     yield from enumerate(hints, start=method.retries + 1)
 
 
-def _chosen(good: Sequence[dict[str, Any]], method: MethodSection) -> dict[str, Any]:
+def _chosen(
+    good: Mapping[str, Sequence[dict[str, Any]]], method: MethodSection, unlikeliness: Likelihoods | None
+) -> dict[str, dict[str, Any]]:
+    """One of the accepted candidates of each question; of equal ones the first."""
     if method.candidate == "shortest_correct":
-        return min(good, key=lambda row: (row["num_tokens"], row["sample"]))
-    return good[0]
+        return {id: min(rows, key=lambda row: row["num_tokens"]) for id, rows in good.items()}
+    if method.candidate == "student_likelihood" and unlikeliness is not None:
+        several = [row for rows in good.values() if len(rows) > 1 for row in rows]
+        found = unlikeliness(several) if several else {}
+        for row in several:
+            row["nll"] = found[row["id"]]
+        return {id: min(rows, key=lambda row: row.get("nll", 0.0)) for id, rows in good.items()}
+    return {id: rows[0] for id, rows in good.items()}
 
 
 def _row(assignment: Assignment, answer: Answer, *, measures: Measures, longest: float | None) -> dict[str, Any]:

@@ -6,19 +6,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from limbeck.blackbox.asking import Answer, Completion, Refusal
-from limbeck.blackbox.failures import Diagnosis, ErrorClass
+from limbeck.blackbox.failures import ErrorClass
 from limbeck.blackbox.items import Item
-from limbeck.blackbox.refining import (
-    diagnose_attempt,
-    drawn,
-    error_counts,
-    is_uninformed,
-    measured,
-    summary_of,
-)
+from limbeck.blackbox.refining import Measured
+from limbeck.blackbox.rule_teacher import RuleTeacher
 from limbeck.blackbox.solver_styles import final_line
-from limbeck.blackbox.writing import Assignment, Attempt, Example
+from limbeck.blackbox.writing import Assignment
 
 FactStyle = Literal["all", "ordered", "restated", "listed", "short"]
 FACT_STYLES: tuple[FactStyle, ...] = ("all", "ordered", "restated", "listed", "short")
@@ -42,50 +35,42 @@ _COMMON = frozenset(
 )
 
 
-class FactsTeacher:
-    """Writes rationales from `Item.facts` for questions answered by yes or no; a `RationaleTeacher`.
+def facts_teacher(*, blind: bool = False, seed: int = 0) -> RuleTeacher[FactStyle]:
+    """A teacher from `Item.facts` for questions answered by yes or no.
 
-    Afresh, all facts in their order ("all"). A rewrite takes the style of `FACT_STYLE_AGAINST` for the measured error,
-    found as `SolverTeacher` finds it: "ordered" puts the facts that share most words with the question last, next to
-    the answer; "restated" does so and repeats the question before the answer; "listed" numbers them; "short" keeps the
-    half that shares most words. What went right stays. `blind`, and any assignment of a later round that tells nothing
-    of a student, draws the style. A question without facts is a `Refusal`. It adds no fact and judges none.
+    Afresh, all facts in their order ("all"). A rewrite takes the style of `FACT_STYLE_AGAINST` for the measured error:
+    "ordered" puts the facts that share most words with the question last, next to the answer; "restated" does so and
+    repeats the question before the answer; "listed" numbers them; "short" keeps the half that shares most words. What
+    went right stays; what did not help once is followed by the next style. `blind` draws it (`RuleTeacher`). It adds no
+    fact and judges none.
 
     >>> facts = ("Snow is frozen water.", "The Sahara is a hot desert.")
     >>> item = Item(id="1", question="Is snow common in the Sahara?", gold="no", kind="boolean", facts=facts)
-    >>> print(FactsTeacher().write([Assignment(item=item)])[0].text)
+    >>> print(facts_teacher().write([Assignment(item=item)])[0].text)
     Snow is frozen water. The Sahara is a hot desert. So the answer is no.
     #### no
     """
+    return RuleTeacher(_Facts(), blind=blind, seed=seed)
 
-    def __init__(self, *, blind: bool = False, seed: int = 0) -> None:
-        self._blind = blind
-        self._seed = seed
 
-    @property
-    def name(self) -> str:
-        """What it is, and how it draws."""
-        return f"facts 1{' blind' if self._blind else ''} seed {self._seed}"
+class _Facts:
+    """The `Rule` of `facts_teacher`."""
 
-    def write(self, assignments: Sequence[Assignment]) -> list[Answer]:
-        """One rationale an assignment, in order."""
-        return [self._written(assignment) for assignment in assignments]
+    name = "facts 1"
 
-    def diagnose(self, attempt: Attempt, item: Item) -> Diagnosis:
-        """What is wrong with an attempt, by its form and its answer."""
-        return diagnose_attempt(attempt, item)
+    def refusal(self, item: Item) -> str:
+        if item.kind == "boolean" and item.facts:
+            return ""
+        where = item.source or item.id
+        return f"the teacher of facts has none for {where}; it needs a yes-or-no question with 'facts'"
 
-    def summarise(self, examples: Sequence[Example], *, round: int) -> Answer:
-        """The probe set's errors, counted by class, as it reads them itself in `Assignment.summary`."""
-        return summary_of(error_counts(examples))
+    def tellings(self, item: Item) -> Sequence[FactStyle]:
+        return FACT_STYLES
 
-    def style(self, assignment: Assignment) -> FactStyle | None:
-        """The style that it takes; None where the previous rationale stays."""
-        if is_uninformed(assignment) or (self._blind and assignment.round > 0):
-            return drawn(FACT_STYLES, assignment, seed=self._seed)
-        if assignment.is_fresh:
-            return "all"
-        seen = measured(assignment)
+    def fresh(self) -> FactStyle:
+        return "all"
+
+    def against(self, seen: Measured, assignment: Assignment) -> FactStyle | None:
         style = FACT_STYLE_AGAINST.get(seen.diagnosis.error)
         if style is None:
             return None if assignment.previous else "all"
@@ -94,17 +79,8 @@ class FactsTeacher:
             return FACT_STYLES[(FACT_STYLES.index(style) + 1) % len(FACT_STYLES)]
         return style
 
-    def _written(self, assignment: Assignment) -> Answer:
-        item = assignment.item
-        if item.kind != "boolean" or not item.facts:
-            return Refusal(
-                reason="rejected",
-                message=f"the teacher of facts has none for {item.source or item.id}; it needs a yes-or-no question"
-                " with 'facts'",
-            )
-        style = self.style(assignment)
-        text = assignment.previous if style is None else tell_facts(item, style)
-        return Completion(text=text, finish="stop")
+    def tell(self, item: Item, telling: FactStyle) -> str:
+        return tell_facts(item, telling)
 
 
 def tell_facts(item: Item, style: FactStyle) -> str:

@@ -17,6 +17,7 @@ from limbeck.seeds import Seeds
 
 # A student that loops would otherwise fill the prompt: about 256 tokens.
 _SHOWN = 1_024
+_RIGHT = ("", "ok")
 _LETTERS_A_TOKEN = 4
 
 
@@ -69,6 +70,15 @@ def attempts_by_item(rounds: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str,
     return found
 
 
+def saturation(examples: Sequence[Example]) -> str:
+    """ "right" where the latest answer to every question of the probe is right, "wrong" where none is, else "".
+
+    Either way the probe cannot tell what the student lacks.
+    """
+    latest = [each.attempts[-1].is_right for each in examples if each.attempts]
+    return "right" if latest and all(latest) else "wrong" if latest and not any(latest) else ""
+
+
 def remembered(attempts: Sequence[Attempt], method: MethodSection) -> tuple[Attempt, ...]:
     """The part of a history that is shown: the last attempt, all, or the newest that fit into a window of tokens,
     counted as four letters each. The last one always is."""
@@ -119,12 +129,19 @@ def choose_probe(
     items: Sequence[Item], *, count: int, policy: str, errors: Mapping[str, str], seeds: Seeds
 ) -> tuple[Item, ...]:
     """The questions that a round shows: the first ones, others each round, or as many of each class of error as there
-    are of the others."""
+    are of the others. `errors` are the classes of the latest answers ("" and "ok" for right ones).
+
+    Answers that are all right tell a teacher nothing: where a draw of "resample" holds no wrong one, the questions
+    that were answered wrong come first.
+    """
     if policy == "fixed" or count >= len(items):
         return tuple(items[:count])
     order = [items[place] for place in np.argsort(seeds.generator().random(len(items))).tolist()]
     if policy == "resample":
-        return tuple(order[:count])
+        wrong = [item for item in order if errors.get(item.id, "ok") not in _RIGHT]
+        if any(item in wrong for item in order[:count]):
+            return tuple(order[:count])
+        return tuple([*wrong, *(item for item in order if item not in wrong)][:count])
     classes: dict[str, list[Item]] = {}
     for item in order:
         classes.setdefault(errors.get(item.id, ""), []).append(item)

@@ -17,8 +17,11 @@ from pydantic.dataclasses import dataclass as settings
 
 from limbeck.blackbox.asking import Answer, Completion, Refusal, Request
 from limbeck.blackbox.ledger import Ledger
+from limbeck.blackbox.pacing import Gate
 from limbeck.errors import ConfigError, Stopped
 
+# What says that a server is asked more than it can take.
+_TOO_MUCH = frozenset({"429", "503", "529", "timeout"})
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _SHOWN = 300
 
@@ -26,7 +29,8 @@ _SHOWN = 300
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
 class Endpoint:
     """Where a teacher listens. `key_variable` names the environment variable that holds its key; the key itself is
-    never written anywhere. Seconds: `timeout` for one answer, `longest_wait` between two attempts."""
+    never written anywhere. At most `concurrency` calls are under way at once. Seconds: `timeout` for one answer,
+    `longest_wait` between two attempts."""
 
     url: str
     model: str
@@ -76,9 +80,11 @@ class HttpTeacher:
     """Answers requests through `POST {url}/chat/completions`; what the ledger holds is not asked again.
 
     What may fare better later (time-out, broken connection or body, 408, 409, 425, 429, 5xx) is asked up to `attempts`
-    times, after `Retry-After` or twice the wait before. A wrong key or address raises `ConfigError`; a server that
-    stays away, or a budget that is used up, `Stopped`: every answer that came is in the ledger. A request that the
-    server will never take comes back as `Refusal`. A budget may be passed by the calls that were under way.
+    times, after `Retry-After` or twice the wait before. A server that is asked too much (429, 503, 529, time-out) gets
+    half as many calls at once, and slowly more again with each answer (`Gate`). A wrong key or address raises
+    `ConfigError`; a server that stays away, or a budget that is used up, `Stopped`: every answer that came is in the
+    ledger. A request that the server will never take comes back as `Refusal`. A budget may be passed by the calls that
+    were under way.
     """
 
     def __init__(
@@ -96,6 +102,7 @@ class HttpTeacher:
         self._sleep = sleep
         self._key = _key(endpoint)
         self._has_answered = False
+        self._gate = Gate(endpoint.concurrency)
 
     @property
     def name(self) -> str:
@@ -137,14 +144,19 @@ class HttpTeacher:
         wait = self._endpoint.first_wait
         last = _Later("", "")
         for attempt in range(self._endpoint.attempts):
-            if failed.is_set():
-                return
-            self._check_budget()
-            found = self._once(client, request)
+            with self._gate.turn() as halvings:
+                # Another call may have failed, or spent the budget, while this one waited for its turn.
+                if failed.is_set():
+                    return
+                self._check_budget()
+                found = self._once(client, request)
             if not isinstance(found, _Later):
                 self._has_answered = True
                 self._ledger.record(self.name, request, found, stage=self._stage)
+                self._gate.faster()
                 return
+            if found.outcome in _TOO_MUCH:
+                self._gate.slower(halvings)
             last = found
             if attempt + 1 < self._endpoint.attempts:
                 # Calls that failed together should not all come back together.

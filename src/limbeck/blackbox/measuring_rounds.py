@@ -26,6 +26,16 @@ class OnDisk(Protocol):
         ...
 
 
+def mean_nll(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The mean over all tokens of rows with `nll` and `num_tokens` (probe_nll.jsonl); None without any.
+
+    >>> mean_nll([{"nll": 1.0, "num_tokens": 1}, {"nll": 2.0, "num_tokens": 3}])
+    1.75
+    """
+    tokens = sum(row["num_tokens"] for row in rows)
+    return sum(row["nll"] * row["num_tokens"] for row in rows) / tokens if tokens else None
+
+
 def accuracy(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Right answers over questions with the standard error √(p(1−p)/n); `strict` without fallbacks.
 
@@ -70,6 +80,7 @@ def round_metrics(round_: OnDisk, *, arm: str, before: OnDisk | None, cost: Mapp
         for path in sorted(folder.glob("*_attempts.jsonl"))
         if path.name.split("_")[0] not in ("train", "probe")
     }
+    weighed = read_rows(folder / "probe_nll.jsonl") if (folder / "probe_nll.jsonl").is_file() else []
     refined = asking["refined"] if asking else 0
     lengths = [row["num_tokens"] for row in train]
     return {
@@ -84,6 +95,9 @@ def round_metrics(round_: OnDisk, *, arm: str, before: OnDisk | None, cost: Mapp
         "rows": len(train),
         "kinds": dict(sorted(Counter(row["kind"] for row in train).items())),
         "row_tokens": {"mean": sum(lengths) / len(lengths), "longest": max(lengths)},
+        "rationale_nll": {
+            when: mean_nll([row for row in weighed if row["when"] == when]) for when in ("before", "after")
+        },
         "distinct_texts": len({row["completion"] for row in train}) / len(train),
         "train": {key: student[key] for key in ("steps", "tokens", "loss")},
         "accuracy": {part: accuracy(rows) for part, rows in attempts.items()},

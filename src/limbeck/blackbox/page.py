@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.blackbox.artefacts import read_json, write_json
+from limbeck.blackbox.page_answers import undo_answers
 from limbeck.blackbox.page_tables import (
     accuracy_chart,
     arms_table,
@@ -14,12 +15,13 @@ from limbeck.blackbox.page_tables import (
     errors_table,
     lead,
     percent,
+    questions_table,
     rounds_table,
 )
 from limbeck.blackbox.reading_runs import ArmRows, RoundRows, RunRows, read_run
 from limbeck.reporting.cases import Answer, Case
 from limbeck.reporting.comparing import Comparison, compare_arms
-from limbeck.reporting.page import CasesSection, CurvesSection, Page, TableSection, TextSection, write_page
+from limbeck.reporting.page import CasesSection, CurvesSection, Page, Section, TableSection, TextSection, write_page
 
 _FOLLOWED = 6
 
@@ -36,6 +38,44 @@ def _page(rows: RunRows, comparisons: dict[str, tuple[Comparison, ...]]) -> Page
     parts = list(rows.main.rounds[0].metrics["accuracy"])
     questions = rows.manifest["questions"]
     followed = _followed(rows)
+    sections: tuple[Section, ...] = (
+        TableSection(
+            title="Arms at equal student tokens",
+            intro=(
+                "The best round of each arm, chosen on stop alone; ± is one standard error over questions. "
+                "Differences are the method minus the control on the same questions, with a 95 % bootstrap "
+                "interval and a permutation test's p after Holm. Only blind and shuffled say whether seeing this "
+                "student helped; one-shot only says whether going on did."
+            ),
+            table=arms_table(rows, comparisons),
+            ident="arms",
+        ),
+        CurvesSection(
+            title="Accuracy by round",
+            charts=tuple(accuracy_chart(rows, part) for part in parts),
+            intro="Round 0 is one-shot distillation. Test never decides anything.",
+            ident="accuracy",
+        ),
+        TableSection(
+            title="Rounds", table=rounds_table(rows), intro="Solved and lost are counted on stop.", ident="rounds"
+        ),
+        TableSection(title="Errors by round", table=errors_table(rows), intro=_ERRORS),
+        TableSection(title="What the teacher cost", table=cost_table(rows), ident="cost"),
+        *([CasesSection(title="Questions followed through the rounds", cases=followed)] if followed else []),
+        TableSection(
+            title="Question by question",
+            table=questions_table(rows),
+            intro="Whether the best round of each arm was right on each test question.",
+            folded=True,
+            ident="rows",
+        ),
+        TextSection(
+            title="How to read this",
+            paragraphs=(*_CAVEATS, *_overlap(rows)),
+            code=f"limbeck undo report {rows.folder}\nlimbeck undo replay {rows.folder}",
+            ident="reading",
+        ),
+    )
     return Page(
         title="UNDO: distillation from a black-box teacher, round by round",
         summary=_summary(rows, comparisons["test"]),
@@ -44,32 +84,8 @@ def _page(rows: RunRows, comparisons: dict[str, tuple[Comparison, ...]]) -> Page
             ("student", str(rows.manifest["student"]["name"])),
             *((part, f"{count:,} questions") for part, count in questions.items()),
         ),
-        sections=(
-            TableSection(
-                title="Arms at equal student tokens",
-                intro=(
-                    "The best round of each arm, chosen on stop alone; ± is one standard error over questions. "
-                    "Differences are the method minus the control on the same questions, with a 95 % bootstrap "
-                    "interval and a permutation test's p after Holm. Only blind and shuffled say whether seeing this "
-                    "student helped; one-shot only says whether going on did."
-                ),
-                table=arms_table(rows, comparisons),
-            ),
-            CurvesSection(
-                title="Accuracy by round",
-                charts=tuple(accuracy_chart(rows, part) for part in parts),
-                intro="Round 0 is one-shot distillation. Test never decides anything.",
-            ),
-            TableSection(title="Rounds", table=rounds_table(rows), intro="Solved and lost are counted on stop."),
-            TableSection(title="Errors by round", table=errors_table(rows), intro=_ERRORS),
-            TableSection(title="What the teacher cost", table=cost_table(rows)),
-            *([CasesSection(title="Questions followed through the rounds", cases=followed)] if followed else []),
-            TextSection(
-                title="How to read this",
-                paragraphs=(*_CAVEATS, *_overlap(rows)),
-                code=f"limbeck undo report {rows.folder}\nlimbeck undo replay {rows.folder}",
-            ),
-        ),
+        sections=sections,
+        answers=undo_answers(rows, comparisons["test"], shown=[section.ident for section in sections]),
         footer="Made by limbeck undo report; the same numbers are in report.json.",
     )
 

@@ -11,6 +11,8 @@ from limbeck.reporting.comparing import Comparison
 from limbeck.reporting.plots import Chart, Series
 from limbeck.reporting.tables import Column, Number, Row, Table
 
+_MOST_QUESTIONS = 10_000
+
 
 def lead(comparison: Comparison) -> Number:
     """The points by which the method is ahead of a control; a comparison is the control less the method."""
@@ -84,6 +86,19 @@ def rounds_table(rows: RunRows) -> Table:
             )
     notes = ("accepted: percent of the questions that were asked for; loss: mean of the last tenth of the steps.",)
     return Table(columns=tuple(Column(title=each) for each in columns), rows=tuple(lines), notes=notes)
+
+
+def questions_table(rows: RunRows) -> Table:
+    """Every test question with the verdict on each arm's answer in its best round."""
+    right = {arm.name: arm.best.right("test") for arm in rows.arms}
+    ids = list(dict.fromkeys(id for verdicts in right.values() for id in verdicts))
+    words = {1.0: "right", 0.0: "wrong"}
+    lines = tuple(
+        Row(cells=(id, *(words[each[id]] if id in each else None for each in right.values())))
+        for id in ids[:_MOST_QUESTIONS]
+    )
+    notes = (f"The first {_MOST_QUESTIONS:,} of {len(ids):,}.",) if len(ids) > _MOST_QUESTIONS else ()
+    return Table(columns=(Column(title="question"), *(Column(title=name) for name in right)), rows=lines, notes=notes)
 
 
 def errors_table(rows: RunRows) -> Table:

@@ -134,6 +134,7 @@ class _Counting:
         self._filler = "x" * _RATIONALE_LETTERS
 
     def fresh(self) -> Planned:
+        """The common start: one call a question of train and probe, and nothing of a student."""
         return self._stage("start", 0, [Assignment(item=item) for item in (*self._train, *self._probe)])
 
     def refined(self, name: str, arm: Preset, number: int) -> tuple[Planned, int]:

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template, TemplateError
 
 from limbeck.blackbox.asking import Turn
+from limbeck.blackbox.feedback import saturation
 from limbeck.blackbox.items import Item
 from limbeck.blackbox.writing import Assignment, Attempt, Example
 from limbeck.errors import ConfigError
@@ -102,7 +103,9 @@ class Prompts:
     def _tutor(self, assignment: Assignment) -> str:
         mark = _mark([assignment.summary])
         summary = _fenced(assignment.summary, mark) if assignment.summary else ""
-        return self._filled("tutor", {"summary": summary, "examples": _examples(assignment.probe)})
+        examples = _examples(assignment.probe)
+        is_lost = saturation(assignment.probe) == "wrong"
+        return self._filled("tutor", {"summary": summary, "examples": examples, "is_lost": is_lost})
 
     def _hint(self, item: Item, hint: str, mark: str) -> str:
         if hint == "none":

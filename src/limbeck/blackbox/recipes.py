@@ -37,6 +37,7 @@ MAY_CHANGE = (
 )
 """What may differ when a run goes on: it does not touch what is already there."""
 
+_WAY_OUT = "docs/undo.md shows the smallest recipe of UNDO; recipes/undo/ of the repository holds whole ones"
 _TOP = ("teacher", *SECTIONS, "controls", "seed", "run")
 
 
@@ -144,7 +145,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _draft(source: UndoRecipe | Mapping[str, Any] | Path | str) -> tuple[Draft, str]:
     if isinstance(source, UndoRecipe):
         return Draft(values=source.values()), ""
-    return draft_of(source)
+    return draft_of(source, way_out=_WAY_OUT)
 
 
 def _check_keys(draft: Draft) -> None:
@@ -236,6 +237,10 @@ def _check_uses(recipe: UndoRecipe, draft: Draft) -> None:
         "method.scope": (
             main.scope == "wrong_or_unstable" and student.samples == 1,
             "is wrong_or_unstable, which needs student.samples of at least 2",
+        ),
+        "method.candidate": (
+            method.candidate == "student_likelihood" and method.candidates == 1,
+            "is student_likelihood, which chooses among several: method.candidates of at least 2",
         ),
         "method.base": (
             method.base in recipe.controls and method.base == "one-shot",

@@ -17,7 +17,15 @@ from limbeck.errors import CheckpointError, ConfigError
 
 _COMPARED = (".jsonl", ".json", ".csv", ".safetensors")
 # Times, and files that name folders: the only ones that a second run writes otherwise.
-_DIFFERENT = ("events.jsonl", "recipe.yaml", "metrics.jsonl", "environment.json", "auto.json", "samples.jsonl")
+_DIFFERENT = (
+    "events.jsonl",
+    "recipe.yaml",
+    "metrics.jsonl",
+    "environment.json",
+    "auto.json",
+    "samples.jsonl",
+    "rows.json",
+)
 
 
 def replay(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from limbeck.blackbox import mixing
-from limbeck.blackbox.acquiring import acquire
+from limbeck.blackbox.acquiring import Likelihoods, acquire
 from limbeck.blackbox.artefacts import digest, write_json, write_rows
 from limbeck.blackbox.asking import Completion
 from limbeck.blackbox.feedback import (
@@ -20,9 +20,11 @@ from limbeck.blackbox.feedback import (
     attempts_by_item,
     choose_probe,
     probe_examples,
+    saturation,
     shuffled,
 )
 from limbeck.blackbox.items import Item
+from limbeck.blackbox.likelihoods import likelihood_rows
 from limbeck.blackbox.presets import Preset
 from limbeck.blackbox.rounds import Bench, Round, answer_part, finish_round, round_tokens
 from limbeck.blackbox.workshop import Workshop
@@ -73,6 +75,7 @@ def next_round(bench: Bench, past: Sequence[Round], *, main: Sequence[Round] | N
     if not todo and arm.scope != "none":
         return None
     read = [last.folder / f"{name}.jsonl" for name in _read_names(arm, looks=looks, needs_own=needs_own)]
+    read += [last.folder / "student.json"] if work.recipe.method.candidate == "student_likelihood" else []
 
     def write() -> None:
         shown = _feedback(bench, past, round_)
@@ -126,7 +129,7 @@ def _probed(bench: Bench, past: Sequence[Round], number: int) -> Sequence[Item]:
     """The probe's questions that this round shows."""
     work, task = bench.work, bench.work.recipe.task
     errors: dict[str, str] = {}
-    if task.probe_policy == "stratified_errors" and (past[-1].folder / "probe_attempts.jsonl").is_file():
+    if task.probe_policy != "fixed" and (past[-1].folder / "probe_attempts.jsonl").is_file():
         errors = {row["item_id"]: row["error"] for row in past[-1].rows("probe_attempts")}
     return choose_probe(
         work.splits.probe,
@@ -140,7 +143,7 @@ def _probed(bench: Bench, past: Sequence[Round], number: int) -> Sequence[Item]:
 def _feedback(bench: Bench, past: Sequence[Round], round_: Round) -> Feedback:
     """The round's examples and summary, written to feedback.json."""
     work, arm = bench.work, bench.arm
-    shown = Feedback()
+    shown, saturated = Feedback(), ""
     if arm.feedback in _PROBED:
         attempts = attempts_by_item([each.rows("probe_attempts") for each in past])
         items = _probed(bench, past, round_.number)
@@ -153,6 +156,12 @@ def _feedback(bench: Bench, past: Sequence[Round], round_: Round) -> Feedback:
             method=work.recipe.method,
         )
         shown = Feedback(probe=examples)
+        saturated = saturation(examples)
+        if saturated:
+            way_out = (
+                "; task.probe_policy=resample would show others" if work.recipe.task.probe_policy == "fixed" else ""
+            )
+            work.say(f"note: the student has all of the probe {saturated}, which tells the teacher little{way_out}")
         teacher = work.teacher(bench.stage(round_.number))
         if arm.feedback in ("summary", "hybrid") and isinstance(teacher, Summarising):
             answer = teacher.summarise(examples, round=round_.number - 1)
@@ -161,7 +170,12 @@ def _feedback(bench: Bench, past: Sequence[Round], round_: Round) -> Feedback:
                 shown = Feedback(summary=answer.text.strip())
     write_json(
         round_.folder / "feedback.json",
-        {"mode": arm.feedback, "summary": shown.summary, "probe": [asdict(each) for each in shown.probe]},
+        {
+            "mode": arm.feedback,
+            "saturated": saturated,
+            "summary": shown.summary,
+            "probe": [asdict(each) for each in shown.probe],
+        },
     )
     return shown
 
@@ -205,6 +219,7 @@ def _write(
         longest=factor * statistics.median(lengths) if factor and lengths else None,
         parents={id: row["id"] for id, row in known.items()},
         evidence=shown.evidence(),
+        unlikeliness=_unlikeliness(bench, earlier),
     )
     mine = {item.id for item in items}
     accepted = [found.accepted[id] for id in sorted(found.accepted)]
@@ -213,6 +228,19 @@ def _write(
     write_rows(round_.folder / "rejected.jsonl", found.rejected)
     asking = {"refined": len(items), "asked": found.asked, "reasons": found.reasons()}
     write_json(round_.folder / "asking.json", asking)
+
+
+def _unlikeliness(bench: Bench, earlier: Sequence[Round]) -> Likelihoods | None:
+    """What the student that rationales are written for makes of them; nothing for a control that sees no student."""
+    work, arm = bench.work, bench.arm
+    if work.recipe.method.candidate != "student_likelihood" or arm.twist == "blind":
+        return None
+    student = earlier[-1].student if earlier else work.base
+
+    def weighed(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        return {row["id"]: row["nll"] for row in likelihood_rows(work.recipe, student, rows, work.items)}
+
+    return weighed
 
 
 def _newest(rounds: Sequence[Round], name: str = "rationales") -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 from limbeck.blackbox import mixing
 from limbeck.blackbox.artefacts import digest, file_digest, read_json, read_rows, write_json, write_rows
 from limbeck.blackbox.items import Item
+from limbeck.blackbox.likelihoods import likelihood_rows
 from limbeck.blackbox.measuring_rounds import accuracy, round_metrics
 from limbeck.blackbox.presets import Preset
 from limbeck.blackbox.students import attempt, learn, row_tokens, slug, steps_for
@@ -110,7 +111,25 @@ def finish_round(
     files = (round_.folder / "train.jsonl",)
     inputs = {**bench.inputs(*files), "start": _start_digest(start), "tokens": tokens}
     work.stages.once(round_.folder, "learn", inputs=inputs, outputs=["student.json"], make=study)
+    if (round_.folder / "probe_rationales.jsonl").is_file():
+        _weigh(bench, round_, before=before)
     measure(bench, round_, before=before)
+
+
+def _weigh(bench: Bench, round_: Round, *, before: Round | None) -> None:
+    """How likely the round's rationales of the probe, which nobody learns from, are to its student and to the last."""
+    work = bench.work
+    students = {"after": round_} if before is None else {"before": before, "after": round_}
+
+    def weigh() -> None:
+        rationales = round_.rows("probe_rationales")
+        found = {
+            when: likelihood_rows(work.recipe, each.student, rationales, work.items) for when, each in students.items()
+        }
+        write_rows(round_.folder / "probe_nll.jsonl", [{"when": w, **row} for w, rows in found.items() for row in rows])
+
+    read = [round_.folder / "probe_rationales.jsonl", *(each.folder / "student.json" for each in students.values())]
+    work.stages.once(round_.folder, "likelihood", inputs=bench.inputs(*read), outputs=["probe_nll.jsonl"], make=weigh)
 
 
 def measure(bench: Bench, round_: Round, *, before: Round | None) -> None:
@@ -130,7 +149,8 @@ def measure(bench: Bench, round_: Round, *, before: Round | None) -> None:
         cost = work.cost(bench.stage(round_.number))
         write_json(round_.folder / "metrics.json", round_metrics(round_, arm=bench.name, before=before, cost=cost))
 
-    inputs = bench.inputs(*(round_.folder / name for name in names), round_.folder / "student.json")
+    read = [*names, "student.json", *(["probe_nll.jsonl"] if (round_.folder / "probe_nll.jsonl").is_file() else [])]
+    inputs = bench.inputs(*(round_.folder / name for name in read))
     work.stages.once(round_.folder, "metrics", inputs=inputs, outputs=["metrics.json"], make=count)
     stop = round_.metrics["accuracy"]["stop"]
     work.say(f"{bench.name} round {round_.number}: {100 * stop['mean']:.1f} ±{100 * stop['error']:.1f} % on stop")

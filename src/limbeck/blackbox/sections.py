@@ -104,7 +104,10 @@ class MethodSection:
     )
     hints: Annotated[Literal["off", "answer", "answer+solution"], Key("after the retries: what is shown")] = "off"
     candidates: Annotated[Count, Key("rationales asked for at once", _WHOLE)] = 1
-    candidate: Annotated[Literal["first_correct", "shortest_correct"], Key("which of them is taken")] = "first_correct"
+    candidate: Annotated[
+        Literal["first_correct", "shortest_correct", "student_likelihood"],
+        Key("which is taken; student_likelihood: the one that the last round's student finds likeliest"),
+    ] = "first_correct"
     retries: Annotated[Whole, Key("further tries after a rejected one", _NOT_NEGATIVE)] = 2
     policy: Annotated[
         Literal["replace", "accumulate", "best_version"] | None,

@@ -15,7 +15,7 @@ from limbeck.blackbox.recipes import UndoRecipe
 from limbeck.blackbox.stopping import paired
 from limbeck.blackbox.students import Reader, attempt, learn, row_tokens, steps_for
 from limbeck.blackbox.workshop import ITEMS, read_splits
-from limbeck.errors import CheckpointError, NothingToLearn
+from limbeck.errors import CheckpointError, ConfigError, NothingToLearn
 from limbeck.seeds import Seeds
 
 
@@ -24,14 +24,18 @@ def transfer(
     student: str,
     *,
     arm: str | None = None,
+    round: int | None = None,
     max_new_tokens: int | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Train `student` on the rows of round 0 and on those of the arm's best round, equally long, and measure both.
+    """Train `student` on the rows of round 0 and on those of another round, equally long, and measure both.
+
+    That is the arm's best round unless `round` names one of its others.
 
     Returns what metrics.json in `transfer/<student>/` holds: accuracy on stop and test for each, and their paired
     difference. Rows that do not fit into this student are left out of both and counted. A stopped transfer goes on
-    when it is called again. Raises `CheckpointError` where the run has no outcome yet.
+    when it is called again. Raises `CheckpointError` where the run has no outcome yet, `ConfigError` for a round that
+    the arm has not.
     """
     done = UndoRun(run)
     recipe = UndoRecipe.load(run)
@@ -49,10 +53,11 @@ def transfer(
     splits = read_splits(run / ITEMS)
     reader = Reader.of(recipe, student)
     items = {item.id: item for item in splits.train}
-    best = next(
-        each for each in outcome["rounds"] if read_json(run / each / "metrics.json")["round"] == outcome["best"]
-    )
-    sources = {"first": run / "iter_00", "final": run / best}
+    rounds = {read_json(run / each / "metrics.json")["round"]: run / each for each in outcome["rounds"]}
+    number = outcome["best"] if round is None else round
+    if number not in rounds:
+        raise ConfigError(f"{name} has no round {number}; it has {', '.join(map(str, rounds))}")
+    sources = {"first": run / "iter_00", "final": rounds[number]}
     fitted, dropped = {}, {}
     for kind, source in sources.items():
         fitted[kind], dropped[kind] = _fitted(source / "train.jsonl", items, reader)
@@ -61,7 +66,7 @@ def transfer(
     tokens = recipe.train.epochs * sum(map(row_tokens, fitted["first"]))
     parts = {"stop": splits.stop, "test": splits.test}
     right: dict[str, dict[str, dict[str, float]]] = {}
-    numbers: dict[str, Any] = {"student": student, "arm": name, "round": outcome["best"], "left_out": dropped}
+    numbers: dict[str, Any] = {"student": student, "arm": name, "round": number, "left_out": dropped}
     for kind, rows in fitted.items():
         place = folder / kind
         place.mkdir(parents=True, exist_ok=True)

@@ -141,9 +141,9 @@ class SolverWriter:
 
     def build(self, desk: Desk) -> RationaleTeacher:
         """The solver; its choices depend on the run's seed."""
-        from limbeck.blackbox.solver import SolverTeacher
+        from limbeck.blackbox.solver import solver_teacher
 
-        return SolverTeacher(seed=desk.seed)
+        return solver_teacher(seed=desk.seed)
 
 
 @settings(frozen=True, config=_FORBID)
@@ -155,9 +155,9 @@ class FactsWriter:
 
     def build(self, desk: Desk) -> RationaleTeacher:
         """The teacher of facts; its choices depend on the run's seed."""
-        from limbeck.blackbox.facts import FactsTeacher
+        from limbeck.blackbox.facts import facts_teacher
 
-        return FactsTeacher(seed=desk.seed)
+        return facts_teacher(seed=desk.seed)
 
 
 WRITERS: Registry[Any] = Registry(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import typer
 
 from limbeck.cli.completing import complete_studies
 from limbeck.cli.terminal import print_json, progress, show
+
+_OUT = Path("runs/studies")
 
 
 def study(
@@ -21,7 +24,7 @@ def study(
         list[str] | None, typer.Argument(help="Settings of every arm: train.steps=64", metavar="KEY=VALUE")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the named corpora.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of stages and of runs under way.")] = Path("runs/studies"),
+    out: Annotated[Path, typer.Option(help="Folder of stages, of runs under way, and of the page.")] = _OUT,
     rows: Annotated[Path | None, typer.Option(help="Folder of the rows; OUT/rows if not given.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Training seeds, with commas between.")] = None,
     arms: Annotated[str | None, typer.Option(help="Only these arms, with commas between.")] = None,
@@ -32,7 +35,7 @@ def study(
     save: Annotated[Path | None, typer.Option(help="Write the table into a file as well.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Run what is missing of a study, then print its table and what may be concluded.
+    """Run what is missing of a study, write its page, then print its table and what may be concluded.
 
     An arm whose rows are in the folder of rows is done; the same command goes on where it was stopped. An arm that
     fails is recorded and does not stop the others; the exit code is then 1.
@@ -91,13 +94,36 @@ def _run(
     effect = effect_line(chosen, places)
     if not dry_run:
         progress(effect)
-        return dict(run_study(chosen, places, only=only, jobs=jobs, say=progress).failures)
+        command = _command(name, settings, out, rows, root, seeds, arms)
+        done = run_study(chosen, places, only=only, jobs=jobs, say=progress, command=command)
+        if done.page is not None:
+            progress(f"page: {done.page}")
+        return dict(done.failures)
     expected = forecast(chosen, places, only=only, jobs=jobs)
     if as_json:
         print_json({"effect": effect, **expected.values()})
     else:
         show([effect, *expected.lines()])
     return {}
+
+
+def _command(
+    name: str,
+    settings: list[str],
+    out: Path,
+    rows: Path,
+    root: Path | None,
+    seeds: str | None,
+    arms: str | None,
+) -> str:
+    """The command that was given, without what cannot move a result."""
+    parts = ["limbeck", "study", name, *settings]
+    parts += ["--root", str(root)] if root is not None else []
+    parts += ["--out", str(out)] if out != _OUT else []
+    parts += ["--rows", str(rows)] if rows != out / "rows" else []
+    parts += ["--seeds", seeds] if seeds else []
+    parts += ["--arms", arms] if arms else []
+    return shlex.join(parts)
 
 
 def _inject(root: Path | None, out: Path, rows: Path, seeds: str | None, dry_run: bool, as_json: bool) -> None:

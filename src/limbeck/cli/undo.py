@@ -101,13 +101,14 @@ def transfer(
     run: _Run,
     student: Annotated[str, typer.Option(help="Hub id, folder or packaged name.", metavar="MODEL")],
     arm: Annotated[str | None, typer.Option(help="The arm; the method's if not given.")] = None,
+    round: Annotated[int | None, typer.Option(min=0, help="The round; the best if not given.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer of this student.")] = None,
     as_json: _Json = False,
 ) -> None:
-    """Train another student on the first and on the final rationales of a run, and measure both."""
+    """Train another student on the first rationales of a run and on those of another round, and measure both."""
     from limbeck.blackbox.transferring import transfer as transfer_run
 
-    numbers = transfer_run(run, student, arm=arm, max_new_tokens=max_new_tokens, say=progress)
+    numbers = transfer_run(run, student, arm=arm, round=round, max_new_tokens=max_new_tokens, say=progress)
     if as_json:
         print_json(numbers)
         return

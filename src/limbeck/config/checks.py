@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from limbeck.config.reading import Draft, Where, read_recipe
+from limbeck.config.reading import WAY_OUT, Draft, Where, read_recipe
 from limbeck.config.sections import SECTIONS, keys_of, section_inside
 from limbeck.errors import ConfigError, UnknownName
 
@@ -149,13 +149,16 @@ def method_error(error: Exception, draft: Draft) -> ConfigError:
     return kind(f"{text}\n  {draft.where(path)}")
 
 
-def draft_of(source: Mapping[str, Any] | Path | str) -> tuple[Draft, str]:
-    """The unchecked values of a mapping, of a file or of a run's folder, and the name that a run gets from its file."""
+def draft_of(source: Mapping[str, Any] | Path | str, *, way_out: str = WAY_OUT) -> tuple[Draft, str]:
+    """The unchecked values of a mapping, of a file or of a run's folder, and the name that a run gets from its file.
+
+    `way_out`: how one comes by a recipe, for the error where there is none.
+    """
     if isinstance(source, Mapping):
         return Draft(values={str(key): plain(value, (str(key),)) for key, value in source.items()}), ""
     path = Path(source)
     if not path.is_dir():
-        return read_recipe(path), path.stem
+        return read_recipe(path, way_out=way_out), path.stem
     # A run may have been moved since it wrote its recipe.
     draft = read_recipe(path / "recipe.yaml")
     return dataclasses.replace(draft, values={**draft.values, "run": str(path)}), ""

@@ -18,6 +18,7 @@ from limbeck.errors import ConfigError
 
 Where = tuple[str, ...]
 
+WAY_OUT = "write one with: limbeck init --data FILE"
 RECORDED = "# Written by Limbeck: the complete recipe of a run, every default included.\n"
 """The first line of a run's own recipe, by which it is told from one that a person wrote."""
 
@@ -108,12 +109,15 @@ class Override:
         return cls(path=path, value=_parsed(value, name=f"'{text}'", places={}), text=text)
 
 
-def read_recipe(path: Path) -> Draft:
-    """The values of a recipe file; `ConfigError` for a file that is missing, not text, not YAML or not a mapping."""
+def read_recipe(path: Path, *, way_out: str = WAY_OUT) -> Draft:
+    """The values of a recipe file; `ConfigError` for a file that is missing, not text, not YAML or not a mapping.
+
+    `way_out` says in these errors how one comes by a recipe of this kind.
+    """
     try:
         text = path.read_bytes().decode()
     except FileNotFoundError as error:
-        raise ConfigError(f"the recipe {path} does not exist.{_near(path)}") from error
+        raise ConfigError(f"the recipe {path} does not exist.{_near(path, way_out)}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"the recipe {path} is not UTF-8 text (byte {error.start}).") from error
     except OSError as error:
@@ -122,7 +126,7 @@ def read_recipe(path: Path) -> Draft:
     values = _parsed(text, name=str(path), places=places)
     if not isinstance(values, dict):
         found = "is empty" if values is None else f"holds a {_kind(values)}"
-        raise ConfigError(f"{path} {found}; it must hold sections.\n  write one with: limbeck init --data FILE")
+        raise ConfigError(f"{path} {found}; it must hold sections.\n  {way_out}")
     return Draft(values=values, places=places, is_recorded=text.startswith(RECORDED))
 
 
@@ -174,11 +178,11 @@ def scalar(value: object) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _near(path: Path) -> str:
+def _near(path: Path, way_out: str) -> str:
     if not path.parent.is_dir():
         return f"\n  there is no folder {path.parent} either"
     found = sorted(entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml"))
-    beside = f"{path.parent} holds {', '.join(found[:5])}" if found else "write one with: limbeck init --data FILE"
+    beside = f"{path.parent} holds {', '.join(found[:5])}" if found else way_out
     return f"\n  {beside}"
 
 

@@ -23,7 +23,8 @@ _TOGETHER = 1_000
 class EncodingReport:
     """What encoding did to the rows. `boundary_merges`: places where encoding prompt and response in one piece would
     have joined a token across the border; the border was kept. `control_tokens`: rows whose own text spells a special
-    token of the tokenizer. Lengths are in tokens, of the rows that were kept.
+    token of the tokenizer. `cut_ids`: rows whose prompt or response was cut. Lengths are in tokens, of the rows that
+    were kept.
     """
 
     rows: int = 0
@@ -33,8 +34,26 @@ class EncodingReport:
     boundary_merges: int = 0
     control_tokens: int = 0
     dropped_ids: list[str] = field(default_factory=list)
+    cut_ids: list[str] = field(default_factory=list)
     prompt_lengths: list[int] = field(default_factory=list)
     response_lengths: list[int] = field(default_factory=list)
+
+    def counts(self) -> dict[str, Any]:
+        """For a run's directory: how many rows were read and kept, and whatever was dropped, cut or odd, with ids.
+
+        >>> report = EncodingReport(rows=9, dropped_prompts=1, dropped_ids=["a"])
+        >>> report.counts()["read"], report.counts()["kept"], report.counts()["dropped_ids"]
+        (10, 9, ['a'])
+        """
+        odd = ("dropped_prompts", "cut_prompts", "cut_responses", "boundary_merges", "control_tokens")
+        return {
+            "read": self.rows + self.dropped_prompts,
+            "kept": self.rows,
+            **{name: getattr(self, name) for name in odd},
+            "cut_rows": len(self.cut_ids),
+            "dropped_ids": list(self.dropped_ids),
+            "cut_ids": list(self.cut_ids),
+        }
 
     def lines(self) -> tuple[str, ...]:
         """For printing: the lengths, then whatever was dropped, cut or odd, with the setting that governs it."""
@@ -119,6 +138,7 @@ class Encoder:
         report.rows += 1
         report.cut_prompts += was_cut
         report.cut_responses += cut
+        report.cut_ids += [example.id] if cut or was_cut else []
         report.boundary_merges += writer.merges
         report.control_tokens += self._spells_control(example, text)
         report.prompt_lengths.append(len(prompt))

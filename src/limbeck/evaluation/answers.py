@@ -136,6 +136,7 @@ class Answerer:
             stopped=stopped,
             references=example.references,
             category=example.category,
+            question=example.question,
             scores={},
         )
 

@@ -15,8 +15,8 @@ from limbeck.preflight.costs import Part, Situation, disk_parts, memory_parts, s
 from limbeck.preflight.hardware import GIB, Devices, named_gpus, this_machine
 from limbeck.preflight.outlines import Outline
 from limbeck.preflight.workload import Workload
+from limbeck.reporting.durations import duration
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
-from limbeck.training.progress import duration
 from limbeck.training.resolving import fitting_rows
 
 _MIB = 2**20

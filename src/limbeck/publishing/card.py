@@ -17,7 +17,7 @@ from limbeck.models.packaged import PACKAGED
 from limbeck.publishing.card_scores import model_index, scores_section
 from limbeck.publishing.public_names import is_hub_id, public, without_folders
 from limbeck.records import Message
-from limbeck.training.progress import duration
+from limbeck.reporting.durations import duration
 from limbeck.training.rundir import METRICS, RunDirectory
 
 _MIT, _APACHE, _UNKNOWN = "MIT", "Apache-2.0", "not known to Limbeck; ask where the rows come from"

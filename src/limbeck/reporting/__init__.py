@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from limbeck.reporting.cases import Answer, Case, cases_html, word_difference
     from limbeck.reporting.clipping import Distribution
+    from limbeck.reporting.linking import Links
     from limbeck.reporting.looks import look_sections
     from limbeck.reporting.page import (
         CasesSection,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         write_page,
     )
     from limbeck.reporting.plots import Chart, Series, chart_html, series_from
+    from limbeck.reporting.questions import KeyAnswer
     from limbeck.reporting.reduce import Interval, Summary, by_example, mean_interval, paired_bootstrap, summarise
     from limbeck.reporting.tables import Column, Number, Row, Table
     from limbeck.reporting.tokens import Response, Token
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "cases": ["Answer", "Case", "cases_html", "word_difference"],
     "clipping": ["Distribution"],
+    "linking": ["Links"],
     "looks": ["look_sections"],
     "page": [
         "CasesSection",
@@ -41,6 +44,7 @@ _HOMES = {
         "write_page",
     ],
     "plots": ["Chart", "Series", "chart_html", "series_from"],
+    "questions": ["KeyAnswer"],
     "reduce": ["Interval", "Summary", "by_example", "mean_interval", "paired_bootstrap", "summarise"],
     "tables": ["Column", "Number", "Row", "Table"],
     "tokens": ["Response", "Token"],
@@ -57,6 +61,8 @@ __all__ = [
     "CurvesSection",
     "Distribution",
     "Interval",
+    "KeyAnswer",
+    "Links",
     "Number",
     "Page",
     "Response",

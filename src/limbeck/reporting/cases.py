@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from dataclasses import dataclass
 from typing import Literal
 
 from limbeck.errors import DataError
+from limbeck.reporting.anchors import RowAnchors
 from limbeck.reporting.templating import render
 
 # Matching is quadratic; longer texts are shown without their difference.
 _MOST_WORDS = 1_500
+# Longer lists are made in groups, each when it comes near the window.
+_MOST_AT_ONCE, _GROUP = 200, 50
 # Control characters and the marks that turn the direction of the text around them: they would garble the page.
 _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -27,7 +31,10 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One example with every arm's answer. `compare` names two arms whose answers are shown word by word."""
+    """One example with every arm's answer. `compare` names pairs of arms whose answers are shown word by word.
+
+    `ident` is the id of its place on the page.
+    """
 
     title: str
     instruction: str
@@ -35,7 +42,8 @@ class Case:
     input: str = ""
     references: tuple[str, ...] = ()
     category: str = ""
-    compare: tuple[str, str] | None = None
+    compare: tuple[tuple[str, str], ...] = ()
+    ident: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,12 +90,35 @@ def visible(text: str) -> str:
     return _INVISIBLE.sub(lambda found: _sign(found.group()), text.replace("\r\n", "\n"))
 
 
-def cases_html(cases: tuple[Case, ...], *, open_first: int = 3) -> str:
+def cases_html(cases: tuple[Case, ...], *, open_first: int = 3, anchors: RowAnchors | None = None) -> str:
     """Cases as `<details>`, the first ones open; every text escaped and made visible, none of it executed.
 
-    Raises `DataError` where `compare` names an arm that did not answer.
+    `anchors` are those of the page, for links to single cases. Of more than 200 cases none is open, and words are
+    compared in the browser alone. Raises `DataError` where `compare` names an arm that did not answer.
     """
-    return render("cases.html.j2", {"cases": [_shown(case) for case in cases], "open_first": open_first})
+    anchors = anchors or RowAnchors()
+    is_long = len(cases) > _MOST_AT_ONCE
+    arms = dict.fromkeys(answer.arm for case in cases for answer in case.answers)
+    shown = [
+        _shown(case, is_compared=not is_long)
+        | {"anchor": anchors.take(case.title), "is_open": place < open_first and not is_long}
+        for place, case in enumerate(cases)
+    ]
+    size = _GROUP if is_long else max(1, len(cases))
+    pairs = {case.compare[:1] for case in cases} if is_long else set()
+    values = {
+        "groups": [shown[first : first + size] for first in range(0, len(shown), size)],
+        "is_long": is_long,
+        "arms": json.dumps([*_first_reference(cases), *arms]),
+        "compare": json.dumps(pairs.pop()[0]) if len(pairs) == 1 and pairs != {()} else "",
+    }
+    return render("cases.html.j2", values)
+
+
+def _first_reference(cases: tuple[Case, ...]) -> list[str]:
+    """What the first of a case's references is called."""
+    numbers = {min(len(case.references), 2) for case in cases} - {0}
+    return [{1: "Reference", 2: "Reference 1"}[number] for number in sorted(numbers)]
 
 
 def _sign(character: str) -> str:
@@ -95,18 +126,14 @@ def _sign(character: str) -> str:
     return chr(0x2400 + ord(character)) if ord(character) < 0x20 else "\ufffd"
 
 
-def _shown(case: Case) -> dict[str, object]:
-    difference: tuple[Piece, ...] = ()
-    if case.compare:
-        texts = {answer.arm: visible(answer.text) for answer in case.answers}
-        missing = [arm for arm in case.compare if arm not in texts]
-        if missing:
-            raise DataError(
-                f"case '{case.title}' compares '{missing[0]}', which did not answer; it has {sorted(texts)}"
-            )
-        difference = word_difference(texts[case.compare[0]], texts[case.compare[1]])
+def _shown(case: Case, *, is_compared: bool) -> dict[str, object]:
+    texts = {answer.arm: visible(answer.text) for answer in case.answers}
+    missing = [arm for pair in case.compare for arm in pair if arm not in texts]
+    if missing:
+        raise DataError(f"case '{case.title}' compares '{missing[0]}', which did not answer; it has {sorted(texts)}")
     return {
         "title": case.title,
+        "ident": case.ident,
         "category": case.category,
         "instruction": visible(case.instruction),
         "input": visible(case.input),
@@ -114,6 +141,8 @@ def _shown(case: Case) -> dict[str, object]:
         "answers": [
             {"arm": answer.arm, "text": visible(answer.text), "scores": answer.scores} for answer in case.answers
         ],
-        "compare": case.compare,
-        "difference": difference,
+        "differences": [
+            {"before": one, "after": other, "pieces": word_difference(texts[one], texts[other])}
+            for one, other in (case.compare if is_compared else ())
+        ],
     }

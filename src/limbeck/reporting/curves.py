@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from limbeck.reporting.plots import Chart, Series, series_from
@@ -28,26 +29,59 @@ _REVISION = {
     "kl": ("Revision: KL(student‖teacher) where drawn", "nats a token"),
     "kl_corrected": ("Revision: KL(student‖teacher) at errors", "nats"),
 }
+_OWN = {
+    "tokens": ("Length of the student's responses", "tokens"),
+    "reference_tokens": ("Length of the references of the same rows", "tokens"),
+    "at_limit": ("Responses that were cut at the limit", "share of the student's"),
+    "distinct_2": ("Distinct token pairs of the student's responses", "share of pairs"),
+    "reference_distinct_2": ("Distinct token pairs of the references", "share of pairs"),
+}
+_TIME = {
+    "tokens_per_second": ("Throughput", "tokens a second"),
+    "draw": ("Time: drawing", "seconds a step"),
+    "revise": ("Time: revising", "seconds a step"),
+    "learn": ("Time: learning", "seconds a step"),
+}
 
 
 def validation_charts(metrics: Metrics) -> tuple[Chart, ...]:
-    """What validations measured."""
+    """What validations measured, with a ring around the student that was kept."""
     charts = [
         _chart(metrics, "Validation: cross-entropy on references", "nats", key="cross_entropy", kind="validation"),
+        _chart(metrics, "Validation: the whole loss", "nats", key="loss", kind="validation"),
         _chart(metrics, "Validation: ROUGE-L", "", key="rouge_l", kind="validation"),
     ]
-    return _with_values(charts)
+    best = [next((row["step"] for row in reversed(rows) if row.get("is_best")), None) for rows in metrics.values()]
+    return _with_values([_ringed(chart, best) for chart in charts])
+
+
+def _ringed(chart: Chart, best: Sequence[int | None]) -> Chart:
+    """The chart with the points of these steps kept, one a series."""
+    series = [
+        replace(one, kept=next((place for place, point in enumerate(one.points) if point[0] == step), None))
+        for one, step in zip(chart.series, best, strict=True)
+    ]
+    return replace(chart, series=tuple(series))
 
 
 def training_charts(metrics: Metrics) -> tuple[Chart, ...]:
-    """The terms, the gradient, and how much was drawn."""
+    """The terms, their shares of the gradient, its norm, and who wrote the rows."""
     charts = [
         _chart(metrics, f"Training: {name} term", "nats", part="terms", key=name) for name in _keys(metrics, "terms")
+    ]
+    charts += [
+        _chart(metrics, f"Share of the gradient: {name} term", "share of norms", part="gradient_shares", key=name)
+        for name in _keys(metrics, "gradient_shares")
     ]
     charts.append(_chart(metrics, "Gradient norm", "", key="gradient_norm"))
     shares = {name: [_drawn(row) for row in rows if row["kind"] == "step"] for name, rows in metrics.items()}
     drawn = {name: rows if any(row["drawn"] for row in rows) else [] for name, rows in shares.items()}
-    return _with_values([*charts, _chart(drawn, "Drawn from the student", "share of rows", key="drawn")])
+    charts.append(_chart(drawn, "Drawn from the student", "share of rows", key="drawn"))
+    origins = {"replayed": "Replayed: off-policy responses of the student", "teacher": "Written by the teacher"}
+    for key, title in origins.items():
+        if key in _keys(metrics, "origin"):
+            charts.append(_chart(metrics, title, "share of rows", part="origin", key=key))
+    return _with_values(charts)
 
 
 def _drawn(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +90,7 @@ def _drawn(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def revision_charts(metrics: Metrics) -> tuple[Chart, ...]:
-    """What a revision did to drawn rows, what a clip kept, how many spans there were, and where the time went."""
+    """What a revision did to drawn rows, what a clip kept, and how many spans there were."""
     charts = [_chart(metrics, *_REVISION[key], part="revision", key=key) for key in _REVISION]
     for key in _keys(metrics, "measures"):
         term, _, name = key.partition("/")
@@ -66,10 +100,20 @@ def revision_charts(metrics: Metrics) -> tuple[Chart, ...]:
         )
     charts.append(_chart(metrics, "Clip network: gradient norm", "", key="terms_gradient_norm"))
     charts.append(_chart(metrics, "Spans", "spans a step", key="spans"))
-    if any("revise" in row.get("time", {}) and row.get("revision") for rows in metrics.values() for row in rows):
-        titles = {"draw": "Time: drawing", "revise": "Time: revising", "learn": "Time: learning"}
-        charts += [_chart(metrics, title, "seconds a step", part="time", key=key) for key, title in titles.items()]
     return _with_values(charts)
+
+
+def own_charts(metrics: Metrics) -> tuple[Chart, ...]:
+    """Lengths and repetition of what the student wrote by itself, beside the references of the same rows."""
+    return _with_values([_chart(metrics, *_OWN[key], part="own", key=key) for key in _OWN])
+
+
+def time_charts(metrics: Metrics) -> tuple[Chart, ...]:
+    """Throughput, and what a step's time went into; a part that took none in any run is left out."""
+    charts = [_chart(metrics, *_TIME[key], part="time", key=key) for key in _TIME]
+    return tuple(
+        chart for chart in _with_values(charts) if any(value > 0 for one in chart.series for _, value in one.points)
+    )
 
 
 def _keys(metrics: Metrics, part: str) -> list[str]:

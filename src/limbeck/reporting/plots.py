@@ -13,7 +13,7 @@ Point = tuple[int | float, int | float]
 
 # The drawing is as wide as a phone's screen, so that its labels are readable there without being enlarged.
 _WIDTH, _HEIGHT = 420, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 10, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 10, 10, 34
 _MOST_POINTS = 300
 _NUM_COLOURS = 8
 _NOISY = 60
@@ -24,10 +24,14 @@ _MARKERS = ("M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", "M-3.5-3.5h7v7h-7z", "M0-5L5 0
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A named curve: (step, value) pairs in order. Values that are not finite, or beyond 1e300, leave a gap."""
+    """A named curve: (step, value) pairs in order. Values that are not finite, or beyond 1e300, leave a gap.
+
+    The place of one point in `points` may be `kept`: it gets a ring, and is named.
+    """
 
     name: str
     points: tuple[Point, ...]
+    kept: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +231,10 @@ def _curve(series: Series, *, place: int, frame: _Frame) -> str:
     at = f"translate({frame.across(end[0])} {frame.down(end[1])})"
     marker = f'<path class="marker" d="{_marker(place)}" transform="{at}"/>'
     line = f'<path class="line" d="{_path(_thinned(strong), frame=frame)}"/>'
-    return f'<g class="series-{place % _NUM_COLOURS}"><title>{escape(series.name)}</title>{faint}{line}{marker}</g>'
+    kept = [] if series.kept is None else [point for point in (series.points[series.kept],) if _can_be_drawn(point)]
+    rings = "".join(f'<circle class="line" cx="{frame.across(x)}" cy="{frame.down(y)}" r="8"/>' for x, y in kept)
+    name = f"<title>{escape(series.name)}</title>"
+    return f'<g class="series-{place % _NUM_COLOURS}">{name}{faint}{line}{marker}{rings}</g>'
 
 
 def _thinned(points: Sequence[Point]) -> list[Point]:
@@ -269,7 +276,8 @@ def _description(chart: Chart) -> str:
         finite = _finite(one)
         if finite:
             (first, before), (last, after) = finite[0], finite[-1]
-            said.append(f"{one.name}: {before:.4g} at {chart.x_label} {first:g}, {after:.4g} at {last:g}")
+            kept = "" if one.kept is None else f", kept: {chart.x_label} {one.points[one.kept][0]:g}"
+            said.append(f"{one.name}: {before:.4g} at {chart.x_label} {first:g}, {after:.4g} at {last:g}{kept}")
         else:
             said.append(f"{one.name}: no values")
     return "; ".join(said)

@@ -2,72 +2,53 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from limbeck.errors import DataError
-from limbeck.reporting.cases import Answer, Case
-from limbeck.reporting.curves import revision_charts, training_charts, validation_charts
+from limbeck.reporting.contest import find_contest
+from limbeck.reporting.curves import own_charts, revision_charts, time_charts, training_charts, validation_charts
+from limbeck.reporting.linking import Links, slug
 from limbeck.reporting.looks import look_sections
-from limbeck.reporting.page import CasesSection, CurvesSection, Page, Section, TableSection, TextSection, write_page
+from limbeck.reporting.page import CurvesSection, Page, Section, TableSection, TextSection, write_page
 from limbeck.reporting.reduce import by_example, mean_interval, summarise
+from limbeck.reporting.run_answers import run_answers, thresholds_of
+from limbeck.reporting.run_logs import RunLogs
+from limbeck.reporting.run_rows import learned_from, left_out_section, row_sections
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
-from limbeck.reporting.tokens import named
-
-_MOST_CASES = 40
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Logs:
-    """What the folder of one run holds.
-
-    `best` is the validation row of the student that was kept; `answers` are by the folder below answers/ ("plain").
-    """
-
-    name: str
-    recipe: str
-    settings: Mapping[str, Any]
-    metrics: tuple[dict[str, Any], ...]
-    samples: tuple[dict[str, Any], ...]
-    looks: tuple[dict[str, Any], ...]
-    best: Mapping[str, Any]
-    validation_answers: tuple[dict[str, Any], ...]
-    answers: Mapping[str, tuple[dict[str, Any], ...]]
-
-    @property
-    def method(self) -> str:
-        return str(self.settings.get("method", {}).get("base", "?"))
-
-    @property
-    def steps(self) -> list[dict[str, Any]]:
-        return [row for row in self.metrics if row["kind"] == "step"]
+from limbeck.reporting.telling import capital, learned_tokens, step_seconds
 
 
 def report(runs: Sequence[Path], out: Path) -> Path:
-    """Write one HTML page that compares runs: failure signatures, results, curves, answers, recipes; returns `out`.
+    """Write one HTML page that compares runs: eight answers, results, curves, answers, recipes; returns `out`.
 
-    Reads recipe.yaml, metrics.jsonl, samples.jsonl, tokens.jsonl, validation/ and answers/ of each folder, and changes
-    none of them; a run that is still going shows what it has so far. Raises `DataError` for a folder that is no run.
+    Reads recipe.yaml, metrics.jsonl, samples.jsonl, tokens.jsonl, rows.json, environment.json, validation/ and answers/
+    of each folder, and changes none of them; a run that is still going shows what it has so far. Raises `DataError` for
+    a folder that is no run.
     """
     if not runs:
         raise DataError("a report needs the folder of at least one run")
-    logs = [_read(run, name) for run, name in zip(runs, _names(runs), strict=True)]
-    sections: list[Section] = [*_warnings(logs), TableSection(title="Results", table=_results(logs))]
+    logs = [RunLogs.read(run, name) for run, name in zip(runs, _names(runs), strict=True)]
+    sections: list[Section] = [*_warnings(logs), TableSection(title="Results", table=_results(logs), ident="results")]
     for kind in dict.fromkeys(kind for log in logs for kind in log.answers):
         intro = "ROUGE-L in %, with 95 % bootstrap intervals over examples; the mean with its standard error."
-        sections.append(TableSection(title=f"Evaluation: {kind}", table=_evaluation(logs, kind), intro=intro))
+        table, ident = _evaluation(logs, kind), f"evaluation-{slug(kind)}"
+        sections.append(TableSection(title=f"Evaluation: {kind}", table=table, intro=intro, ident=ident))
     sections += _curves(logs)
-    sections += _looks(logs)
-    sections += _answers(logs)
-    commands = "\n\n".join(f"# limbeck train {log.name}.yaml\n{log.recipe}" for log in logs)
-    sections.append(TextSection(title="How to repeat", paragraphs=("The complete recipe of each run:",), code=commands))
-    title = logs[0].name if len(logs) == 1 else f"{len(logs)} runs"
-    page = Page(title=f"Limbeck: {title}", summary=tuple(map(_headline, logs)), sections=tuple(sections))
+    sections += [section for log in logs for section in look_sections(log.looks, run=log.name if logs[1:] else "")]
+    sections += row_sections(logs)
+    sections += learned_from(logs)
+    sections += left_out_section(logs)
+    recipes = "\n\n".join(f"# {log.folder}/recipe.yaml\n{log.recipe}" for log in logs)
+    paragraphs = ("The complete recipe of each run; the commands are at the top.",)
+    sections.append(TextSection(title="How to repeat", paragraphs=paragraphs, code=recipes, ident="repeat"))
+    page = Page(
+        title=f"Limbeck: {logs[0].name if len(logs) == 1 else f'{len(logs)} runs'}",
+        summary=tuple(map(_headline, logs)),
+        sections=tuple(sections),
+        answers=run_answers(logs, find_contest(logs), shown=[section.ident for section in sections]),
+        footer="Written by Limbeck from the files of the runs. Nothing on this page was loaded from a network.",
+    )
     return write_page(page, out)
 
 
@@ -76,81 +57,30 @@ def _names(runs: Sequence[Path]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(run) for run in runs]
 
 
-def _read(run: Path, name: str) -> _Logs:
-    if not (run / "recipe.yaml").is_file() or not (run / "metrics.jsonl").is_file():
-        raise DataError(f"'{run}' is not the folder of a run: it needs recipe.yaml and metrics.jsonl")
-    recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
-    metrics = tuple(_rows(run / "metrics.jsonl"))
-    best: dict[str, Any] = next((row for row in reversed(metrics) if row.get("is_best")), {})
-    drawn = run / "validation" / f"step-{int(best.get('step', 0)):06d}.jsonl"
-    return _Logs(
-        name=name,
-        recipe=recipe,
-        settings=yaml.safe_load(recipe) or {},
-        metrics=metrics,
-        samples=tuple(_rows(run / "samples.jsonl")),
-        looks=tuple(_rows(run / "tokens.jsonl")),
-        best=best,
-        validation_answers=tuple(_rows(drawn)),
-        answers=_evaluated(run / "answers"),
-    )
-
-
-def _evaluated(folder: Path) -> dict[str, tuple[dict[str, Any], ...]]:
-    found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(folder.rglob("*.jsonl")):
-        rows = [row for row in _rows(path) if "rouge_l" in row.get("scores", {})]
-        found.setdefault(str(path.parent.relative_to(folder)), []).extend(rows)
-    return {kind: tuple(rows) for kind, rows in found.items() if rows}
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a log; none where it is missing. The line that a running process is writing is left out."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
-                return
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"broken JSON: {error.msg}.\n  in {path} line {number}") from error
-
-
-def _headline(log: _Logs) -> str:
-    done = f"{log.name} ({log.method}): {_last_step(log):,} steps"
+def _headline(log: RunLogs) -> str:
+    done = f"{log.name} ({log.method}): {log.last_step:,} steps"
     if not log.best:
         return f"{done}, not validated yet."
     score = f", ROUGE-L {100 * log.best['rouge_l']:.1f} %" if "rouge_l" in log.best else ""
     return f"{done}; the best student is of step {log.best['step']:,}: loss {log.best['loss']:.4f}{score}."
 
 
-def _last_step(log: _Logs) -> int:
-    return int(log.steps[-1]["step"]) if log.steps else 0
-
-
-def _warnings(logs: Sequence[_Logs]) -> list[Section]:
+def _warnings(logs: Sequence[RunLogs]) -> list[Section]:
     """Which failure signatures showed in runs that looked for them, with what to do; or that none did."""
     paragraphs: list[str] = []
     for log in logs:
-        signs = [row for row in log.metrics if row["kind"] == "watch"]
-        thresholds = {
-            key: value for key, value in log.settings.get("watch", {}).items() if key not in ("every", "rows")
-        }
-        if not signs and any(value is not None for value in thresholds.values()):
-            paragraphs.append(f"{log.name}: no failure signature showed in {_last_step(log):,} steps.")
+        signs = log.of_kind("watch")
+        if not signs and any(value is not None for value in (thresholds_of(log) or {}).values()):
+            paragraphs.append(f"{log.name}: no failure signature showed in {log.last_step:,} steps.")
         for sign in signs:
             after = f"{log.name}, after step {sign['step']:,}: {sign['name']}."
-            paragraphs.append(f"{after} {_capital(str(sign['message']))}. {sign['advice']}")
-    return [TextSection(title="Failure signatures", paragraphs=tuple(paragraphs))] if paragraphs else []
+            paragraphs.append(f"{after} {capital(str(sign['message']))}. {sign['advice']}")
+    if not paragraphs:
+        return []
+    return [TextSection(title="Failure signatures", paragraphs=tuple(paragraphs), ident="signatures")]
 
 
-def _capital(sentence: str) -> str:
-    return sentence[:1].upper() + sentence[1:]
-
-
-def _results(logs: Sequence[_Logs]) -> Table:
+def _results(logs: Sequence[RunLogs]) -> Table:
     columns = (
         Column(title="run"),
         Column(title="method"),
@@ -161,114 +91,57 @@ def _results(logs: Sequence[_Logs]) -> Table:
         Column(title="tokens"),
         Column(title="seconds"),
     )
-    notes = ("Cross-entropy and ROUGE-L: validation rows, best student; intervals: 95 % bootstrap over rows.",)
+    notes = (
+        "Cross-entropy and ROUGE-L: validation rows, best student; intervals: 95 % bootstrap over rows. A number that "
+        "is a link leads to what it is made of.",
+    )
     return Table(columns=columns, rows=tuple(Row(cells=_cells(log)) for log in logs), notes=notes)
 
 
-def _cells(log: _Logs) -> tuple[Cell, ...]:
-    tokens = sum(max(row["tokens"].values(), default=0) for row in log.steps)
-    seconds = sum(row["time"]["seconds"] for row in log.steps)
+def _cells(log: RunLogs) -> tuple[Cell, ...]:
     entropy = log.best.get("cross_entropy")
     return (
         log.name,
         log.method,
-        Number(value=_last_step(log), digits=0),
-        Number(value=log.best["step"], digits=0) if log.best else None,
-        None if entropy is None else Number(value=entropy, digits=3),
+        Number(value=log.last_step, digits=0),
+        Number(value=log.best["step"], digits=0, to="#validation" if entropy is not None else "") if log.best else None,
+        None if entropy is None else Number(value=entropy, digits=3, to="#validation"),
         _rouge(log),
-        Number(value=tokens, digits=0),
-        Number(value=seconds, digits=0),
+        Number(value=learned_tokens(log.steps), digits=0),
+        Number(value=step_seconds(log.steps), digits=0),
     )
 
 
-def _rouge(log: _Logs) -> Cell:
+def _rouge(log: RunLogs) -> Cell:
     scores = {str(row["id"]): float(row["scores"]["rouge_l"]) for row in log.validation_answers}
-    return Number.of(mean_interval(scores, seed=0), scale=100) if scores else None
+    return Number.of(mean_interval(scores, seed=0), scale=100, to="#scores") if scores else None
 
 
-def _evaluation(logs: Sequence[_Logs], kind: str) -> Table:
+def _evaluation(logs: Sequence[RunLogs], kind: str) -> Table:
     corpora = sorted({str(row["corpus"]) for log in logs for row in log.answers.get(kind, ())})
-    rows = []
+    rows, to = [], f"#rows-{slug(kind)}"
     for log in logs:
         answers = log.answers.get(kind, ())
         scores = by_example(answers, score="rouge_l") if answers else {}
         cells = [
-            Number.of(mean_interval(scores[corpus], seed=0), scale=100) if corpus in scores else None
+            Number.of(mean_interval(scores[corpus], seed=0), scale=100, to=to) if corpus in scores else None
             for corpus in corpora
         ]
         whole = summarise(answers, score="rouge_l") if set(scores) == set(corpora) else None
-        mean = None if whole is None else Number(value=100 * whole.mean, error=100 * whole.error)
-        rows.append(Row(cells=(log.name, *cells, mean)))
+        mean = None if whole is None else Number(value=100 * whole.mean, error=100 * whole.error, to=to)
+        rows.append(Row(cells=(Links(parts=((log.name, f"#answers-{slug(kind)}"),)), *cells, mean)))
     columns = [Column(title="run"), *(Column(title=corpus, better="higher") for corpus in corpora)]
     return Table(columns=(*columns, Column(title="mean", better="higher")), rows=tuple(rows))
 
 
-def _curves(logs: Sequence[_Logs]) -> list[Section]:
+def _curves(logs: Sequence[RunLogs]) -> list[Section]:
     metrics = {log.name: log.metrics for log in logs}
+    kept = "The ring is the student that was kept."
     sections = (
-        CurvesSection(title="Validation", charts=validation_charts(metrics)),
-        CurvesSection(title="Training", charts=training_charts(metrics)),
-        CurvesSection(title="Revision, clip and spans", charts=revision_charts(metrics), small=True),
+        CurvesSection(title="Validation", charts=validation_charts(metrics), intro=kept, ident="validation"),
+        CurvesSection(title="Training", charts=training_charts(metrics), ident="training"),
+        CurvesSection(title="Revision, clip and spans", charts=revision_charts(metrics), small=True, ident="revision"),
+        CurvesSection(title="The student's own responses", charts=own_charts(metrics), small=True, ident="own"),
+        CurvesSection(title="Time", charts=time_charts(metrics), small=True, ident="time"),
     )
     return [section for section in sections if section.charts]
-
-
-def _looks(logs: Sequence[_Logs]) -> list[Section]:
-    return [section for log in logs for section in look_sections(log.looks, run=log.name if len(logs) > 1 else "")]
-
-
-def _answers(logs: Sequence[_Logs]) -> list[Section]:
-    sections: list[Section] = []
-    validation = _validation_cases(logs)
-    if validation:
-        intro = "What the best student of each run says to validation rows, drawn with the run's decoding seed."
-        sections.append(CasesSection(title="Answers", cases=validation, intro=intro))
-    samples = tuple(
-        Case(
-            title=f"step {row['step']}" + (f", {log.name}" if len(logs) > 1 else ""),
-            instruction=str(row["prompt"]),
-            answers=(Answer(arm=f"response ({row['origin']})", text=str(row["response"]), scores=_corrections(row)),),
-        )
-        for log in logs
-        for row in log.samples[-max(1, _MOST_CASES // len(logs)) :]
-    )
-    if samples:
-        intro = "Rows that the student learned from: its own response, or the corpus's."
-        sections.append(CasesSection(title="What was learned from", cases=samples, intro=intro, open_first=0))
-    return sections
-
-
-def _corrections(sample: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (f"corrected at {each['place'] + 1}", f"{named(each['drawn'])} → {named(each['teacher'])}, KL {each['kl']:.3g}")
-        for each in sample.get("corrections", ())
-    )
-
-
-def _validation_cases(logs: Sequence[_Logs]) -> tuple[Case, ...]:
-    by_id: dict[str, list[tuple[_Logs, dict[str, Any]]]] = {}
-    for log in logs:
-        for row in log.validation_answers:
-            by_id.setdefault(str(row["id"]), []).append((log, row))
-    # Rows that all runs answered come first.
-    order = sorted(by_id, key=lambda name: -len(by_id[name]))
-    return tuple(_case(name, by_id[name]) for name in order[:_MOST_CASES])
-
-
-def _case(name: str, given: Sequence[tuple[_Logs, Mapping[str, Any]]]) -> Case:
-    first = given[0][1]
-    answers = tuple(
-        Answer(
-            arm=log.name,
-            text=str(row["text"]),
-            scores=tuple((score, f"{value:.3f}") for score, value in row["scores"].items()),
-        )
-        for log, row in given
-    )
-    return Case(
-        title=name,
-        instruction=f"row {name}",
-        answers=answers,
-        references=tuple(map(str, first["references"])),
-        category=str(first["category"]),
-    )

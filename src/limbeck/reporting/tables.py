@@ -11,6 +11,7 @@ from html import escape
 from typing import Literal
 
 from limbeck.reporting.layout import lay_out
+from limbeck.reporting.linking import Links, linked
 from limbeck.reporting.reduce import Interval
 
 Standing = Literal["best", "second", ""]
@@ -22,7 +23,8 @@ class Number:
     """A number and what is known of its uncertainty: "23.4", "23.4 ±1.2" or "23.4 [22.1, 24.8]".
 
     `error` is a standard error, `low` and `high` bound an interval (give both or neither; with them `error` is not
-    shown). `signed` shows a plus, for differences. NaN reads "nan" and never stands best.
+    shown). `signed` shows a plus, for differences. NaN reads "nan" and never stands best. On a page a click leads `to`
+    the rows behind it: "#" and an id, or a path beside the page.
 
     >>> Number(value=23.44, error=1.2).text(), Number(value=-0.01, digits=1, signed=True).text()
     ('23.4 ±1.2', '0.0')
@@ -34,12 +36,15 @@ class Number:
     low: int | float | None = None
     high: int | float | None = None
     signed: bool = False
+    to: str = ""
 
     @classmethod
-    def of(cls, interval: Interval, *, scale: int | float = 1, digits: int = 1, signed: bool = False) -> Number:
+    def of(
+        cls, interval: Interval, *, scale: int | float = 1, digits: int = 1, signed: bool = False, to: str = ""
+    ) -> Number:
         """An interval's mean and bounds, each times `scale` (100 for scores in [0, 1] shown as percentages)."""
         low, high = interval.low * scale, interval.high * scale
-        return cls(value=interval.mean * scale, digits=digits, low=low, high=high, signed=signed)
+        return cls(value=interval.mean * scale, digits=digits, low=low, high=high, signed=signed, to=to)
 
     @property
     def centre(self) -> str:
@@ -65,7 +70,7 @@ class Number:
         return f"{rounded:{'+' if self.signed and rounded else ''},.{self.digits}f}"
 
 
-Cell = str | Number | None
+Cell = str | Number | Links | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,13 +239,13 @@ class Table:
 
 def _json_cell(cell: Cell) -> object:
     if not isinstance(cell, Number):
-        return cell
+        return cell.text() if isinstance(cell, Links) else cell
     beside = {part: value for part in _PARTS if (value := getattr(cell, part)) is not None}
     return {"value": cell.value, **beside}
 
 
 def _plain(cell: Cell) -> str:
-    if isinstance(cell, Number):
+    if isinstance(cell, Number | Links):
         return cell.text()
     return "–" if cell is None else " ".join(cell.split())
 
@@ -273,11 +278,20 @@ def _class(name: str) -> str:
 
 def _html_cell(cell: Cell, *, standing: Standing, numeric: bool, first: bool) -> str:
     tag, scope = ("th", ' scope="row"') if first else ("td", "")
+    value = ""
     if isinstance(cell, Number):
+        value = _exactly(cell)
         centre = {"best": f"<strong>{cell.centre}</strong>", "second": f"<u>{cell.centre}</u>", "": cell.centre}[
             standing
         ]
-        content = centre + (f" <small>{cell.spread}</small>" if cell.spread else "")
+        content = linked(centre, cell.to) + (f" <small>{cell.spread}</small>" if cell.spread else "")
     else:
-        content = escape(_plain(cell))
-    return f"<{tag}{scope}{_class('number' if numeric and not first else '')}>{content}</{tag}>"
+        content = cell.html() if isinstance(cell, Links) else escape(_plain(cell))
+    return f"<{tag}{scope}{_class('number' if numeric and not first else '')}{value}>{content}</{tag}>"
+
+
+def _exactly(number: Number) -> str:
+    """The value to sort by, where the digits shown are not all of it."""
+    if not math.isfinite(number.value) or float(number.centre.replace(",", "")) == number.value:
+        return ""
+    return f' data-value="{number.value:.12g}"'

@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from limbeck.reporting.anchors import RowAnchors
 from limbeck.reporting.cases import visible
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
 from limbeck.reporting.templating import render
@@ -129,7 +130,7 @@ def named(text: str) -> str:
     return "␣" * before + inner + "␣" * after
 
 
-def tokens_html(responses: Sequence[Response], *, ident: str) -> str:
+def tokens_html(responses: Sequence[Response], *, ident: str, anchors: RowAnchors | None = None) -> str:
     """The rows to choose from, one unfolded at a time, and above them the step, the last one chosen; no script.
 
     Of many steps some are left out, so that the page holds about 3,000 tokens of a run, or one step of it.
@@ -138,11 +139,13 @@ def tokens_html(responses: Sequence[Response], *, ident: str) -> str:
     ids = dict.fromkeys(each.id for each in responses if each.step == steps[-1]) if steps else {}
     by_place = {(each.id, each.step): each for each in responses}
     revises = any(each.corrected for each in responses)
+    anchors = anchors or RowAnchors()
     rows: list[dict[str, object]] = []
     for id in ids:
         looks = [(n, by_place[id, step]) for n, step in enumerate(steps) if (id, step) in by_place]
         shown_looks = [_look(each, at=n, name=f"{ident}-{len(rows)}-{n}", revises=revises) for n, each in looks]
-        rows.append({"title": visible(id), "prompt": visible(looks[-1][1].prompt), "looks": shown_looks})
+        prompt = visible(looks[-1][1].prompt)
+        rows.append({"title": visible(id), "anchor": anchors.take(id), "prompt": prompt, "looks": shown_looks})
     num_steps = len({each.step for each in responses})
     values = {"ident": ident, "steps": steps, "num_steps": num_steps, "rows": rows, "revises": revises}
     return render("tokens.html.j2", {**values, "levels": _legend()})

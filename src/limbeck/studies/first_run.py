@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.records import Example
+from limbeck.reporting.durations import duration
 from limbeck.studies.budget import Pace, Plan, check_room, make_plan
 from limbeck.studies.first_rows import Rows, gather_rows
 from limbeck.studies.scoring_arms import ScoredArm, is_scored, score_arm
 from limbeck.studies.standings import Outcome, build_page, standings_table, verdicts
-from limbeck.training.progress import duration
 
 TEACHER = "smollm2-135m-instruct"
 ARMS = ("sft", "kd", "gkd", "mgsr")

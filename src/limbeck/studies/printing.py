@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.errors import UnknownName
-from limbeck.reporting.page import Page, TableSection, TextSection, render_page
+from limbeck.reporting.page import render_page
+from limbeck.studies.study_page import study_page
 from limbeck.studies.tables import Result, result_of
 
 FORMATS = ("markdown", "text", "latex", "csv", "html")
@@ -25,7 +26,7 @@ def printed(rows: Path, study: str, *, format: str = "markdown") -> str:
     check_format(format)
     result = result_of(rows, study)
     if format == "html":
-        return _html(result)
+        return render_page(study_page(rows, study))
     if format == "csv":
         return "\n".join(table.csv() for _, table in result.tables)
     if format == "latex":
@@ -51,24 +52,3 @@ def result_values(rows: Path, study: str) -> dict[str, Any]:
 
 def _lines(result: Result, before: str) -> str:
     return "".join(f"\n{before}{verdict.text()}" for verdict in result.verdicts) + ("\n" if result.verdicts else "")
-
-
-def _html(result: Result) -> str:
-    sections: list[TableSection | TextSection] = [
-        TableSection(title=title, table=table, intro="") for title, table in result.tables
-    ]
-    if result.verdicts:
-        told = tuple(
-            f"{verdict.text()} All comparisons: {'; '.join(each.text() for each in verdict.compared)}."
-            for verdict in result.verdicts
-        )
-        sections.append(TextSection(title="What may be concluded", paragraphs=told))
-    return render_page(
-        Page(
-            title=result.title,
-            summary=tuple(verdict.text() for verdict in result.verdicts),
-            sections=tuple(sections),
-            facts=(),
-            footer="Written by Limbeck from the rows of the study. Nothing on this page was loaded from a network.",
-        )
-    )

@@ -36,10 +36,11 @@ _FAILED = "failed"
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a call did: the ledger as it is now, and the runs that failed with their errors."""
+    """What a call did: the ledger as it is now, the runs that failed with their errors, and the page, if it is made."""
 
     ledger: Ledger
     failures: Mapping[str, str] = field(default_factory=dict)
+    page: Path | None = None
 
 
 def run_study(
@@ -49,11 +50,13 @@ def run_study(
     only: tuple[str, ...] = (),
     jobs: int = 1,
     say: Say = print,
+    command: str = "",
 ) -> Outcome:
-    """Run what is missing of a study, `only` these arms where some are named; returns the ledger.
+    """Run what is missing of a study, `only` these arms where some are named; returns the ledger and the page.
 
-    A run that fails is recorded with its error and does not stop the others; it is tried again at the next call. Raises
-    `ConfigError` and `DataError` before anything is trained, and `Stopped` after Ctrl-C, with everything resumable.
+    A run that fails is recorded with its error and does not stop the others; it is tried again at the next call. The
+    page WORK/STUDY.html is written at the end, with the `command` that repeats it. Raises `ConfigError` and `DataError`
+    before anything is trained, and `Stopped` after Ctrl-C, with everything resumable.
     """
     planned = planned_runs(study, only=only)
     examples = {corpus.name: places.examples(corpus) for corpus in study.scoring.corpora}
@@ -76,7 +79,19 @@ def run_study(
     failures |= {each.label: "its process ended before the run did; it goes on at the next call" for each in lost}
     ledger = make_ledger(study, places)
     ledger.write(places.rows)
-    return Outcome(ledger=ledger, failures=failures)
+    page = _page(places, study.name, command=command, say=say)
+    return Outcome(ledger=ledger, failures=failures, page=page)
+
+
+def _page(places: Places, study: str, *, command: str, say: Say) -> Path | None:
+    """The page of a study; that it cannot be made costs nothing but the page."""
+    from limbeck.studies.study_page import write_study_page
+
+    try:
+        return write_study_page(places.rows, study, places.work / f"{study}.html", command=command)
+    except Exception as error:
+        say(f"warning: the page of the study was not written: {_told(error)}")
+        return None
 
 
 def carry_out(
@@ -147,7 +162,7 @@ def _train_and_score(
     pending: Sequence[Planned],
     say: Say,
 ) -> None:
-    from limbeck.studies.scoring import KEPT_OF_STEPS, contents, scored_rows, start_hash
+    from limbeck.studies.scoring import contents, kept_of_run, scored_rows, start_hash
 
     about: dict[str, Any] = {"run": planned.key, "arm": planned.arm, "train_seed": planned.seed}
     teacher = build_teacher(study, places, say=say)
@@ -162,13 +177,7 @@ def _train_and_score(
         about |= {"start": start_hash(local.models.student), "teacher": start_hash(local.models.teacher)}
         run = train_or_resume(local)
         model = str(run.directory / "student")
-        steps = [row for row in run.metrics() if row["kind"] == "step"]
-        about |= {
-            "recipe": identity_of(study, planned.recipe),
-            "seconds": sum(row["time"]["seconds"] for row in steps),
-            "steps": [{key: row[key] for key in KEPT_OF_STEPS if key in row} for row in steps],
-            "environment": json.loads((run.directory / "environment.json").read_text()),
-        }
+        about |= {"recipe": identity_of(study, planned.recipe), **kept_of_run(run, planned.recipe)}
     # A stage that is the teacher itself is not compared with itself.
     compared = teacher if teacher != model else None
     scoring = scoring_key(study)

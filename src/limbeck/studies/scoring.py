@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from limbeck.config import Recipe
+from limbeck.config.sections import THRESHOLDS
 from limbeck.data.tokenizing import Encoder
 from limbeck.evaluation.answers import DECODINGS
 from limbeck.evaluation.identity import fingerprint
@@ -17,9 +20,11 @@ from limbeck.evaluation.subjects import load_subject
 from limbeck.models.extending import evaluating
 from limbeck.models.packaged import PACKAGED, fetch
 from limbeck.records import Example
+from limbeck.reporting.telling import learned_tokens
 from limbeck.studies.definition import Study
 from limbeck.studies.resolving import weights_hash
 from limbeck.studies.structures import structure_of
+from limbeck.training.rundir import ROWS, Run
 
 _KEPT_SCORES = (
     "rouge_l",
@@ -36,8 +41,37 @@ _KEPT_SCORES = (
     "cross_entropy",
     "teacher_cross_entropy",
 )
-# Of a step's line of metrics.
-KEPT_OF_STEPS = ("step", "loss", "terms", "origin", "own", "revision", "measures", "replay", "response_tokens")
+# Of a step's line of metrics, and of a validation's.
+_KEPT_OF_STEPS = ("step", "loss", "terms", "origin", "own", "revision", "measures", "replay", "response_tokens")
+_KEPT_OF_VALIDATIONS = ("step", "metric", "loss", "cross_entropy", "rouge_l", "is_best")
+
+
+def kept_of_run(run: Run, recipe: Recipe) -> dict[str, Any]:
+    """What stays of a run's logs when its directory is removed: steps, validations, signatures, counts of its rows."""
+    metrics = run.metrics()
+    kind = {name: [row for row in metrics if row["kind"] == name] for name in ("step", "validation", "watch")}
+    counted = json.loads((run.directory / ROWS).read_text()) if (run.directory / ROWS).is_file() else {}
+    return {
+        "seconds": sum(row["time"]["seconds"] for row in kind["step"]),
+        "tokens": learned_tokens(kind["step"]),
+        "steps": [{key: row[key] for key in _KEPT_OF_STEPS if key in row} for row in kind["step"]],
+        "validations": [{key: row[key] for key in _KEPT_OF_VALIDATIONS if key in row} for row in kind["validation"]],
+        "signatures": kind["watch"],
+        "thresholds": {key: getattr(recipe.watch, key) for key in THRESHOLDS},
+        "counted": _without_names(counted),
+        "environment": json.loads((run.directory / "environment.json").read_text()),
+    }
+
+
+def _without_names(counted: Mapping[str, Any]) -> dict[str, Any]:
+    """The counts of rows.json without ids of rows, and without files, which lie elsewhere on every machine."""
+    return {
+        key: {name: count for name, count in value.items() if not name.endswith("_ids")}
+        if isinstance(value, Mapping)
+        else value
+        for key, value in counted.items()
+        if key != "sources"
+    }
 
 
 def scored_rows(

@@ -10,18 +10,24 @@ from typing import Any
 from limbeck.records import Example
 from limbeck.reporting.cases import Answer, Case
 from limbeck.reporting.curves import revision_charts
+from limbeck.reporting.durations import duration
+from limbeck.reporting.linking import Links
 from limbeck.reporting.looks import is_revised, look_sections
 from limbeck.reporting.page import CasesSection, CurvesSection, Page, Section, TableSection, TextSection, write_page
 from limbeck.reporting.plots import Chart, series_from
 from limbeck.reporting.reduce import Interval, mean_interval, paired_bootstrap
+from limbeck.reporting.run_logs import RunLogs
+from limbeck.reporting.run_rows import left_out_section
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
 from limbeck.studies.budget import Plan
+from limbeck.studies.first_answers import WARM_START, first_answers
 from limbeck.studies.scoring_arms import ScoredArm
-from limbeck.training.progress import duration
 from limbeck.training.rundir import TOKENS, Run, RunDirectory
 
 BASELINE = "sft"
 _SHOWN_CASES = 12
+# What no other arm is compared with word by word: itself, and what all of them began with.
+_COMMON = (BASELINE, WARM_START)
 _MEASURES = (
     ("answers", "rouge_l", "ROUGE-L", 100, 1, "higher"),
     ("references", "kl_teacher_student", "KL(t‖s) refs", 1, 3, "lower"),
@@ -105,31 +111,55 @@ def _rouge_verdict(outcome: Outcome, arm: str) -> str:
 
 
 def build_page(outcome: Outcome, path: Path, *, what: str, command: str) -> Path:
-    """Write the page: verdicts, table, curves, answers side by side, and how to repeat it."""
+    """Write the page: eight answers, table, curves, answers side by side, every row, and how to repeat it."""
     metrics = {name: Run(run).metrics() for name, run in outcome.runs.items()}
+    logs = [RunLogs.read(Path(run), name) for name, run in outcome.runs.items()]
     revised = revision_charts({name: rows for name, rows in metrics.items() if _revises(rows)})
     intro = "What was corrected in the student's own rows, what the clip kept of the teacher, and what it took."
     sections: tuple[Section, ...] = (
-        TableSection(title="Scores", table=standings_table(outcome), intro="The same rows for every model."),
-        CurvesSection(title="Training", charts=_charts(metrics), intro="All methods start from the same weights."),
+        TableSection(
+            title="Scores", table=standings_table(outcome), intro="The same rows for every model.", ident="scores"
+        ),
+        CurvesSection(
+            title="Training",
+            charts=_charts(metrics),
+            intro="All methods start from the same weights.",
+            ident="training",
+        ),
         *(
-            [CurvesSection(title="Revision, clip and spans", charts=revised, intro=intro, small=True)]
+            [CurvesSection(title="Revision, clip and spans", charts=revised, intro=intro, small=True, ident="revision")]
             if revised
             else []
         ),
         *_looks(outcome),
         CasesSection(title="Answers side by side", cases=_cases(outcome), intro="Drawn at temperature 1, seed 10."),
+        TableSection(
+            title="Row by row",
+            table=_rows(outcome),
+            intro="KL(teacher‖student) on the reference in nats a token, and ROUGE-L of the answer in %, of each row.",
+            folded=True,
+            ident="every-row",
+        ),
+        *left_out_section(logs),
         TextSection(
             title="Repeat it",
             paragraphs=("Every run directory holds its resolved recipe, its metrics and its rows.",),
             code=command,
+            ident="repeat",
         ),
     )
-    best = _best(outcome)
     page = Page(
         title="Limbeck quickstart",
-        summary=(best, *verdicts(outcome)),
+        summary=(_best(outcome),),
         sections=sections,
+        answers=first_answers(
+            outcome.scored,
+            logs,
+            verdicts=verdicts(outcome),
+            seconds=outcome.seconds,
+            command=command,
+            shown=[section.ident for section in sections],
+        ),
         facts=(
             ("data", what),
             ("steps", f"{outcome.plan.warm_steps} to warm up, then {outcome.plan.arm_steps} for each method"),
@@ -138,6 +168,26 @@ def build_page(outcome: Outcome, path: Path, *, what: str, command: str) -> Path
         footer="Written by Limbeck. Nothing on this page was loaded from a network.",
     )
     return write_page(page, path)
+
+
+def _rows(outcome: Outcome) -> Table:
+    """Every held-out row with each model's scores; those whose answers are on the page lead to them."""
+    columns, values = [Column(title="row")], []
+    for measure, score, title, scale, digits, _ in (_MEASURES[1], _MEASURES[0]):
+        for name, arm in outcome.scored.items():
+            if found := arm.values(measure, score):
+                columns.append(Column(title=f"{name}, {title}"))
+                values.append((found, scale, digits))
+    lines = []
+    for place, example in enumerate(outcome.examples):
+        to = f"#case-{place}" if place < _SHOWN_CASES else ""
+        cells: list[Cell] = [Links(parts=((example.id, to),))]
+        cells += [
+            Number(value=scale * found[example.id], digits=digits) if example.id in found else None
+            for found, scale, digits in values
+        ]
+        lines.append(Row(cells=tuple(cells)))
+    return Table(columns=tuple(columns), rows=tuple(lines))
 
 
 def _revises(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -195,6 +245,8 @@ def _cases(outcome: Outcome) -> tuple[Case, ...]:
                 answers=shown,
                 references=example.references,
                 category=example.category,
+                compare=tuple((BASELINE, name) for name in answers if name in outcome.runs and name not in _COMMON),
+                ident=f"case-{place - 1}",
             )
         )
     return tuple(cases)

@@ -41,6 +41,7 @@ class Result:
     title: str
     tables: tuple[tuple[str, Table], ...]
     verdicts: tuple[Verdict, ...]
+    measured: Measured
 
 
 def result_of(rows: Path, study: str) -> Result:
@@ -56,7 +57,8 @@ def result_of(rows: Path, study: str) -> Result:
         tables.append(("ROUGE-L by the structure of the reference", structure_table(measured)))
     if study == "clip-ranges":
         tables.append(("KL(teacher‖student) on references in the course of training", course_table(measured)))
-    return Result(title=measured.ledger.title or study, tables=tuple(tables), verdicts=verdicts(measured))
+    title = measured.ledger.title or study
+    return Result(title=title, tables=tuple(tables), verdicts=verdicts(measured), measured=measured)
 
 
 def scores_table(measured: Measured) -> Table:
@@ -80,7 +82,7 @@ def scores_table(measured: Measured) -> Table:
         Column(title="seeds"),
         Column(title="rows"),
     ]
-    compared = _compared(measured)
+    compared = compared_arms(measured)
     rows = []
     for arm in ledger.arms:
         found = measured.arms.get(arm.name)
@@ -191,7 +193,7 @@ def course_table(measured: Measured) -> Table:
     return Table(columns=columns, rows=tuple(rows), notes=("In nats a token.",))
 
 
-def _compared(measured: Measured) -> dict[str, Comparison]:
+def compared_arms(measured: Measured) -> dict[str, Comparison]:
     """Every arm against the baseline, where both have runs of one start; Holm over all of them."""
     baseline = measured.ledger.baseline
     gaps: dict[str, dict[str, float]] = {}

@@ -18,6 +18,7 @@ from limbeck.training.caching import let_go, restore_cache
 from limbeck.training.keeping import save_batch, save_best, save_checkpoint
 from limbeck.training.looking import observed_loss, token_rows
 from limbeck.training.memory import MemoryGuard
+from limbeck.training.paging import write_run_page
 from limbeck.training.position import Clock, Position
 from limbeck.training.progress import Progress
 from limbeck.training.resuming import check_same, described_environment, recorded_settings
@@ -74,7 +75,9 @@ def train(
         if not resume and world.is_main:
             learned = learned_state(session.finder)
             described = described_environment(world)
-            RunDirectory.create(path, recipe=settings.dump(), environment=described, extractor=learned)
+            RunDirectory.create(
+                path, recipe=settings.dump(), environment=described, extractor=learned, rows=session.counted
+            )
         world.barrier()
         return _Loop(session, RunDirectory.existing(path), strict=strict).run(resume=resume, found=found)
 
@@ -110,6 +113,7 @@ class _Loop:
                 self._one_step()
                 if self.strict and self.session.world.any(bool(self.signs)):
                     self._save()
+                    self._page()
                     step = f"after step {self.position.step} of {self.session.steps}"
                     raise FailureSignature(past_a_signature(self.directory.path, self.signs, where=step))
                 if self.session.world.any(self.stop.is_set):
@@ -260,6 +264,11 @@ class _Loop:
         if self.session.cache is not None:
             self.session.cache.close()
         self.progress.note(f"done: the student is in {self.directory.student}")
+        self._page()
+
+    def _page(self) -> None:
+        if self.session.world.is_main:
+            write_run_page(self.directory.path, note=self.progress.note)
 
     def _sample(self, step: int, result: StepResult) -> None:
         """One row, now and then, as text: what the step learned from."""

@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from limbeck.reporting.durations import duration
+
 _PIPE_SECONDS = 30.0
 
 
@@ -90,17 +92,3 @@ def _fitting(parts: Sequence[str], width: int) -> str:
             break
         line += part
     return line
-
-
-def duration(seconds: int | float) -> str:
-    """Seconds for people.
-
-    >>> duration(42), duration(75), duration(7320)
-    ('42 s', '1 min 15 s', '2 h 2 min')
-    """
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

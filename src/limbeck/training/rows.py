@@ -34,7 +34,8 @@ class Rows:
     """The encoded rows of a run.
 
     `observed` are the validation rows that a source may ask about. `asked` are the examples of the training rows, by
-    their prompt tokens. `texts` are rows of plain text, for a method with a term on them.
+    their prompt tokens. `texts` are rows of plain text, for a method with a term on them. `counted` is what rows.json
+    says of them all.
     """
 
     train: Sequence[EncodedRow] | Mix
@@ -44,6 +45,7 @@ class Rows:
     observed: tuple[EncodedRow, ...] = ()
     asked: Mapping[tuple[int, ...], Example] = field(default_factory=dict)
     texts: tuple[EncodedRow, ...] = ()
+    counted: Mapping[str, Any] = field(default_factory=dict)
 
     def scored_tokens(self) -> int:
         """Response tokens of the training and validation rows together."""
@@ -113,6 +115,7 @@ def encode_rows(
         train_on=encoder.train_on,
     )
     kept = [(example, row) for example in examples if (row := measuring.row(example)) is not None]
+    measured = measuring.report.counts()
     if examples and not kept:
         raise DataError(f"all {len(examples)} validation prompts are longer than data.max_prompt; see data.long_prompt")
     texts = () if recipe.data.plain_text is None else _texts(recipe, pair=pair)
@@ -130,6 +133,14 @@ def encode_rows(
             for row, example in _with_examples(encoded, part.examples)
         },
         texts=texts,
+        counted={
+            "sources": [{"source": part.source, "format": part.format, "rows": len(part)} for part in data.parts],
+            "max_prompt": encoder.max_prompt,
+            "max_length": encoder.max_length,
+            "train": encoder.report.counts(),
+            "validation": measured,
+            "plain_text": len(texts),
+        },
     )
 
 

@@ -21,11 +21,13 @@ METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 TOKENS = "tokens.jsonl"
 AUTO = "auto.json"
+ROWS = "rows.json"
 EXTRACTOR = "extractor.json"
 TRACKING = "tracking.json"
 CLIP_NETWORK = "clip_network.safetensors"
 STUDENT = "student"
 FINISHED = "finished.json"
+PAGE = "page.html"
 _CHECKPOINTS = "checkpoints"
 _ENVIRONMENT = "environment.json"
 _LOGS = (METRICS, SAMPLES, TOKENS)
@@ -46,8 +48,9 @@ class RunDirectory:
         recipe: str,
         environment: Mapping[str, Any],
         extractor: Mapping[str, Any] | None = None,
+        rows: Mapping[str, Any] | None = None,
     ) -> RunDirectory:
-        """A new run directory, with what the extractor of spans has learned, if it has.
+        """A new run directory, with what the extractor of spans has learned, if it has, and counts of the rows.
 
         Raises `ConfigError` as `check_free` does, or if it cannot be made.
         """
@@ -60,6 +63,8 @@ class RunDirectory:
         (path / _ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n")
         for log in _LOGS:
             (path / log).touch()
+        if rows is not None:
+            directory.write_text(ROWS, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
         # A run that never began may have left one.
         (path / EXTRACTOR).unlink(missing_ok=True)
         if extractor is not None:
@@ -189,7 +194,8 @@ def check_free(path: Path) -> None:
     """Raise `ConfigError` if the folder holds anything, except for what a run that never began left there."""
     if not path.exists():
         return
-    begun = {_ENVIRONMENT, *_LOGS, EXTRACTOR, f".{EXTRACTOR}.draft", f".{RECIPE}.draft"}
+    begun = {_ENVIRONMENT, *_LOGS, EXTRACTOR, ROWS}
+    begun |= {f".{name}.draft" for name in (EXTRACTOR, ROWS, RECIPE)}
     if path.is_dir() and {entry.name for entry in path.iterdir()} <= begun:
         return
     held = "is another run's directory" if (path / RECIPE).exists() else "exists and is not empty"

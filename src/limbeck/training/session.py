@@ -66,6 +66,7 @@ class Session:
     observed: tuple[EncodedRow, ...] = ()
     texts: Loader | None = None
     reader: Scorer | TeacherReader | None = None
+    counted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def cache(self) -> TeacherCache | None:
@@ -170,6 +171,7 @@ def open_session(
         observed=encoded.observed,
         texts=Loader(encoded.texts, seeds=seeds.child("plain-text"), pad_id=pair.pad_id) if encoded.texts else None,
         reader=reader,
+        counted=encoded.counted,
     )
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from limbeck.blackbox import CHECKERS, Item
 from limbeck.blackbox.asking import Completion, Refusal
-from limbeck.blackbox.facts import FACT_STYLES, FactsTeacher, tell_facts
+from limbeck.blackbox.facts import FACT_STYLES, FactStyle, facts_teacher, tell_facts
+from limbeck.blackbox.rule_teacher import RuleTeacher
 from limbeck.blackbox.writing import Assignment, Attempt, Example, RationaleTeacher
 
 FACTS = ("Snow is frozen water", "The Sahara desert is hot.", "Camels live long.")
@@ -24,14 +25,14 @@ def after(text: str, *, finish: str = "stop", previous: str = "before\n#### no")
     return Assignment(item=ITEM, round=1, previous=previous, attempts=(attempt(text, finish=finish),))
 
 
-def written(assignment: Assignment, teacher: FactsTeacher | None = None) -> str:
-    (answer,) = (teacher or FactsTeacher()).write([assignment])
+def written(assignment: Assignment, teacher: RuleTeacher[FactStyle] | None = None) -> str:
+    (answer,) = (teacher or facts_teacher()).write([assignment])
     assert isinstance(answer, Completion)
     return answer.text
 
 
 def test_the_styles_in_full() -> None:
-    assert isinstance(FactsTeacher(), RationaleTeacher)
+    assert isinstance(facts_teacher(), RationaleTeacher)
     question = "The question is: Is snow common in the Sahara desert?"
     assert {style: tell_facts(ITEM, style) for style in FACT_STYLES} == {
         "all": "Snow is frozen water. The Sahara desert is hot. Camels live long. So the answer is no.\n#### no",
@@ -74,30 +75,30 @@ def test_what_went_right_stays_and_what_did_not_help_is_not_said_again() -> None
 
 
 def test_the_probe_set_and_its_summary_decide_where_the_question_was_not_tried() -> None:
-    teacher = FactsTeacher()
+    teacher = facts_teacher()
     probe = [Example(item=ITEM, rationales=(), attempts=(attempt(text),)) for text in ("#### yes", "#### yes", "")]
     assignment = Assignment(item=ITEM, round=1, previous="before\n#### no", probe=tuple(probe))
-    assert teacher.style(assignment) == "restated"
+    assert teacher.telling(assignment) == "restated"
     summary = teacher.summarise(probe, round=1)
     assert isinstance(summary, Completion)
-    assert teacher.style(replace(assignment, probe=(), summary=summary.text)) == "restated"
+    assert teacher.telling(replace(assignment, probe=(), summary=summary.text)) == "restated"
 
 
 def test_without_information_the_style_is_drawn() -> None:
-    for teacher in (FactsTeacher(), FactsTeacher(blind=True)):
+    for teacher in (facts_teacher(), facts_teacher(blind=True)):
         told = [Assignment(item=replace(ITEM, id=str(i)), round=1, previous="x") for i in range(200)]
-        styles = Counter(teacher.style(each) for each in told)
+        styles = Counter(teacher.telling(each) for each in told)
         assert set(styles) == set(FACT_STYLES)
         assert min(styles.values()) > 20
-    blind = FactsTeacher(blind=True)
-    assert [blind.style(each) for each in told] == [
-        blind.style(replace(each, attempts=(attempt("#### yes"),))) for each in told
+    blind = facts_teacher(blind=True)
+    assert [blind.telling(each) for each in told] == [
+        blind.telling(replace(each, attempts=(attempt("#### yes"),))) for each in told
     ]
     assert written(Assignment(item=ITEM), blind) == tell_facts(ITEM, "all")
 
 
 def test_a_question_without_facts_is_refused() -> None:
     for item in (replace(ITEM, facts=()), replace(ITEM, kind="exact")):
-        (answer,) = FactsTeacher().write([Assignment(item=item)])
+        (answer,) = facts_teacher().write([Assignment(item=item)])
         assert isinstance(answer, Refusal)
         assert answer.reason == "rejected"

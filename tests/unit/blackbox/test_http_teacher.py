@@ -47,6 +47,8 @@ class Server:
                     self.send_header("content-length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
+                if "x-stall" in headers:
+                    threading.Event().wait(float(headers["x-stall"]))
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -133,8 +135,9 @@ def test_what_was_paid_is_not_paid_again_by_another_process(server: Server, tmp_
         (200, {}, "{truncated"),
         (200, {}, json.dumps({"choices": []})),
         (200, {"content-length": "9999"}, "{"),
+        (200, {"content-length": "9999", "x-stall": "0.8"}, "{"),
     ],
-    ids=["429", "500", "503", "no json", "no choice", "cut in the middle"],
+    ids=["429", "500", "503", "no json", "no choice", "cut in the middle", "silent in the middle"],
 )
 def test_what_passes_is_asked_again_with_longer_waits(trouble: Any, server: Server, ledger: Ledger) -> None:
     server.replies = [trouble, trouble, says("ok")]
@@ -144,6 +147,27 @@ def test_what_passes_is_asked_again_with_longer_waits(trouble: Any, server: Serv
     assert (len(server.asked), ledger.spent().calls) == (3, 1)
     assert 1.0 <= waits[0] <= 1.25
     assert waits[1] == pytest.approx(2 * waits[0])
+
+
+def test_a_server_that_is_asked_too_much_answers_all_in_the_end(server: Server, ledger: Ledger) -> None:
+    lock, under_way, refused = threading.Lock(), 0, 0
+
+    def at_most_two(body: Any) -> Any:
+        nonlocal under_way, refused
+        with lock:
+            under_way += 1
+            is_full = under_way > 2
+            refused += is_full
+        threading.Event().wait(0.02)
+        with lock:
+            under_way -= 1
+        return (429, {}, "slow down") if is_full else says("ok")
+
+    server.replies = [at_most_two]
+    found = teacher(server, ledger, concurrency=8, attempts=40).complete([ask(str(number)) for number in range(16)])
+    assert all(isinstance(each, Completion) for each in found)
+    assert refused > 0
+    assert (ledger.spent().calls, ledger.spent().attempts) == (16, 16 + refused)
 
 
 @pytest.mark.parametrize("as_date", [False, True])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,14 @@ def test_what_each_prompt_says(asked: Assignment, says: list[str], says_not: lis
     text = text_of(asked)
     assert all(each in text for each in says)
     assert not [each for each in says_not if each in text]
+
+
+def test_a_probe_without_a_right_answer_says_that_nothing_is_known() -> None:
+    lost = (example("7", "x"), example("8", "y"))
+    won = (*lost, replace(lost[0], attempts=(replace(lost[0].attempts[0], is_right=True),)))
+    assert "not known yet" in text_of(Assignment(item=ITEM, probe=lost))
+    assert "not known yet" not in text_of(Assignment(item=ITEM, probe=won))
+    assert "not known yet" not in text_of(Assignment(item=ITEM, attempts=(attempt("x"),)))
 
 
 def test_the_gold_answer_is_in_no_prompt_without_a_hint() -> None:

@@ -14,8 +14,9 @@ from limbeck.blackbox.asking import Completion, Refusal
 from limbeck.blackbox.failures import ERROR_CLASSES
 from limbeck.blackbox.generating import generate_items
 from limbeck.blackbox.refining import measured
+from limbeck.blackbox.rule_teacher import RuleTeacher
 from limbeck.blackbox.solutions import solution_steps
-from limbeck.blackbox.solver import STYLE_AGAINST, SolverTeacher
+from limbeck.blackbox.solver import STYLE_AGAINST, solver_teacher
 from limbeck.blackbox.solver_styles import STYLES, Telling, parts_of, tell
 from limbeck.blackbox.writing import Assignment, Attempt, Example, RationaleTeacher
 
@@ -37,8 +38,8 @@ def attempt(text: str, *, round: int = 0, finish: str = "stop") -> Attempt:
     return Attempt(item_id="1", round=round, text=text, finish=finish, is_right=text == RIGHT)
 
 
-def written(assignment: Assignment, teacher: SolverTeacher | None = None) -> str:
-    (answer,) = (teacher or SolverTeacher()).write([assignment])
+def written(assignment: Assignment, teacher: RuleTeacher[Telling] | None = None) -> str:
+    (answer,) = (teacher or solver_teacher()).write([assignment])
     assert isinstance(answer, Completion)
     return answer.text
 
@@ -48,8 +49,8 @@ def plain(item: Item) -> str:
 
 
 def test_it_is_a_teacher_of_rationales() -> None:
-    assert isinstance(SolverTeacher(), RationaleTeacher)
-    assert len({SolverTeacher().name, SolverTeacher(blind=True).name, SolverTeacher(blind=True, seed=1).name}) == 3
+    assert isinstance(solver_teacher(), RationaleTeacher)
+    assert len({solver_teacher().name, solver_teacher(blind=True).name, solver_teacher(blind=True, seed=1).name}) == 3
 
 
 def test_the_styles_in_full() -> None:
@@ -110,7 +111,7 @@ def test_afresh_every_question_is_told_in_one_style() -> None:
 )
 def test_a_rewrite_follows_the_questions_own_error(text: str, finish: str, telling: Telling) -> None:
     assignment = Assignment(item=ITEM, round=1, previous=plain(ITEM), attempts=(attempt(text, finish=finish),))
-    assert SolverTeacher().telling(assignment) == telling
+    assert solver_teacher().telling(assignment) == telling
     assert written(assignment) == tell(solution_steps(ITEM), ITEM, telling)
 
 
@@ -123,7 +124,7 @@ def test_what_went_right_stays_or_is_shortened() -> None:
 def test_the_same_error_again_widens_the_rewrite() -> None:
     narrow = written(Assignment(item=ITEM, round=1, previous=plain(ITEM), attempts=(attempt(SLIP),)))
     again = Assignment(item=ITEM, round=2, previous=narrow, attempts=(attempt(SLIP), attempt(SLIP, round=1)))
-    assert SolverTeacher().telling(again) == Telling(style="expanded")
+    assert solver_teacher().telling(again) == Telling(style="expanded")
 
 
 def test_the_latest_round_counts_and_in_it_the_first_wrong_attempt() -> None:
@@ -140,35 +141,35 @@ def test_the_probe_set_decides_where_the_question_was_not_tried() -> None:
     probe = (example(SLIP), example(SLIP), example(COPY), example(RIGHT), example(RIGHT), example(RIGHT))
     other = generate_items(1, seed=1)[0]
     assignment = Assignment(item=other, round=1, previous=plain(other), probe=probe)
-    assert SolverTeacher().telling(assignment) == Telling(style="expanded")
-    assert SolverTeacher().telling(replace(assignment, probe=(example(RIGHT), example(RIGHT)))) is None
+    assert solver_teacher().telling(assignment) == Telling(style="expanded")
+    assert solver_teacher().telling(replace(assignment, probe=(example(RIGHT), example(RIGHT)))) is None
     assert written(replace(assignment, probe=(example(RIGHT),))) == assignment.previous
 
 
 def test_the_questions_own_error_overrides_the_probe_set() -> None:
     probe = (example(SLIP), example(SLIP))
     own = Assignment(item=ITEM, round=1, previous=plain(ITEM), attempts=(attempt(COPY),), probe=probe)
-    assert SolverTeacher().telling(own) == Telling(style="strict")
-    assert SolverTeacher().telling(replace(own, attempts=(attempt(RIGHT),))) is None
+    assert solver_teacher().telling(own) == Telling(style="strict")
+    assert solver_teacher().telling(replace(own, attempts=(attempt(RIGHT),))) is None
 
 
 def test_it_reads_its_own_summary() -> None:
     probe = [example(COPY), example(SLIP), example(SLIP), example(RIGHT)]
-    summary = SolverTeacher().summarise(probe, round=1)
+    summary = solver_teacher().summarise(probe, round=1)
     assert summary == Completion(text="arithmetic_slip 2, wrong_final_copy 1", finish="stop")
-    assert SolverTeacher().telling(Assignment(item=ITEM, round=1, summary=summary.text)) == Telling(style="expanded")
-    none = SolverTeacher().summarise([example(RIGHT)], round=1)
+    assert solver_teacher().telling(Assignment(item=ITEM, round=1, summary=summary.text)) == Telling(style="expanded")
+    none = solver_teacher().summarise([example(RIGHT)], round=1)
     assert isinstance(none, Completion)
     assert written(Assignment(item=ITEM, round=1, summary=none.text)) == plain(ITEM)
     named = Assignment(item=ITEM, round=1, summary="Two made a wrong_operand, one a no_final and a wrong_operand.")
-    assert SolverTeacher().telling(named) == Telling(style="named")
+    assert solver_teacher().telling(named) == Telling(style="named")
     assert written(Assignment(item=ITEM, round=1, summary="all is well")) == plain(ITEM)
 
 
 @pytest.mark.parametrize("blind", [True, False])
 def test_without_information_style_and_step_are_drawn(blind: bool) -> None:
     items = generate_items(150, seed=2)
-    teacher = SolverTeacher(blind=blind, seed=4)
+    teacher = solver_teacher(blind=blind, seed=4)
     told = [Assignment(item=item, round=1, previous=plain(item)) for item in items]
     if blind:
         told = [replace(each, attempts=(attempt(SLIP),), probe=(example(SLIP),)) for each in told]
@@ -184,13 +185,13 @@ def test_without_information_style_and_step_are_drawn(blind: bool) -> None:
 
 
 def test_a_blind_draw_knows_seed_round_question_and_retry_and_nothing_else() -> None:
-    teacher, items = SolverTeacher(blind=True), generate_items(60, seed=2)
+    teacher, items = solver_teacher(blind=True), generate_items(60, seed=2)
     base = [Assignment(item=item, round=1, previous=plain(item)) for item in items]
     drawn = [teacher.telling(each) for each in base]
     assert drawn == [teacher.telling(replace(each, attempts=(attempt(SLIP),))) for each in base]
     assert drawn == [teacher.telling(each) for each in reversed(base)][::-1]
     others = [
-        [SolverTeacher(blind=True, seed=1).telling(each) for each in base],
+        [solver_teacher(blind=True, seed=1).telling(each) for each in base],
         [teacher.telling(replace(each, round=2)) for each in base],
         [teacher.telling(replace(each, sample=1)) for each in base],
     ]
@@ -200,7 +201,7 @@ def test_a_blind_draw_knows_seed_round_question_and_retry_and_nothing_else() -> 
 
 @pytest.mark.parametrize("item", [replace(ITEM, expression="", rationale=""), replace(ITEM, gold="9")])
 def test_a_question_without_a_solution_is_refused(item: Item) -> None:
-    (answer,) = SolverTeacher().write([Assignment(item=item)])
+    (answer,) = solver_teacher().write([Assignment(item=item)])
     assert isinstance(answer, Refusal)
     assert (answer.reason, "no solution of 1" in answer.message) == ("rejected", True)
 

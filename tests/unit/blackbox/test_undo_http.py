@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from limbeck.blackbox.artefacts import read_json, read_rows
+from limbeck.blackbox.ledger import Ledger
 from limbeck.blackbox.loop import run_undo
 from limbeck.blackbox.planning import plan
 from limbeck.blackbox.replaying import replay
@@ -134,6 +135,36 @@ def test_an_outage_is_resumable_and_a_server_that_never_was_is_bad_input(adder: 
     adder.fails = [(401, "who")]
     with pytest.raises(ConfigError, match=r"refuses the key \(401\)"):
         run_undo(recipe, "teacher.concurrency=1", resume=True, say=quiet)
+
+
+class Killed(BaseException):
+    """What a test raises in the place of SIGKILL: nothing in the library catches it."""
+
+
+def test_a_kill_between_any_two_calls_pays_nothing_twice(
+    adder: Adder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after 1, 2, 3, … further answers were recorded; what the server was asked in all is every call once."""
+    recipe = values(adder, tmp_path, method={"base": "one-shot"})
+    real, kills = Ledger.record, 0
+    for more in range(1, 20):
+        left = more
+
+        def record(ledger: Ledger, *given: Any, **named: Any) -> None:
+            nonlocal left
+            real(ledger, *given, **named)
+            left -= 1
+            if not left:
+                raise Killed
+
+        monkeypatch.setattr(Ledger, "record", record)
+        try:
+            run_undo(recipe, "teacher.concurrency=1", resume=bool(kills), say=quiet)
+            break
+        except Killed:
+            kills += 1
+    assert kills > 5
+    assert len(adder.asked) == len(set(adder.asked)) == 26
 
 
 def test_nothing_but_refusals_teaches_nothing(adder: Adder, tmp_path: Path) -> None:

@@ -97,6 +97,11 @@ def test_what_may_differ_on_resume() -> None:
         ({"task": {"test_file": "x.jsonl"}}, ConfigError, "task.test_file is set, but"),
         ({"student": {"samples": 2}}, ConfigError, "temperature 0 draws the same answer again"),
         ({"method": {"scope": "wrong_or_unstable"}}, ConfigError, "needs student.samples of at least 2"),
+        (
+            {"method": {"candidate": "student_likelihood"}},
+            ConfigError,
+            "method.candidate is student_likelihood, which chooses among several",
+        ),
         ({"controls": ["blind", "blind"]}, ConfigError, "names a control twice"),
         ({"method": {"scope_share": 0.3}}, ConfigError, "method.scope_share is read with method.scope: sample alone"),
         ({"method": {"history": "all", "history_tokens": 9}}, ConfigError, "method.history_tokens is read with"),
@@ -120,6 +125,16 @@ def test_what_may_differ_on_resume() -> None:
 def test_what_is_refused(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         UndoRecipe.load(values(**changes))
+
+
+def test_a_recipe_that_is_missing_or_empty_points_to_recipes_of_undo(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+    for name in ("missing/a.yaml", "empty.yaml"):
+        with pytest.raises(ConfigError) as raised:
+            UndoRecipe.load(tmp_path / name)
+        assert "limbeck init" not in str(raised.value)
+    with pytest.raises(ConfigError, match=r"it must hold sections.\n  docs/undo.md shows the smallest recipe"):
+        UndoRecipe.load(tmp_path / "empty.yaml")
 
 
 def test_an_error_names_the_line(tmp_path: Path) -> None:

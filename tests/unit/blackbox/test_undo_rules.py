@@ -20,6 +20,7 @@ from limbeck.blackbox.feedback import (
     attempts_by_item,
     choose_probe,
     remembered,
+    saturation,
     shuffled,
 )
 from limbeck.blackbox.hygiene import refused
@@ -31,7 +32,7 @@ from limbeck.blackbox.sections import MethodSection, StopSection, TaskSection
 from limbeck.blackbox.splits import Splits, make_splits, text_of, without_long
 from limbeck.blackbox.stopping import RoundScores, decide, paired
 from limbeck.blackbox.students import steps_for
-from limbeck.blackbox.writing import Assignment, Attempt
+from limbeck.blackbox.writing import Assignment, Attempt, Example
 from limbeck.errors import DataError
 from limbeck.seeds import Seeds
 
@@ -215,6 +216,26 @@ class TestAcquiring:
         assert found.accepted["a"]["text"] == GOOD
         assert found.asked == 3
 
+    def test_the_likeliest_of_several_is_asked_of_the_student_once_for_all_questions(self) -> None:
+        other, asked = "42 = 6 * 7\n#### 42", []
+
+        def unlikeliness(rows: Sequence[Any]) -> dict[str, float]:
+            asked.append([(row["item_id"], row["text"]) for row in rows])
+            return {row["id"]: 0.5 if row["text"] == other else 1.5 for row in rows}
+
+        teacher = Script(a=[GOOD, other, "#### 41"], b=[GOOD, "#### 41", "#### 41"], c=["#### 1"] * 3)
+        method = MethodSection(candidates=3, candidate="student_likelihood", retries=0)
+        wanted = [Assignment(item=item(name)) for name in "abc"]
+        found = acquire(teacher, wanted, method=method, measures=Letters(), unlikeliness=unlikeliness)
+        assert {id: (row["text"], row.get("nll")) for id, row in found.accepted.items()} == {
+            "a": (other, 0.5),
+            "b": (GOOD, None),
+        }
+        assert asked == [[("a", GOOD), ("a", other)]]
+        again = Script(a=[GOOD, other, other])
+        found = acquire(again, wanted[:1], method=method, measures=Letters())
+        assert found.accepted["a"]["text"] == GOOD
+
 
 def rationale(id: str, text: str, number: int = 0) -> dict[str, Any]:
     return {"id": f"{id}{text}", "item_id": id, "text": text, "num_tokens": len(text), "round": number}
@@ -336,8 +357,32 @@ class TestFeedback:
         assert [each.id for each in fixed] == ["0", "1", "2", "3"]
         drawn = [choose_probe(items, count=4, policy="resample", errors={}, seeds=Seeds(seed)) for seed in (0, 1)]
         assert drawn[0] != drawn[1]
+        right = {each.id: "ok" for each in items} | {"7": "slip", "9": "empty"}
+        for seed in range(20):
+            redrawn = choose_probe(items, count=4, policy="resample", errors=right, seeds=Seeds(seed))
+            assert {"7", "9"} & {each.id for each in redrawn}
+            assert len({each.id for each in redrawn}) == 4
         even = choose_probe(items, count=4, policy="stratified_errors", errors=errors, seeds=Seeds(0))
         assert sorted(errors[each.id] for each in even) == ["empty", "empty", "slip", "slip"]
+
+    def test_a_probe_that_is_all_right_or_all_wrong_is_told(self) -> None:
+        def probe(*rounds: str) -> tuple[Example, ...]:
+            tries = [
+                [
+                    Attempt(item_id="1", round=n, text="", finish="stop", is_right=letter == "1")
+                    for n, letter in enumerate(one)
+                ]
+                for one in rounds
+            ]
+            return tuple(Example(item=item(), rationales=(), attempts=tuple(each)) for each in tries)
+
+        assert [saturation(probe(*each)) for each in (["01", "11"], ["10", "00"], ["01", "10"], [""], [])] == [
+            "right",
+            "wrong",
+            "",
+            "",
+            "",
+        ]
 
 
 class TestSplits:

@@ -28,6 +28,7 @@ from limbeck.blackbox.transferring import transfer
 from limbeck.blackbox.workshop import read_splits
 from limbeck.cli import main
 from limbeck.errors import CheckpointError, ConfigError, Stopped
+from page_kit import answers_of
 from undo_kit import undo_values
 
 CONTROLS = ["one-shot", "blind", "shuffled"]
@@ -75,6 +76,18 @@ def test_a_run_leaves_rows_numbers_students_and_a_report(finished: UndoRun) -> N
     page = (run / "report.html").read_text()
     assert "rule that adds" in page
     assert "Questions followed through the rounds" in page
+    told = answers_of(run / "report.html")
+    assert "on the same 8 questions (95 % paired" in told["best"].text or "level with" in told["best"].text
+    assert "undo-v1 − one-shot, which is SFT on the first rationales: " in told["sft"].text
+    assert "the student of round" in told["checkpoint"].text
+    assert "it ended because: all 1 rounds are done" in told["checkpoint"].text
+    assert "of 44 rationales that were wanted 44 were accepted (52 were asked for, with" in told["rows"].text
+    assert "0.0 % of 22 rows are the student's own answers" in told["drawn"].text
+    assert "100.0 % rewritten by the teacher in this round" in told["drawn"].text
+    assert "No failure signature showed in 4 trainings of students" in told["watch"].text
+    assert "No call was entered, so that no money was spent" in told["cost"].text
+    assert "its stages took" in told["cost"].text
+    assert "undo_kit:SumsWriter, is your own" in told["repeat"].text
     # Rounds differ by half a step at most.
     aim = sum(map(row_tokens, read_rows(start / "train.jsonl")))
     for found in report["arms"].values():
@@ -93,6 +106,22 @@ def test_probe_stop_and_test_are_never_learned_from_and_stop_and_test_never_show
     hidden = {item.question for item in (*splits.stop, *splits.test)}
     sent = (folder / "seen.jsonl").read_text()
     assert not [question for question in hidden if f'"{question}"' in sent]
+
+
+def test_texts_of_teacher_and_student_cannot_break_the_page(finished: UndoRun, tmp_path: Path) -> None:
+    from limbeck.blackbox.page import write_report
+
+    hostile = '</td></script><script>alert("x")</script><img src=x onerror=alert(1)>'
+    run = tmp_path / "hostile"
+    shutil.copytree(finished.directory, run)
+    for name in ("rationales", "train_attempts", "test_attempts", "stop_attempts", "probe_attempts"):
+        for path in run.rglob(f"{name}.jsonl"):
+            artefacts.write_rows(path, [{**row, "text": f"{hostile} {row['text']}"} for row in read_rows(path)])
+    page = write_report(run).read_text()
+    assert "onerror=alert(1)" in page
+    assert hostile not in page
+    assert "<img src=x" not in page
+    assert '<script>alert("x")' not in page
 
 
 def test_blind_sees_nothing_and_shuffled_nothing_of_its_own(finished: UndoRun, folder: Path) -> None:

@@ -19,18 +19,27 @@ def test_every_text_of_a_case_is_escaped() -> None:
         input=EVIL,
         references=(EVIL,),
         answers=(Answer(arm=EVIL, text=EVIL, scores=((EVIL, EVIL),)), Answer(arm="b", text=EVIL + " more")),
-        compare=(EVIL, "b"),
+        compare=((EVIL, "b"),),
     )
     html = cases_html((case,))
     assert "<script" not in html
     assert "<img" not in html
     assert "49" not in html
-    assert html.count("&lt;script&gt;") == 12
+    # Twelve places, and the names of the arms to choose from.
+    assert html.count("&lt;script&gt;") == 13
 
 
 def test_only_the_first_cases_are_open() -> None:
     case = Case(title="t", instruction="i", answers=(Answer(arm="a", text="x"),))
-    assert cases_html((case, case, case), open_first=2).count('<details class="case" open>') == 2
+    assert cases_html((case, case, case), open_first=2).count('<details class="case" open id=') == 2
+
+
+def test_of_a_long_list_none_is_open_and_words_are_compared_in_the_browser() -> None:
+    answers = (Answer(arm="a", text="x"), Answer(arm="b", text="y"))
+    html = cases_html((Case(title="t", instruction="i", answers=answers, compare=(("a", "b"),)),) * 201)
+    assert '<details class="case" open' not in html
+    assert "<del>" not in html
+    assert 'data-compare="[&#34;a&#34;, &#34;b&#34;]"' in html
 
 
 def test_an_empty_answer_is_said_to_be_empty() -> None:
@@ -66,6 +75,6 @@ def test_very_long_texts_are_not_matched() -> None:
 
 
 def test_comparing_an_arm_that_did_not_answer() -> None:
-    case = Case(title="t", instruction="i", answers=(Answer(arm="sft", text=""),), compare=("sft", "gkd"))
+    case = Case(title="t", instruction="i", answers=(Answer(arm="sft", text=""),), compare=(("sft", "gkd"),))
     with pytest.raises(DataError, match="compares 'gkd', which did not answer"):
         cases_html((case,))

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from limbeck.reporting.curves import revision_charts, training_charts
+from limbeck.reporting.curves import own_charts, revision_charts, time_charts, training_charts, validation_charts
+from limbeck.reporting.plots import chart_html
 from limbeck.reporting.runs import report
 
 _MEASURES = {"lower": 0.1, "upper": 0.9, "kept_mass": 0.99, "kept_classes": 240.0, "only_target": 0.25}
@@ -61,7 +62,7 @@ def test_a_run_that_revises_and_clips_shows_it_token_by_token(
     run = _run(tmp_path / "mine", metrics=[_step(1), _step(2)], tokens=revised_rows)
     page = report([run], tmp_path / "report.html")
     assert _titles(page) == [
-        "Results", "Training", "Revision, clip and spans", "Token by token", "What the clip keeps",
+        "Results", "Training", "Revision, clip and spans", "Time", "Token by token", "What the clip keeps",
         "What was learned from", "How to repeat",
     ]  # fmt: skip
     html = page.read_text(encoding="utf-8")
@@ -91,7 +92,7 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path: Path, revised_rows: 
 def test_every_measure_has_its_curve_and_a_run_without_any_keeps_its_colour() -> None:
     metrics = {"plain": [_step(1, revises=False)], "mine": [_step(1), _step(2, drawn=False), _step(3)]}
     charts = {chart.title: chart for chart in revision_charts(metrics)}
-    assert len(charts) == 5 + 5 + 1 + 1 + 3
+    assert len(charts) == 5 + 5 + 1 + 1
     assert [one.name for one in charts["Clip: lower bound l"].series] == ["plain", "mine"]
     plain, mine = charts["Clip: lower bound l"].series
     assert plain.points == ()
@@ -99,7 +100,42 @@ def test_every_measure_has_its_curve_and_a_run_without_any_keeps_its_colour() ->
     assert charts["Revision: rows corrected"].series[1].points == ((1.0, 0.75), (3.0, 0.75))
     assert charts["Clip network: gradient norm"].series[1].points[1] == (2.0, 1.0)
     assert charts["Spans"].series[1].points[0] == (1.0, 31.0)
-    assert charts["Time: revising"].series[1].points[0] == (1.0, 0.125)
+    (revising,) = [chart for chart in time_charts(metrics) if chart.title == "Time: revising"]
+    assert revising.series[1].points[0] == (1.0, 0.125)
+
+
+def test_time_that_nothing_took_has_no_curve_and_throughput_has_one() -> None:
+    time = {"seconds": 1.0, "draw": 0.0, "revise": 0.0, "learn": 1.0, "tokens_per_second": 40.0}
+    rows = [_step(step, revises=False) | {"time": time} for step in (1, 2)]
+    assert [chart.title for chart in time_charts({"mine": rows})] == ["Throughput", "Time: learning"]
+
+
+def test_the_students_own_responses_are_drawn_beside_the_references() -> None:
+    own = {"tokens": 9.0, "at_limit": 0.5, "distinct_2": 0.25, "reference_tokens": 6.0, "reference_distinct_2": 0.75}
+    charts = {chart.title: chart for chart in own_charts({"mine": [_step(1) | {"own": own}, _step(2)]})}
+    assert [one.series[0].points for one in charts.values()] == [((1.0, value),) for value in
+                                                                 (9.0, 6.0, 0.5, 0.25, 0.75)]  # fmt: skip
+    assert own_charts({"mine": [_step(1)]}) == ()
+
+
+def test_terms_shares_of_the_gradient_and_replayed_rows_are_drawn() -> None:
+    row = _step(1) | {"gradient_shares": {"token": 0.25, "span": 0.75}, "origin": {"replayed": 0.5, "student": 0.5}}
+    charts = {chart.title: chart for chart in training_charts({"mine": [row]})}
+    assert charts["Share of the gradient: span term"].series[0].points == ((1.0, 0.75),)
+    assert charts["Replayed: off-policy responses of the student"].series[0].points == ((1.0, 0.5),)
+    assert charts["Drawn from the student"].series[0].points == ((1.0, 0.5),)
+
+
+def test_the_kept_student_has_a_ring_in_every_curve_of_validations() -> None:
+    rows = [
+        {"kind": "validation", "step": step, "loss": loss, "cross_entropy": loss, "is_best": is_best}
+        for step, loss, is_best in ((2, 3.0, True), (4, 1.0, True), (6, 2.0, False))
+    ]
+    charts = validation_charts({"mine": rows, "young": []})
+    assert [(one.kept, other.kept) for chart in charts for one, other in [chart.series]] == [(1, None)] * 2
+    html = chart_html(charts[0], ident="c")
+    assert html.count("<circle") == 1
+    assert "kept: step 4" in html
 
 
 def test_measures_of_other_names_are_drawn_too() -> None:

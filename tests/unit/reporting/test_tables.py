@@ -169,3 +169,15 @@ def test_csv_keeps_every_digit_and_quotes() -> None:
         ["kd", "2", "0.25", "", ""],
         ["none", "", "", "", ""],
     ]
+
+
+def test_a_cell_holds_what_its_digits_leave_out() -> None:
+    cells = (
+        Number(value=23.44),
+        Number(value=23.5),
+        Number(value=1234.0),
+        Number(value=float("nan")),
+        Number(value=0.04),
+    )
+    html = Table(columns=(Column(title="a"),) * 5, rows=(Row(cells=cells),)).html()
+    assert re.findall(r'data-value="([^"]*)"', html) == ["23.44", "0.04"]

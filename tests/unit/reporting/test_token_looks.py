@@ -116,8 +116,8 @@ def test_the_numbers_are_a_table_too_with_bounds_where_a_clip_measured_them(
 def test_the_last_step_is_chosen_and_the_first_row_open(revised_rows: list[dict[str, Any]]) -> None:
     html = tokens_html([Response.of(row) for row in revised_rows], ident="t")
     assert re.findall(r'class="step-(\d)"( checked)?> (\d)', html) == [("0", "", "3"), ("1", " checked", "6")]
-    assert html.count('<details class="case" name="t-row" open>') == 1
-    assert html.count('<details class="case" name="t-row">') == 1
+    assert html.count('<details class="case" name="t-row" open id=') == 1
+    assert html.count('<details class="case" name="t-row" id=') == 1
     assert html.count('class="look at-0"') == html.count('class="look at-1"') == 2
     assert html.count("No token was found in error") == 1
 
@@ -198,7 +198,7 @@ def test_hostile_tokens_add_no_element(revised_rows: list[dict[str, Any]]) -> No
         return render_page(Page(title="t", summary=(), sections=tuple(look_sections(rows, run=text or "run"))))
 
     assert re.findall(r"<([a-z0-9]+)", page(evil)) == re.findall(r"<([a-z0-9]+)", page(None))
-    assert "<script" not in page(evil)
+    assert page(evil).count("<script") == 1
 
 
 def test_sections_of_two_runs_have_ids_and_names_of_their_own(revised_rows: list[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from limbeck.records import Example, Message
 from limbeck.studies.budget import Pace, make_plan
 from limbeck.studies.scoring_arms import ScoredArm
 from limbeck.studies.standings import Outcome, build_page, standings_table, verdicts
+from page_kit import answers_of
 
 IDS = [f"row-{index:02d}" for index in range(40)]
 
@@ -103,6 +104,7 @@ def test_every_arm_but_the_baseline_has_a_verdict_however_many_there_are(count: 
 def _written(folder: Path, *, revises: bool) -> Path:
     """The folder of a run that drew one token, and corrected it or not."""
     folder.mkdir()
+    (folder / "recipe.yaml").write_text("method: {base: gkd}\nwatch: {repetition: 0.5}\n")
     step: dict[str, Any] = {"kind": "step", "step": 1, "loss": 1.0, "time": {"seconds": 1.0}}
     token: dict[str, Any] = {"token": "a", "teacher": "b", "kl_student_teacher": 1.0, "kl_teacher_student": 1.0}
     row: dict[str, Any] = {"step": 1, "id": "row", "prompt": "Say.", "tokens": [token | {"rank": 1}]}
@@ -111,7 +113,7 @@ def _written(folder: Path, *, revises: bool) -> Path:
         row |= {"corrected": [0], "revised": ["b"]}
         held = {"classes": ["b"], "teacher_logp": [-0.1], "student_logp": [-2.0], "gates": [1.0]}
         row["tokens"][0] |= {"kept_mass": 0.9, "distribution": held}
-    validation = {"kind": "validation", "step": 1, "cross_entropy": 1.0}
+    validation = {"kind": "validation", "step": 1, "cross_entropy": 1.0, "loss": 1.0, "is_best": True}
     (folder / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (step, validation)))
     (folder / "tokens.jsonl").write_text(json.dumps(row) + "\n")
     return folder
@@ -124,9 +126,20 @@ def test_the_page_shows_single_tokens_of_the_arm_that_revises_and_of_no_other(tm
     html = page.read_text(encoding="utf-8")
     assert re.findall(r"<h2[^>]*>([^<]*)</h2>", html) == [
         "Scores", "Training", "Revision, clip and spans", "Token by token (mgsr)", "What the clip keeps (mgsr)",
-        "Answers side by side", "Repeat it",
+        "Answers side by side", "Row by row", "Repeat it",
     ]  # fmt: skip
     assert "Closest to the teacher on the references: mgsr" in html
+    told = answers_of(page)
+    assert told["best"].lines[0].startswith("mgsr is nearest to the teacher on the references: 0.700")
+    assert "+0.100 [+0.100, +0.100] nats a token less than gkd on the same 40 rows" in told["best"].text
+    assert told["sft"].lines[0].startswith("kd beats SFT on")
+    assert "the student of step 1 is kept: it is the only one that was validated" in told["checkpoint"].text
+    assert "rows.json" in told["rows"].text
+    assert "no share is known" in told["drawn"].text
+    assert "no failure signature showed in 1 steps" in told["watch"].text
+    assert "This call took 1 s" in told["cost"].text
+    assert told["repeat"].command == "again"
+    assert "Word by word: sft to mgsr" in html
 
 
 def test_the_page_of_arms_that_revise_nothing_has_no_such_sections(tmp_path: Path) -> None:
@@ -135,4 +148,4 @@ def test_the_page_of_arms_that_revise_nothing_has_no_such_sections(tmp_path: Pat
     (runs["sft"] / "tokens.jsonl").unlink()
     page = build_page(dataclasses.replace(outcome, runs=runs), tmp_path / "page.html", what="rows", command="again")
     titles = re.findall(r"<h2[^>]*>([^<]*)</h2>", page.read_text(encoding="utf-8"))
-    assert titles == ["Scores", "Training", "Answers side by side", "Repeat it"]
+    assert titles == ["Scores", "Training", "Answers side by side", "Row by row", "Repeat it"]
