@@ -29,6 +29,7 @@ from record import parser, publish
 from limbeck.config import Recipe
 from limbeck.losses import fused
 from limbeck.models.scoring import Scorer
+from limbeck.models.teacher_memory import TeacherMemory
 from limbeck.revision import correcting
 from limbeck.sequences import source
 from limbeck.training.session import Session, open_session
@@ -82,13 +83,15 @@ def watched(clock: Clock) -> ExitStack:
             return whole(scorer, sequences)
 
     stack.enter_context(mock.patch.object(Scorer, "states", states))
-    for module, name, part in (
-        (source, "extend", "draw"),
-        (correcting, "extend", "draw again"),
+    homes: tuple[tuple[Any, str, str], ...] = (
+        (source, "extend_in_turn", "draw"),
+        (correcting, "extend_in_turn", "draw again"),
         (correcting, "gather_evidence", "evidence, heads"),
         (fused, "take_walk", "heads and terms"),
-    ):
-        stack.enter_context(mock.patch.object(module, name, clock.around(part, getattr(module, name))))
+        (TeacherMemory, "_read", "bodies of teacher"),
+    )
+    for home, name, part in homes:
+        stack.enter_context(mock.patch.object(home, name, clock.around(part, getattr(home, name))))
     return stack
 
 

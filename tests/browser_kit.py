@@ -133,6 +133,11 @@ def texts(locator: Locator) -> list[str]:
     return [text.strip() for text in locator.all_inner_texts()]
 
 
+def words(locator: Locator) -> list[str]:
+    """What each of the elements holds, seen or folded in."""
+    return [" ".join(text.split()) for text in locator.all_text_contents()]
+
+
 def made_page() -> Page:
     """A page with every kind of control: a table, a long table, a chart, cases of two runs, one of them hostile."""
     scores = (("sft", 23.4, 1200), ("gkd", 1_023.44, 900), ("kd", 23.44, 11), ("teacher", 9.5, 7))

@@ -68,7 +68,7 @@ def test_it_is_the_mean_of_the_response_with_its_end_whatever_stands_beside_it(t
 def test_candidates_are_chosen_by_the_student_that_is_there_and_rounds_say_how_likely_the_probe_is(
     tmp_path: Path,
 ) -> None:
-    method = {"base": "one-shot", "candidates": 2, "candidate": "student_likelihood"}
+    method = {"base": "one-shot", "rounds": 0, "candidates": 2, "candidate": "student_likelihood"}
     run = run_undo(undo_values(tmp_path, method=method), say=lambda line: None).directory
     rationales = read_rows(run / "iter_00" / "rationales.jsonl")
     recipe, items = UndoRecipe.load(undo_values(tmp_path, method=method)), _items(run)
