@@ -115,4 +115,5 @@ def test_a_hostile_name_of_an_arm_stays_text(tmp_path: Path) -> None:
     Ledger(study="mine", title=name, baseline="x", arms=(arm,)).write(folder)
     html = write_study_page(folder, "mine", tmp_path / "mine.html").read_text()
     assert "<img" not in html
-    assert "</script>" not in html
+    assert name not in html
+    assert "&lt;/script&gt;&lt;img" in html
