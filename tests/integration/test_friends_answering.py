@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from friends_kit import TEXT, logits, train_student
 from limbeck.blackbox.asking import Completion, Request, Turn
-from limbeck.blackbox.http_teacher import Endpoint, HttpTeacher
+from limbeck.blackbox.endpoints import Endpoint
+from limbeck.blackbox.http_teacher import HttpTeacher
 from limbeck.blackbox.ledger import Ledger
 
 _LOOPBACK = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "*"}

@@ -12,59 +12,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import httpx
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass as settings
 
 from limbeck.blackbox.asking import Answer, Completion, Refusal, Request
+from limbeck.blackbox.endpoints import Budget, Endpoint, Prices
 from limbeck.blackbox.ledger import Ledger
 from limbeck.blackbox.pacing import Gate
 from limbeck.errors import ConfigError, Stopped
+from limbeck.reporting.durations import duration
 
 # What says that a server is asked more than it can take.
 _TOO_MUCH = frozenset({"429", "503", "529", "timeout"})
 _AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 _SHOWN = 300
-
-
-@settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Endpoint:
-    """Where a teacher listens. `key_variable` names the environment variable that holds its key; the key itself is
-    never written anywhere. At most `concurrency` calls are under way at once. Seconds: `timeout` for one answer,
-    `longest_wait` between two attempts."""
-
-    url: str
-    model: str
-    key_variable: str | None = None
-    concurrency: int = Field(default=4, ge=1)
-    timeout: float = Field(default=120.0, gt=0)
-    attempts: int = Field(default=6, ge=1)
-    first_wait: float = Field(default=1.0, ge=0)
-    longest_wait: float = Field(default=60.0, ge=0)
-
-
-@settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Budget:
-    """The most that a ledger's calls may come to: calls, tokens of prompts and completions, money. None: no limit."""
-
-    calls: int | None = Field(default=None, ge=0)
-    tokens: int | None = Field(default=None, ge=0)
-    money: float | None = Field(default=None, ge=0)
-
-
-@settings(frozen=True, config=ConfigDict(extra="forbid"))
-class Prices:
-    """Money a million tokens."""
-
-    prompt: float = Field(default=0.0, ge=0)
-    completion: float = Field(default=0.0, ge=0)
-
-    def cost(self, *, prompt_tokens: int, completion_tokens: int) -> float:
-        """What a call costs.
-
-        >>> Prices(prompt=2.0, completion=6.0).cost(prompt_tokens=500_000, completion_tokens=1_000)
-        1.006
-        """
-        return (self.prompt * prompt_tokens + self.completion * completion_tokens) / 1e6
+# Seconds that a server may ask to wait; beyond, a person should know.
+_LONGEST_OBEYED = 900.0
 
 
 @dataclass(frozen=True)
@@ -82,9 +43,9 @@ class HttpTeacher:
     What may fare better later (time-out, broken connection or body, 408, 409, 425, 429, 5xx) is asked up to `attempts`
     times, after `Retry-After` or twice the wait before. A server that is asked too much (429, 503, 529, time-out) gets
     half as many calls at once, and slowly more again with each answer (`Gate`). A wrong key or address raises
-    `ConfigError`; a server that stays away, or a budget that is used up, `Stopped`: every answer that came is in the
-    ledger. A request that the server will never take comes back as `Refusal`. A budget may be passed by the calls that
-    were under way.
+    `ConfigError`; a server that stays away or asks to wait for more than 15 minutes, or a budget that is used up,
+    `Stopped`: every answer that came is in the ledger. A request that the server will never take comes back as
+    `Refusal`. A budget may be passed by the calls that were under way.
     """
 
     def __init__(
@@ -158,14 +119,20 @@ class HttpTeacher:
             if found.outcome in _TOO_MUCH:
                 self._gate.slower(halvings)
             last = found
+            if last.wait is not None and last.wait > _LONGEST_OBEYED:
+                break
             if attempt + 1 < self._endpoint.attempts:
                 # Calls that failed together should not all come back together.
                 spread = 1.0 + int(request.key(self.name)[:2], 16) / 1024
                 self._sleep(wait * spread if last.wait is None else last.wait)
                 wait = min(self._endpoint.longest_wait, 2 * wait)
-        message = (
-            f"the teacher at {self._endpoint.url} gave no answer in {self._endpoint.attempts} attempts: {last.message}"
-        )
+        where = f"the teacher at {self._endpoint.url}"
+        if last.wait is not None and last.wait > _LONGEST_OBEYED:
+            raise Stopped(
+                f"{where} asks to wait for {duration(last.wait)}: {last.message}\n"
+                "  What was answered is kept; run the same command then to go on."
+            )
+        message = f"{where} gave no answer in {self._endpoint.attempts} attempts: {last.message}"
         if last.outcome == "unreachable" and not self._has_answered:
             raise ConfigError(f"{message}\n  Is the address right, and does the server run?")
         raise Stopped(f"{message}\n  What was answered is kept; run the same command again to go on.")

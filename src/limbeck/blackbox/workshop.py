@@ -21,7 +21,7 @@ from limbeck.blackbox.artefacts import (
     write_rows,
     write_text,
 )
-from limbeck.blackbox.http_teacher import Budget
+from limbeck.blackbox.endpoints import Budget
 from limbeck.blackbox.items import Choice, Item
 from limbeck.blackbox.ledger import Ledger, Spent
 from limbeck.blackbox.recipes import UndoRecipe, lasting_differences

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as settings
 
-from limbeck.blackbox.http_teacher import Budget, Endpoint, HttpTeacher, Prices
+from limbeck.blackbox.endpoints import Address, Budget, Endpoint, Prices
+from limbeck.blackbox.http_teacher import HttpTeacher
 from limbeck.blackbox.ledger import Ledger
 from limbeck.blackbox.prompted_teacher import PromptedTeacher, RecordedTeacher
 from limbeck.blackbox.prompting import Prompts
@@ -57,7 +58,7 @@ class Writer(Protocol):
 class HttpWriter:
     """A language model behind an OpenAI-compatible endpoint. Prices are money a million tokens."""
 
-    url: str
+    url: Address
     model: str
     key_variable: str | None = None
     concurrency: int = Field(default=4, ge=1)

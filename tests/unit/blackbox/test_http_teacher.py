@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from limbeck.blackbox.asking import Completion, Refusal, Request, Turn
-from limbeck.blackbox.http_teacher import Budget, Endpoint, HttpTeacher, Prices
+from limbeck.blackbox.endpoints import Budget, Endpoint, Prices
+from limbeck.blackbox.http_teacher import HttpTeacher
 from limbeck.blackbox.ledger import Ledger
+from limbeck.blackbox.writers import writer_of
 from limbeck.errors import CheckpointError, ConfigError, Stopped
 
 KEY = "sk-very-secret"
@@ -177,6 +179,27 @@ def test_retry_after_is_honoured(as_date: bool, server: Server, ledger: Ledger) 
     waits: list[float] = []
     teacher(server, ledger, waits).complete([ask("a")])
     assert waits == [pytest.approx(120, abs=3)]
+
+
+def test_a_wait_of_hours_stops_the_run_at_once(server: Server, ledger: Ledger) -> None:
+    server.replies = [says("one"), (429, {"retry-after": "10800"}, "daily limit")]
+    waits: list[float] = []
+    asks = teacher(server, ledger, waits, concurrency=1)
+    with pytest.raises(Stopped, match=r"asks to wait for 3 h 0 min: 429: daily limit[\s\S]*kept"):
+        asks.complete([ask("a"), ask("b")])
+    assert waits == []
+    assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("url", ["https://me:secret@host/v1", "http://secret@host:8000"])
+def test_an_address_with_a_password_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"url: .*key_variable") as refused:
+        writer_of({"kind": "http", "url": url, "model": "m"})
+    assert "secret" not in str(refused.value)
+    with pytest.raises(ValueError, match="key_variable") as at_the_teacher:
+        Endpoint(url=url, model="m")
+    assert "secret" not in str(at_the_teacher.value)
+    assert Endpoint(url="http://host/v1/@me", model="m").url == "http://host/v1/@me"
 
 
 def test_a_server_that_stays_away_stops_the_run_and_keeps_what_came(server: Server, ledger: Ledger) -> None:
