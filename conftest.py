@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import hypothesis
 import pytest
+
+# Test workers are told a width, which programs under test would take for a person's window.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
 
 # A busy machine is no finding; examples are bounded by their number. `make test-all` takes the other profile.
 hypothesis.settings.register_profile("limbeck", deadline=None, max_examples=30)

@@ -55,7 +55,8 @@ def test_two_ranks_give_the_losses_and_weights_of_one(place: Place, strategy: st
     assert two_clip.keys() == one_clip.keys()
     assert bool(one_clip) == (case in ("mgsr", "replay", "lora", "conv", "rnn"))
     for name, weight in one_clip.items():
-        torch.testing.assert_close(two_clip[name], weight, atol=1e-4, rtol=0)
+        # Adam divides by the gradient's own size: where that is rounding, orders of summing show.
+        torch.testing.assert_close(two_clip[name], weight, atol=3e-4, rtol=0)
 
 
 @pytest.mark.slow

@@ -39,8 +39,8 @@ MUTANTS = (
         MGSR,
         "the student's token stays where the error was",
         f"{_REVISION}:_redrawn",
-        "found[place].teacher_token",
-        "found[place].drawn_token",
+        "each.teacher_token for each in found",
+        "each.drawn_token for each in found",
         invariants.everything_before_the_correction_is_kept,
     ),
     Mutant(

@@ -105,7 +105,7 @@ def one_step(
     student = copy.deepcopy(pair.student).train()
     distiller = Distiller(Scorer.of(student, vocabulary=pair.vocabulary), objective, chunk=3)
     session: Any = object.__new__(Session)
-    session.recipe = _recipe()
+    session.recipe, session.pair = _recipe(), pair
     session.auto = {"micro_rows": micro_rows, "steps": 9}
     session.seeds = Seeds(0)
     session.world = rank or Rank(0, lambda rank, value: [value], size=1)

@@ -238,10 +238,6 @@ def _check_uses(recipe: UndoRecipe, draft: Draft) -> None:
             main.scope == "wrong_or_unstable" and student.samples == 1,
             "is wrong_or_unstable, which needs student.samples of at least 2",
         ),
-        "method.candidate": (
-            method.candidate == "student_likelihood" and method.candidates == 1,
-            "is student_likelihood, which chooses among several: method.candidates of at least 2",
-        ),
         "method.base": (
             method.base in recipe.controls and method.base == "one-shot",
             "is one-shot and a control too; delete one",

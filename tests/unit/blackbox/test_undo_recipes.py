@@ -100,7 +100,7 @@ def test_what_may_differ_on_resume() -> None:
         (
             {"method": {"candidate": "student_likelihood"}},
             ConfigError,
-            "method.candidate is student_likelihood, which chooses among several",
+            "method.candidate chooses among method.candidates",
         ),
         ({"controls": ["blind", "blind"]}, ConfigError, "names a control twice"),
         ({"method": {"scope_share": 0.3}}, ConfigError, "method.scope_share is read with method.scope: sample alone"),
