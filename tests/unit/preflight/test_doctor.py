@@ -141,11 +141,12 @@ def test_test_rows_of_a_corpus_among_the_training_rows(recipe: Make, tmp_path: P
 
 def test_rows_that_are_dropped_or_cut(recipe: Make, tmp_path: Path) -> None:
     rows = [
-        {"prompt": "q" * (60 if i < 2 else 3), "completion": "a" * (90 if i == 2 else 3) + str(i)} for i in range(10)
+        {"prompt": "q" * (60 if i < 3 else 3), "completion": "a" * (90 if i in (3, 4) else 3) + str(i)}
+        for i in range(10)
     ]
     found = _found(doctor(_with_rows(recipe, tmp_path / "rows.jsonl", rows, valid=1), weights=False), "lengths")
     assert any("dropped" in message and severity == "warning" for severity, message in found)
-    assert any("cut at data.max_length" in message for _, message in found)
+    assert any("cut at data.max_length" in message for _, message in found), found
 
 
 def test_data_that_cannot_be_read(recipe: Make, tmp_path: Path) -> None:
