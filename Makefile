@@ -60,8 +60,9 @@ docs: setup
 
 # The pages that Limbeck writes, in Chromium: what their controls do, and whether they can be read. Screenshots are kept
 # in build/screenshots.
+BROWSER_TESTS ?= browser
 test-browser: setup-browser
-	LIMBECK_BROWSER=required $(ONE_THREAD) $(BIN)/python -m pytest -m browser tests/browser
+	LIMBECK_BROWSER=required $(ONE_THREAD) $(BIN)/python -m pytest -m "$(BROWSER_TESTS)" tests/browser
 
 # The browser is Debian's; elsewhere the tests are skipped, and say so.
 setup-browser: setup

@@ -48,6 +48,9 @@ _WORDS = [
     "was",
 ]
 
+# Real pages, real waits: `make test-browser` and `make test-all` run them.
+pytestmark = pytest.mark.slow
+
 
 def _said(chance: random.Random, count: int) -> str:
     return " ".join(chance.choice(_WORDS) for _ in range(count))

@@ -12,6 +12,9 @@ from browser_kit import SCREENSHOTS, texts, unreadable, wait_for, watched, words
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+
+# Real pages, real waits: `make test-browser` and `make test-all` run them.
+pytestmark = pytest.mark.slow
 PAGES = ("made", "run_page", "study_page", "undo_page")
 
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 pytestmark = pytest.mark.distributed
 
 # What else they have is in the other cases too.
-SLOW = ("conv", "rnn", "learned")
+SLOW = ("conv", "rnn", "learned", "mgsr")
 each_case = pytest.mark.parametrize(
     "case", [pytest.param(case, marks=pytest.mark.slow if case in SLOW else ()) for case in CASES]
 )
