@@ -7,9 +7,8 @@ from typing import Any
 
 from limbeck.blackbox.items import Item
 from limbeck.blackbox.recipes import UndoRecipe
-from limbeck.blackbox.students import Reader, example_of
+from limbeck.blackbox.students import Reader, example_of, subject_of
 from limbeck.evaluation.agreement import agreement_rows
-from limbeck.evaluation.subjects import load_subject
 from limbeck.models.extending import evaluating
 from limbeck.types import pack_rows
 
@@ -29,21 +28,13 @@ def likelihood_rows(
     """
     if not rationales:
         return []
-    student = recipe.student
     encoder = Reader.of(recipe, model).encoder
     encoded = {}
     for row in rationales:
         tokens = encoder.row(example_of(items[row["item_id"]]), response=str(row["text"]))
         if tokens is not None and not tokens.cut:
             encoded[str(row["id"])] = tokens
-    subject = load_subject(
-        model,
-        teacher=None,
-        max_prompt=student.max_prompt,
-        new_tokens=student.max_new_tokens,
-        template=student.template,
-        device=student.device,
-    )
+    subject = subject_of(recipe, model)
     sequences = pack_rows(
         [each.tokens for each in encoded.values()],
         [each.is_response for each in encoded.values()],
@@ -54,7 +45,7 @@ def likelihood_rows(
     found: dict[str, dict[str, Any]] = {}
     with evaluating(subject.student.model):
         for group in agreement_rows(
-            sequences, student=subject.student, teacher=None, chunk=_CHUNK, group_rows=student.answer_rows
+            sequences, student=subject.student, teacher=None, chunk=_CHUNK, group_rows=recipe.student.answer_rows
         ):
             found |= {row["id"]: row for row in group}
     return [

@@ -72,6 +72,7 @@ class _Solver:
         return Telling()
 
     def against(self, seen: Measured, assignment: Assignment) -> Telling | None:
+        """A telling against the error that was seen, at its first wrong step; None where nothing needs to change."""
         error = seen.diagnosis.error
         if error == "ok" or error not in STYLE_AGAINST:
             return None if assignment.previous else Telling(style="terse" if seen.scope == "item" else "plain")

@@ -17,7 +17,7 @@ from limbeck.data.tokenizing import Encoder
 from limbeck.errors import NonFiniteLoss, Stopped
 from limbeck.evaluation.answers import Decoding
 from limbeck.evaluation.measuring import answer_rows
-from limbeck.evaluation.subjects import load_subject
+from limbeck.evaluation.subjects import Subject, load_subject
 from limbeck.models.extending import evaluating
 from limbeck.models.loading import load_tokenizer
 from limbeck.records import Example, Message
@@ -160,6 +160,19 @@ def _learned(
     return run / "student"
 
 
+def subject_of(recipe: UndoRecipe, model: str) -> Subject:
+    """A student as it is asked and measured: with the recipe's template, lengths and device, without a teacher."""
+    student = recipe.student
+    return load_subject(
+        model,
+        teacher=None,
+        max_prompt=student.max_prompt,
+        new_tokens=student.max_new_tokens,
+        template=student.template,
+        device=student.device,
+    )
+
+
 def attempt(
     recipe: UndoRecipe, model: str, parts: Mapping[str, Sequence[Item]], *, folder: Path, round: int, draws: int = 1
 ) -> None:
@@ -168,15 +181,7 @@ def attempt(
     Greedy at temperature 0; else by uniforms of (part, id, draw). A stopped call goes on with the batch it was in.
     """
     student = recipe.student
-    subject = load_subject(
-        model,
-        teacher=None,
-        max_prompt=student.max_prompt,
-        new_tokens=student.max_new_tokens,
-        template=student.template,
-        device=student.device,
-    )
-    subject = replace(subject, name="student", batch_rows=student.answer_rows)
+    subject = replace(subject_of(recipe, model), name="student", batch_rows=student.answer_rows)
     decoding = Decoding(temperature=student.temperature, max_new_tokens=student.max_new_tokens)
     answers = folder / "answers"
     with evaluating(subject.student.model):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from limbeck.cli.completing import complete_corpora, complete_models
 from limbeck.cli.terminal import print_json, show, width
+
+if TYPE_CHECKING:
+    from limbeck.evaluation.exposure import Exposure
 
 
 def evaluate(
@@ -85,16 +88,20 @@ def evaluate(
         return
     typer.echo(table.text(width=width()))
     show(f"perplexity of the references of {corpus}: {value:,.1f}" for corpus, value in results.perplexity().items())
-    for corpus, found in results.exposure().items():
-        excess = "no distance on the teacher's answers"
-        if found.excess is not None:
-            excess = f"{found.excess.mean:+.1f} % [{found.excess.low:+.1f}, {found.excess.high:+.1f}]"
-        told = (
-            f"exposure bias on {corpus} over {found.length} tokens: {excess}; KL(t‖s) a token {found.own:.3f} on the "
-        )
-        show([f"{told}model's own answers, {found.teachers:.3f} on the teacher's"])
+    show(_told(corpus, found) for corpus, found in results.exposure().items())
     if by_category is not None:
         typer.echo("\n" + by_category.text(width=width()))
+
+
+def _told(corpus: str, found: Exposure) -> str:
+    """The exposure bias on a corpus in a sentence."""
+    excess = "no distance on the teacher's answers"
+    if found.excess is not None:
+        excess = f"{found.excess.mean:+.1f} % [{found.excess.low:+.1f}, {found.excess.high:+.1f}]"
+    return (
+        f"exposure bias on {corpus} over {found.length} tokens: {excess}; KL(t‖s) a token {found.own:.3f} on the "
+        f"model's own answers, {found.teachers:.3f} on the teacher's"
+    )
 
 
 def _place(model: str) -> Path:
