@@ -88,7 +88,7 @@ def _chunk(asked: int | str, *, pair: Pair, world: World, recorded: Mapping[str,
     # One for all ranks: it is recorded once.
     chunk, least = min((auto_chunk(width, kind, room=own), own) for own in world.gather([room]))
     most = auto_chunk(width, kind)
-    why = "more are not faster" if chunk == most else f"not {most}, which would take more than a quarter of that"
+    why = "as many as are ever taken" if chunk == most else f"not {most}, which would take more than a quarter of that"
     return chunk, [f"vocabulary layer: {chunk} tokens at a time; {least / 1e9:.3g} GB are free beside training: {why}"]
 
 

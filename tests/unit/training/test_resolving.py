@@ -23,7 +23,7 @@ def test_a_chunk_fits_into_a_quarter_of_what_is_free_beside_training(
     settings = recipe(models, "kd")
     session = opened(settings, tmp_path / "roomy")
     assert session.auto["chunk"] == auto_chunk(WIDTH, "cpu")
-    assert [note for note in session.notes if "more are not faster" in note]
+    assert [note for note in session.notes if "as many as are ever taken" in note]
     trained = sum(p.numel() for p in session.pair.student.parameters())
     # Gradients and two moments, and eight blocks of 100 tokens four times over: 64 is the power of two that fits.
     monkeypatch.setattr(resolving, "free_bytes", lambda device: 3 * 4 * trained + 100 * 4 * 8 * 4 * WIDTH)
