@@ -22,11 +22,12 @@ NAME = "smollm2-135m-instruct"
 
 @dataclass(frozen=True, kw_only=True)
 class Recipes:
-    """Recipes whose runs lie in `work` and whose questions in `data`; tiny ones where `quick`."""
+    """Recipes whose runs lie in `work`, whose questions in `data` and whose students on `device`; tiny where `quick`."""
 
     work: Path
     data: Path | None
     quick: bool
+    device: str = "cpu"
 
     def recipe(self, task: str, seed: int) -> dict[str, Any]:
         made = {"arithmetic": self._arithmetic, "svamp": self._svamp, "strategyqa": self._strategyqa}[task](seed)
@@ -83,7 +84,7 @@ class Recipes:
             },
             "student": {
                 "model": str(self.shrunk(15)),
-                "device": "cpu",
+                "device": self.device,
                 "max_prompt": 96,
                 "max_new_tokens": of(128, 64),
                 "answer_rows": 40,
@@ -97,7 +98,7 @@ class Recipes:
     def scratch(self, seed: int, *, width: int, layers: int, prompt: int, answer: int, vocabulary: int = 1024) -> Any:
         made = {"width": width, "layers": layers, "heads": 4, "positions": 256, "vocabulary": vocabulary, "seed": seed}
         lengths = {"max_prompt": prompt, "max_new_tokens": answer, "answer_rows": 100}
-        return {"scratch": made, "device": "cpu", **lengths}
+        return {"scratch": made, "device": self.device, **lengths}
 
     def _below(self, name: str) -> Path:
         assert self.data is not None, "--data names the folder that holds svamp, gsm8k and strategyqa"

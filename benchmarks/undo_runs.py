@@ -203,6 +203,7 @@ def main() -> None:
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="where students are trained and answer")
     parser.add_argument("--url", help="http: the endpoint, http://127.0.0.1:8000/v1")
     parser.add_argument("--model", help="http: what the endpoint calls its model")
     parser.add_argument("--table", action="store_true")
@@ -212,7 +213,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as scratch:
         work, results = (Path(scratch), Path(scratch) / "results") if given.quick else (given.work, given.results)
-        study = Study(Recipes(work=work, data=given.data, quick=given.quick), Kept(results))
+        study = Study(Recipes(work=work, data=given.data, quick=given.quick, device=given.device), Kept(results))
         if not (given.table or given.write):
             seeds = (0,) if given.quick else tuple(int(seed) for seed in given.seeds.split(","))
             _train(study, given, seeds)

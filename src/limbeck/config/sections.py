@@ -158,6 +158,7 @@ class TrainSection:
         Count | None, Key("stop after this many validations without a better one", "null, or " + _WHOLE)
     ] = None
     checkpoint_minutes: Annotated[NotNegative, Key("minutes between checkpoints", "a number of at least 0")] = 5.0
+    deterministic: Annotated[bool, Key("the same bits every time on a CUDA device")] = True
     seed: Annotated[int, Field(ge=0), Key("root of all randomness", "a whole number of at least 0")] = 0
 
 

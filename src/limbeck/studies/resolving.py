@@ -27,7 +27,7 @@ STAGE, DATA = "@", "@data/"
 _MACHINE: dict[str, tuple[str, ...]] = {
     "models": ("device", "teacher_device", "teacher_offload", "attention", "gradient_checkpointing"),
     "data": ("root",),
-    "train": ("micro_rows", "chunk", "strategy", "checkpoint_minutes"),
+    "train": ("micro_rows", "chunk", "strategy", "checkpoint_minutes", "deterministic"),
 }
 _WITHOUT_TEACHER = ("models.teacher", *(f"models.{key}" for key in PLACING), "watch.rows")
 # Every arm asks for those of its teacher and start. Files do not change while a study runs.

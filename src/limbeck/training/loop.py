@@ -21,6 +21,7 @@ from limbeck.training.memory import MemoryGuard
 from limbeck.training.paging import write_run_page
 from limbeck.training.position import Clock, Position
 from limbeck.training.progress import Progress
+from limbeck.training.repeatable import repeatable
 from limbeck.training.resuming import check_same, described_environment, recorded_settings
 from limbeck.training.rundir import (
     FINISHED,
@@ -53,10 +54,10 @@ def train(
 
     `overrides` are dotted settings ("train.steps=100"). `rows`, where given, take the place of `data.corpus`. With
     `resume` a stopped run goes on, and ends with the weights it would have had: bit for bit, on the same machine and
-    thread count. With `strict` the first failure signature (docs/watching.md) that the run was not warned of before
-    ends it after the step. Raises `ConfigError`, `DataError` and their kin before anything is written; `Stopped` after
-    Ctrl-C and `FailureSignature` under `strict`, with the run resumable; `NonFiniteLoss` with the offending batch
-    saved; `CheckpointError` for a foreign or corrupt run directory.
+    thread count, on a CUDA device unless `train.deterministic` is false. With `strict` the first failure signature
+    (docs/watching.md) that the run was not warned of before ends it after the step. Raises `ConfigError`, `DataError`
+    and their kin before anything is written; `Stopped` after Ctrl-C and `FailureSignature` under `strict`, with the run
+    resumable; `NonFiniteLoss` with the offending batch saved; `CheckpointError` for a foreign or corrupt run directory.
     """
     settings = Recipe.load(recipe, list(overrides))
     path = Path(settings.run)
@@ -70,16 +71,17 @@ def train(
         check_free(path)
     world = World.start(device=settings.models.device, strategy=settings.train.strategy)
     resumed = RunDirectory.existing(path) if resume else None
-    session = open_session(settings, world=world, rows=rows, recorded=recorded, resumed=resumed)
-    with full_disk_stops(path), lost_rank_stops(path):
-        if not resume and world.is_main:
-            learned = learned_state(session.finder)
-            described = described_environment(world)
-            RunDirectory.create(
-                path, recipe=settings.dump(), environment=described, extractor=learned, rows=session.counted
-            )
-        world.barrier()
-        return _Loop(session, RunDirectory.existing(path), strict=strict).run(resume=resume, found=found)
+    with repeatable(world.device, wanted=settings.train.deterministic):
+        session = open_session(settings, world=world, rows=rows, recorded=recorded, resumed=resumed)
+        with full_disk_stops(path), lost_rank_stops(path):
+            if not resume and world.is_main:
+                learned = learned_state(session.finder)
+                described = described_environment(world)
+                RunDirectory.create(
+                    path, recipe=settings.dump(), environment=described, extractor=learned, rows=session.counted
+                )
+            world.barrier()
+            return _Loop(session, RunDirectory.existing(path), strict=strict).run(resume=resume, found=found)
 
 
 class _Loop:

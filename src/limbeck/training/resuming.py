@@ -39,4 +39,7 @@ def check_same(old: Recipe, new: Recipe, *, what: str) -> None:
 
 def described_environment(world: World) -> dict[str, Any]:
     """Versions and machine of this process, with its ranks and threads."""
-    return environment(device=str(world.device), ranks=world.size, threads=torch.get_num_threads())
+    found = environment(device=str(world.device), ranks=world.size, threads=torch.get_num_threads())
+    if world.device.type == "cuda":
+        found |= {"accelerator": torch.cuda.get_device_name(world.device), "cuda": torch.version.cuda}
+    return found

@@ -1,0 +1,38 @@
+"""Tables of studies inside pages of docs/results, made again from the committed rows.
+
+    python tools/result_pages.py            # between <!-- study NAME --> and <!-- end -->
+
+No model, no data and no torch are needed. A test holds the pages to what this writes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from limbeck.studies.printing import printed
+
+RESULTS = Path(__file__).parent.parent / "docs/results"
+_BLOCK = re.compile(r"(<!-- study ([\w.+-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def refreshed(text: str, *, rows: Path) -> str:
+    """The page with every study's table as the rows give it now; deeper headings, since the page has its own."""
+
+    def table(found: re.Match[str]) -> str:
+        made = re.sub(r"^## .*\n\n?", "", printed(rows, found[2], format="markdown").strip(), count=1)
+        made = re.sub(r"^## ", "### ", made, flags=re.MULTILINE)
+        return f"{found[1]}\n{made}\n\n{found[3]}"
+
+    return _BLOCK.sub(table, text)
+
+
+def main() -> None:
+    """Every page, in place."""
+    for page in sorted(RESULTS.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(refreshed(text, rows=RESULTS / "rows"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
