@@ -22,7 +22,7 @@ NAME = "smollm2-135m-instruct"
 
 @dataclass(frozen=True, kw_only=True)
 class Recipes:
-    """Recipes whose runs lie in `work`, whose questions in `data` and whose students on `device`; tiny where `quick`."""
+    """Recipes whose runs lie in `work`, whose questions in `data`, whose students on `device`; tiny where `quick`."""
 
     work: Path
     data: Path | None

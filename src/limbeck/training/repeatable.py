@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch.utils import deterministic
+from torch.utils import deterministic as _deterministic
 
 from limbeck.errors import ConfigError
 
+# A module whose attributes are made by its class, which type checkers do not see.
+deterministic: Any = _deterministic
 # cuBLAS reads it when it is first used; without it, products may share work between streams in any order.
 _WORKSPACE = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 _REFUSED = "does not have a deterministic implementation"
