@@ -29,6 +29,7 @@ from limbeck.cli.push import push
 from limbeck.cli.quickstart import quickstart
 from limbeck.cli.report import report
 from limbeck.cli.shrink import shrink
+from limbeck.cli.slips import meant_settings
 from limbeck.cli.study import study
 from limbeck.cli.terminal import QUIET, fitted, has_width, narrow_help, width
 from limbeck.cli.train import train
@@ -36,7 +37,7 @@ from limbeck.cli.undo import undo
 from limbeck.errors import LimbeckError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_FAILED, _RESUMABLE, _INTERRUPTED = 1, 75, 130
+_FAILED, _BAD_INPUT, _RESUMABLE, _INTERRUPTED = 1, 2, 75, 130
 # Columns of help: in a wider terminal lines would be too long to read.
 _NARROWEST, _WIDEST = 20, 80
 
@@ -110,14 +111,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str], *, is_debug: bool) -> int:
+    command = typer.main.get_command(app)
     try:
         # Without a number, help is never narrower than 50 columns.
         columns = max(_NARROWEST, min(width(), _WIDEST) - 2)
-        command = typer.main.get_command(app)
         with narrow_help(command, columns=columns):
             command.main(args=list(arguments), prog_name="limbeck", terminal_width=columns)
     except SystemExit as stop:
-        return _code(stop.code)
+        code = _code(stop.code)
+        if code == _BAD_INPUT and (told := meant_settings(command, arguments)):
+            print(f"  {told}", file=sys.stderr)
+        return code
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
