@@ -20,6 +20,8 @@ from mutants import (
     structure_wounds,
     text_invariants,
     text_wounds,
+    turns_invariants,
+    turns_wounds,
     watch_invariants,
     watch_wounds,
     wounds,
@@ -42,6 +44,7 @@ ROWS = {
     source_wounds.SOURCES: "sources",
     watch_wounds.WATCH: "watch",
     text_wounds.TEXT: "plain text and injected errors",
+    turns_wounds.TURNS: "turns",
 }
 CHECKS = (
     *invariants.CHECKS,
@@ -52,6 +55,7 @@ CHECKS = (
     *structure_invariants.CHECKS,
     *watch_invariants.CHECKS,
     *text_invariants.CHECKS,
+    *turns_invariants.CHECKS,
 )
 MUTANTS = (
     *wounds.MUTANTS,
@@ -62,6 +66,7 @@ MUTANTS = (
     *structure_wounds.MUTANTS,
     *watch_wounds.MUTANTS,
     *text_wounds.MUTANTS,
+    *turns_wounds.MUTANTS,
 )
 
 
