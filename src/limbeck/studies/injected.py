@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,18 +16,17 @@ _ROWS, _MAX_PROMPT, _NEW_TOKENS = 64, 128, 48
 def run_injected_errors(places: Places, *, seed: int = 0, say: Callable[[str], None] = print) -> Path:
     """Inject errors into rows of Dolly and see who finds them, with the teacher and the start of protocol `small`.
 
-    Returns the folder of its rows and table. Raises `ConfigError` where this build of Limbeck has no such study, or no
-    `root` is given.
+    Returns the folder of its rows and table. Raises `ConfigError` where no `root` is given.
     """
+    # It loads torch.
+    from limbeck.studies.detector_study import injected_errors
+
     study = STUDIES["detectors"]()
-    inject = getattr(importlib.import_module("limbeck.studies"), "injected_errors", None)
-    if inject is None:
-        raise ConfigError("this build of Limbeck has no study of injected errors (limbeck.studies.injected_errors)")
     if places.root is None:
         raise ConfigError("injected-errors reads Dolly; name the folder of the data sets: --root DIR")
     teacher, start = (build_stage(study, study.stage(name), places, say=say) for name in ("teacher", "start"))
     out = places.rows / "injected-errors"
-    inject(
+    injected_errors(
         teacher=teacher,
         student=start,
         data="dolly",

@@ -230,20 +230,18 @@ def test_settings_of_the_command_line_are_laid_over_all_arms() -> None:
         find_study("table2", settings=["method.base=kd"])
 
 
-def test_injected_errors_needs_its_study_and_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import limbeck.studies
-    from limbeck.studies import injected
+def test_injected_errors_needs_its_data_and_is_given_both_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from limbeck.studies import detector_study, injected
     from limbeck.studies.places import Places
 
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(injected, "build_stage", lambda study, stage, places, say: tmp_path / stage.name)
-    monkeypatch.setattr(limbeck.studies, "injected_errors", lambda **given: asked.append(given), raising=False)
+    monkeypatch.setattr(detector_study, "injected_errors", lambda **given: asked.append(given))
     with pytest.raises(ConfigError, match="--root DIR"):
         injected.run_injected_errors(Places(work=tmp_path, rows=tmp_path / "rows"))
     places = Places(work=tmp_path, rows=tmp_path / "rows", root=tmp_path)
     assert injected.run_injected_errors(places, seed=3, say=lambda text: None) == tmp_path / "rows" / "injected-errors"
     (given,) = asked
     assert (given["teacher"], given["student"], given["seed"]) == (tmp_path / "teacher", tmp_path / "start", 3)
-    monkeypatch.setattr(limbeck.studies, "injected_errors", None)
-    with pytest.raises(ConfigError, match="has no study of injected errors"):
-        injected.run_injected_errors(places)
