@@ -153,6 +153,7 @@ PRESETS: Registry[Callable[[], Method]] = Registry(
         "imitkd:buffered": lambda: buffered(imitkd(), student_share=1.0),
         "gkd:distillm": lambda: gkd(beta=0.1),
         "gkd:buffered": lambda: buffered(gkd(beta=0.1), student_share=0.5),
+        "gkd:trl": lambda: dataclasses.replace(gkd(beta=1.0), sequences=Student()),
         "minillm:code": lambda: minillm(
             term=ReverseKLGradient(returns_from="own", gamma=0.95, reward_scale=2.0, reward_limit=100.0)
         ),

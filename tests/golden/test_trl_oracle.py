@@ -1,14 +1,17 @@
-"""JSD and both KLs against TRL's generalized_jsd_loss, value and gradient."""
+"""JSD and both KLs against TRL's generalized_jsd_loss, value and gradient; the preset against TRL's defaults."""
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any
 
 import pytest
 import torch
 
-from limbeck.losses import DIVERGENCES
+from limbeck.losses import DIVERGENCES, JSD, Match
+from limbeck.methods import PRESETS, Method
+from limbeck.sequences import Student
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +40,13 @@ def test_jsd_is_that_of_trl(generalized_jsd_loss: Any, beta: float) -> None:
     (weight * value).sum().backward()
     (weight * expected.flatten()).sum().backward()
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_the_preset_is_what_trl_does_by_default() -> None:
+    """`DistillationTrainer` draws every row itself; what it takes for β, and at which temperature, is in its defaults."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trl = pytest.importorskip("trl", exc_type=ImportError)
+        theirs = {field.name: field.default for field in dataclasses.fields(trl.DistillationConfig)}
+    assert PRESETS["gkd:trl"]() == Method(sequences=Student(), token=Match(JSD(theirs["beta"])))
+    assert theirs["temperature"] == 1.0, "of drawing and of the loss"
