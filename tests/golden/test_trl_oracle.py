@@ -43,7 +43,7 @@ def test_jsd_is_that_of_trl(generalized_jsd_loss: Any, beta: float) -> None:
 
 
 def test_the_preset_is_what_trl_does_by_default() -> None:
-    """`DistillationTrainer` draws every row itself; what it takes for β, and at which temperature, is in its defaults."""
+    """`DistillationTrainer` draws every row; its β and its temperature are in its defaults."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trl = pytest.importorskip("trl", exc_type=ImportError)

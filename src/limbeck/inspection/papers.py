@@ -124,6 +124,7 @@ _GKD = Paper(
         **REPLAY_FIELDS,
         (Method, "sequences"): {
             Mixture: PRINTED,
+            Student: Reading("open", "λ is a choice; 0, 0.5 and 1 are studied", "λ = 1, as TRL's DistillationTrainer"),
             Replay: Reading(
                 "differs",
                 "responses are drawn anew at every step",
@@ -147,6 +148,7 @@ _GKD = Paper(
         (JSD, "beta"): {
             0.5: Reading("open", "β is a choice", "the symmetric one"),
             0.1: Reading("open", "β is a choice", "what DistiLLM's comparison has: its js_distance(0.9) is JSD(0.1)"),
+            1.0: Reading("open", "β is a choice", "reverse KL, as TRL's DistillationTrainer has it by default"),
             OTHERWISE: Reading("open", "β is a choice"),
         },
         (Method, "reduction"): _MEAN_OF_RESPONSES,
