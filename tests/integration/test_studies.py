@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ import pytest
 from limbeck.cli.entry import main
 from limbeck.errors import Stopped
 from limbeck.studies import pool, running, scoring
+from limbeck.studies.forecasting import forecast
 from limbeck.studies.printing import printed
+from limbeck.studies.resolving import planned_runs
 from limbeck.studies.running import run_study
 from limbeck.training import loop
 from page_kit import answers_of
@@ -265,6 +270,31 @@ def test_the_command_says_what_it_would_do_and_does_it(
     assert told.count(": done") == 6
     assert main(command) == 0
     assert "average" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("device", "known"),
+    [({"device": "cpu"}, True), ({"device": "cuda", "accelerator": "Fast One"}, False)],
+)
+def test_times_of_another_device_are_no_estimate(
+    tmp_path: Path, ground: Ground, whole: dict[str, Any], device: dict[str, str], known: bool
+) -> None:
+    study, places = ground.study(), ground.places("whole")
+    rows = tmp_path / "rows"
+    shutil.copytree(places.rows, rows)
+    left_out = next(each for each in planned_runs(study) if each.label == "gkd, seed 1")
+    places = replace(places, rows=rows)
+    places.kept(study, left_out).unlink()
+    for path in rows.glob("*.jsonl.gz"):
+        about, *others = gzip.decompress(path.read_bytes()).splitlines()
+        changed = json.loads(about)
+        changed["environment"] = {
+            key: value for key, value in changed["environment"].items() if key not in ("device", "accelerator")
+        } | device
+        path.write_bytes(gzip.compress(b"\n".join([json.dumps(changed).encode(), *others])))
+    (awaited,) = [row for row in forecast(study, places).rows if row.state != "done"]
+    assert awaited.label == "gkd, seed 1"
+    assert awaited.how.startswith("measured on another seed" if known else "estimated from parameter counts")
 
 
 def test_the_dry_run_of_a_new_study_writes_nothing(ground: Ground, capsys: pytest.CaptureFixture[str]) -> None:

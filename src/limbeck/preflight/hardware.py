@@ -68,6 +68,7 @@ class Devices:
 _REACHED_FLOPS, _REACHED_BANDWIDTH = 0.35, 0.6
 # A CUDA context with cuBLAS and NCCL.
 _CONTEXT = GIB
+_PRODUCTS = 50
 
 
 def named_gpus(text: str) -> Devices:
@@ -129,6 +130,19 @@ def this_machine(device: str) -> Devices:
     )
 
 
+def reachable_flops(device: str) -> tuple[str, float]:
+    """A GPU's name, or "cpu", and the operations a second that a run may reach there."""
+    import torch
+
+    from limbeck.models.loading import resolve_device
+
+    own = resolve_device(device)
+    if own.type != "cuda":
+        return own.type, _measured_speed()[0]
+    name = str(torch.cuda.get_device_properties(own).name)
+    return name, _like(name).flops * _REACHED_FLOPS
+
+
 def _like(name: str) -> Accelerator:
     """The GPU that a driver calls by this name: of those whose names are in it, the longest (A100 and no A10)."""
     spelled = name.replace(" ", "").upper()
@@ -158,14 +172,22 @@ def free_disk(folder: Path) -> int:
 
 
 def _measured_speed() -> tuple[float, float]:
-    """Operations and bytes a second of this CPU: the better of two products of matrices, and of two copies."""
+    """Operations and bytes a second of this CPU: half of the best of many products of matrices, the better of copies.
+
+    Products are timed on one thread and counted for all. Where other programs run, threads that wait for each other
+    take twenty times as long; one thread sooner or later has its core for the moment that a product takes.
+    """
     import torch
 
-    side = 768
+    threads, side = torch.get_num_threads(), 384
     left, block = torch.ones(side, side), torch.ones(2**23)
-    seconds = [_timed(lambda: left @ left) for _ in range(3)]
+    torch.set_num_threads(1)
+    try:
+        seconds = [_timed(lambda: left @ left) for _ in range(_PRODUCTS)]
+    finally:
+        torch.set_num_threads(threads)
     copying = [_timed(lambda: block.clone()) for _ in range(3)]
-    return 0.5 * 2 * side**3 / min(seconds[1:]), 2 * 4 * len(block) / min(copying[1:])
+    return 0.5 * threads * 2 * side**3 / min(seconds[1:]), 2 * 4 * len(block) / min(copying[1:])
 
 
 def _timed(action: object) -> float:

@@ -6,8 +6,7 @@ import functools
 import json
 import math
 import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,11 +63,11 @@ def effect_line(study: Study, places: Places) -> str:
 
 
 class Pace:
-    """Time and disk of runs, from those that are done, or from parameter counts and this machine's speed."""
+    """Time and disk of runs, from those that are done on such a device, or from parameter counts and its speed."""
 
     def __init__(self, study: Study, places: Places) -> None:
         self.study, self.places = study, places
-        self.done: dict[str, list[float]] = {}
+        self.done: dict[tuple[str, str], list[float]] = {}
         for path in places.rows.glob("*.jsonl.gz") if places.rows.is_dir() else ():
             try:
                 about = RunRows(path).about
@@ -76,15 +75,17 @@ class Pace:
                 continue
             if "recipe" in about:
                 took = float(about["seconds"]) + float(about["scoring_seconds"])
-                self.done.setdefault(_without_seed(about["recipe"]), []).append(took)
+                kind = _kind(about.get("environment", {}))
+                self.done.setdefault((kind, _without_seed(about["recipe"])), []).append(took)
 
     def of(self, planned: Planned) -> Estimate:
-        """Of an arm of which another seed is done: that seed's time; else an estimate."""
+        """Of an arm of which another seed is done on such a device: that seed's time; else an estimate."""
         if planned.recipe is None:
             return self._counted(None, planned.stage)
         from limbeck.studies.resolving import identity_of
 
-        known = self.done.get(_without_seed(identity_of(self.study, planned.recipe)))
+        kind, _ = _device(planned.recipe.models.device)
+        known = self.done.get((kind, _without_seed(identity_of(self.study, planned.recipe))))
         if known:
             return Estimate(seconds=sum(known) / len(known), how="measured on another seed")
         return self._counted(planned.recipe, planned.recipe.models.student)
@@ -123,7 +124,7 @@ class Pace:
         )
 
     def _counted(self, recipe: Recipe | None, student: str, *, scoring: bool = True) -> Estimate:
-        """Floating-point operations over half of what this machine does in a product of two matrices: 2 a parameter
+        """Floating-point operations over what the device may reach of them in a second: 2 a parameter
         and token forward, 4 backward; drawing waits for memory and takes three times as long. Rows are taken to be 0.6
         of the longest."""
         mine = self._parameters(student if recipe is not None else f"{STAGE}{student}")
@@ -136,7 +137,9 @@ class Pace:
             teacher = self._parameters(self.study.recipe.get("models", {}).get("teacher")) or 0
             work += answers * len(parts.seeds) * parts.max_new_tokens * _DRAWN * mine
             work += 2 * answers * _FILLED * (parts.max_prompt + parts.max_new_tokens) * 2.0 * (mine + teacher)
-        return Estimate(seconds=work / _speed(), how="estimated from parameter counts, may be off by a factor of 3")
+        device = str(self.study.recipe.get("models", {}).get("device", "auto"))
+        how = "estimated from parameter counts, may be off by a factor of 3"
+        return Estimate(seconds=work / _device(device)[1], how=how)
 
     def _training(self, recipe: Recipe, mine: int) -> float:
         method, train = recipe.built_method(), recipe.train
@@ -198,13 +201,13 @@ def _without_seed(identity: object) -> str:
 
 
 @functools.cache
-def _speed() -> float:
-    """Floating-point operations a second that a run may reach here: half of the best of some products of matrices."""
-    import torch
+def _device(name: str) -> tuple[str, float]:
+    """What the device is, and the floating-point operations a second that a run may reach on it."""
+    from limbeck.preflight.hardware import reachable_flops
 
-    one, took = torch.rand(512, 512), []
-    for _ in range(12):
-        started = time.perf_counter()
-        one @ one
-        took.append(time.perf_counter() - started)
-    return 2 * 512**3 / min(took) / 2
+    return reachable_flops(name)
+
+
+def _kind(environment: Mapping[str, object]) -> str:
+    """The device that a run was made on: times of one kind say nothing about another."""
+    return str(environment.get("accelerator") or environment.get("device", "cpu"))

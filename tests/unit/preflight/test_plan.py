@@ -12,7 +12,7 @@ from limbeck.cli import main
 from limbeck.errors import ConfigError, ModelError, UnknownName
 from limbeck.methods import METHODS
 from limbeck.preflight import Plan, plan
-from limbeck.preflight.hardware import GIB, GPUS, _like, named_gpus
+from limbeck.preflight.hardware import GIB, GPUS, _like, named_gpus, reachable_flops
 from limbeck.preflight.workload import drawn_share
 from limbeck.testing import tiny_model
 
@@ -36,6 +36,16 @@ def test_fixed_parts_are_bytes_of_numbers(recipe: Make) -> None:
     assert _part(needs, "key/value cache") == 2 * 2 * 2 * 8 * 2 * 8 * 56 * 3 // 2
     assert needs.peak == max(needs.phases.values()) == needs.values()["memory"]["peak"]
     assert needs.fits
+
+
+def test_this_machine_is_timed_on_one_thread_and_counted_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    real = torch.set_num_threads
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: (asked.append(count), real(count))[1])
+    threads = torch.get_num_threads()
+    name, flops = reachable_flops("cpu")
+    assert (name, asked, torch.get_num_threads()) == ("cpu", [1, threads], threads)
+    assert 1e9 < flops < 1e14
 
 
 def test_the_workload_is_the_datas(recipe: Make) -> None:
