@@ -7,6 +7,8 @@
 process needs beyond its inputs (peak resident size less the size before), the head's gradient included, each side in a
 process of its own. That gradient is as large on both sides (`head`: V · D numbers) and is printed, since it bounds what
 a walk in chunks can save. Time is taken in one process, the sides in turns, each side's best; losses must agree.
+`products` is the same for the head's four products of matrices alone, in the walk's chunks and of all tokens at once:
+smaller products reach less of the machine, which bounds the time that a walk in chunks can save.
 
 `slope` is the least-squares slope of the fused side's extra memory over 512, 1,024, ... 8,192 tokens, in bytes a token.
 One number for each class and token would be 4 V bytes; a hidden state is 4 D bytes. The target is at most four hidden
@@ -24,13 +26,16 @@ import time
 from typing import Any
 
 import numpy as np
+import torch
 from clipping import step as fused_step
 from clipping import term_of
 from machine import describe, forget_peak, peak_bytes, resident_bytes
 from record import parser, publish
 from scoring import Case
 from torch import Tensor
+from torch.nn import functional
 
+from limbeck.losses.heads import auto_chunk
 from limbeck.losses.match import TokenScores, TokenTerm
 
 TERMS = {"forward-kl": "forward-kl", "dac-kl": "topk"}
@@ -85,6 +90,25 @@ def seconds(name: str, sizes: dict[str, int], *, repeats: int) -> dict[str, floa
     return best
 
 
+def products(sizes: dict[str, int], *, repeats: int) -> dict[str, float]:
+    """The best time of both heads' logits, and of the gradients of hidden states and head, so many tokens at a time."""
+    case, vocabulary = Case.make(**sizes), sizes["vocabulary"]
+    hidden, weight = case.hidden.detach(), case.weight.detach()
+    steps = {"chunks": auto_chunk(vocabulary, "cpu"), "whole": sizes["tokens"]}
+    best, into = dict.fromkeys(steps, math.inf), torch.zeros_like(weight)
+    for _ in range(repeats):
+        for side, rows in steps.items():
+            began = time.perf_counter()
+            for first in range(0, sizes["tokens"], rows):
+                part = slice(first, first + rows)
+                functional.linear(case.teacher_hidden[part], case.teacher_weight)
+                logits = functional.linear(hidden[part], weight)
+                logits @ weight
+                into.addmm_(logits.T, hidden[part])
+            best[side] = min(best[side], time.perf_counter() - began)
+    return best
+
+
 def slope(sizes: dict[str, int], *, first: int, last: int) -> tuple[float, list[dict[str, int]]]:
     """Bytes a token of the fused side's extra memory, and the points that it was fitted through."""
     points = []
@@ -102,6 +126,12 @@ def measured(given: argparse.Namespace) -> tuple[dict[str, float], list[dict[str
     for sizes in SMALL if given.quick else FULL:
         head = sizes["vocabulary"] * sizes["width"] * 4
         label = f"{sizes['tokens']}x{sizes['vocabulary']}"
+        alone = products(sizes, repeats=1 if given.quick else given.repeats)
+        rows.append({**sizes, "products": alone})
+        print(
+            f"the head's four products alone, {label}: in chunks {alone['chunks']:.2f} s, all tokens at once"
+            f" {alone['whole']:.2f} s = {alone['chunks'] / alone['whole']:.2f}"
+        )
         for name in TERMS:
             needed = {side: memory(side, name, sizes) for side in STEPS}
             taken = seconds(name, sizes, repeats=1 if given.quick else given.repeats)

@@ -2,7 +2,7 @@
 
     python benchmarks/undo_runs.py --data DATA --tasks arithmetic,svamp     # hours; DATA holds svamp/, gsm8k/, …
     python benchmarks/undo_runs.py --data DATA --tasks strategyqa
-    python benchmarks/undo_runs.py --data DATA --tasks transfer             # after the tasks whose data it takes
+    python benchmarks/undo_runs.py --data DATA --tasks transfer             # of the tasks whose runs lie in --work
     python benchmarks/undo_runs.py --tasks http --url http://127.0.0.1:8000/v1 --model NAME
     python benchmarks/undo_runs.py --table                                  # tables of what is there, nothing trained
     python benchmarks/undo_runs.py --write                                  # the same, into docs/results/undo.md
@@ -115,7 +115,7 @@ class Study:
         """The first and the last round's rows for a second student, of another depth."""
         for task in TASKS:
             run = self.work / f"{task}-seed{seed}"
-            if self.kept.has(task, "transfer", seed) or not self.kept.has(task, MAIN, seed):
+            if self.kept.has(task, "transfer", seed) or not (run / "arms" / MAIN / "outcome.json").is_file():
                 continue
             other = self.recipes.shrunk(12) if task == "strategyqa" else self._deeper(run)
             numbers = transfer(run, str(other), round=ROUNDS)
