@@ -4,15 +4,18 @@ The rows are the first whose prompt and response have at most 64 tokens each; al
 checked. Equal on all sides, where the libraries' defaults differ: JSD with beta 0.5, sampling at temperature 1 without
 top-k and top-p, 64 new tokens, float32, 8 rows a step, AdamW (weight decay 0.01, clipped to norm 1), learning rate 1e-4
 falling as a cosine, no gradient checkpointing, no dropout; nothing is validated, saved or reported while the time runs.
+`--precision bf16` gives all sides a teacher of bfloat16 weights, and matrix products of the student in bfloat16 beside
+float32 weights, which pays on a CPU with instructions for them (AMX) and is what a GPU is used with.
 
 Seconds are those of the steps: data, models and first imports are not counted. Tokens are those with a loss; on drawn
 responses each side has its own, and the share of rows that stopped before the limit is printed. `peak` is the most that
-the process held. `extra` is the peak less the process with its libraries but without models, and less float32 weights
-of both models and gradients and two moments of the student.
+the process held. `extra` is the peak less the process with its libraries but without models, less the weights of both
+and gradients and two moments of the student.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -25,7 +28,7 @@ from typing import Any
 
 from machine import describe, peak_bytes, resident_bytes
 from pair import made_rows, saved_pair
-from record import publish
+from record import parser, publish
 
 QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -52,6 +55,7 @@ class Settings:
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     beta: float = 0.5
+    bf16: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Taken:
 Runner = Callable[..., Epoch]
 
 
-def prepare(folder: Path, *, data: str | None, quick: bool, batch_rows: int) -> Settings:
+def prepare(folder: Path, *, data: str | None, quick: bool, batch_rows: int, bf16: bool) -> Settings:
     """The student's folder and the rows: messages for Limbeck, the same rows as token ids for the others."""
     from limbeck.data.corpora import load_corpus
     from limbeck.data.templates import choose_template
@@ -94,7 +98,8 @@ def prepare(folder: Path, *, data: str | None, quick: bool, batch_rows: int) -> 
     teacher, student = saved_pair(folder, quick=quick)
     sizes: dict[str, Any] = {"rows": 8, "most_tokens": 48, "batch_rows": 4} if quick else {"batch_rows": batch_rows}
     own, other = (Outline.of(name).parameters for name in (student, teacher))
-    settings = Settings(str(folder), teacher, student, held=4 * (4 * own + other), **sizes)
+    held = 4 * 4 * own + (2 if bf16 else 4) * other
+    settings = Settings(str(folder), teacher, student, held=held, bf16=bf16, **sizes)
     tokenizer = load_tokenizer(teacher)
     most = settings.most_tokens
     encoder = Encoder(tokenizer, choose_template("auto", tokenizer), max_prompt=most, max_length=1024)
@@ -128,7 +133,12 @@ def limbeck(settings: Settings, *, drawn: bool) -> Epoch:
             "sequences": {"kind": "student" if drawn else "fixed"},
             "token": {"kind": "match", "divergence": {"kind": "jsd", "beta": settings.beta}},
         },
-        "models": {"teacher": settings.teacher, "student": settings.student, "device": "cpu"},
+        "models": {
+            "teacher": settings.teacher,
+            "student": settings.student,
+            "device": "cpu",
+            "teacher_dtype": "bf16" if settings.bf16 else "fp32",
+        },
         "data": {
             "corpus": f"{settings.folder}/plain.jsonl",
             "max_prompt": settings.most_tokens,
@@ -139,7 +149,7 @@ def limbeck(settings: Settings, *, drawn: bool) -> Epoch:
             "learning_rate": settings.learning_rate,
             "weight_decay": settings.weight_decay,
             "clip_norm": settings.clip_norm,
-            "precision": "fp32",
+            "precision": "bf16-mixed" if settings.bf16 else "fp32",
         },
         "validate": {"every": None},
         "run": f"{settings.folder}/run-{'drawn' if drawn else 'fixed'}",
@@ -189,7 +199,8 @@ def compare(
     findings: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        settings = prepare(Path(folder), data=given.data, quick=given.quick, batch_rows=given.batch_rows)
+        bf16 = given.precision == "bf16"
+        settings = prepare(Path(folder), data=given.data, quick=given.quick, batch_rows=given.batch_rows, bf16=bf16)
         source = "made rows" if given.quick else Path(given.data).name if given.data else "the starter corpus"
         print(f"{settings.rows} rows of {source}, {settings.batch_rows} a step, {settings.most_tokens} new tokens")
         for kind, others in sides.items():
@@ -208,7 +219,17 @@ def compare(
                 said = ", ".join(f"{name} {value:.2f}" for name, value in ratios.items())
                 print(f"{_line(kind, side, taken)}   limbeck / this: {said}")
     sizes = {"rows": settings.rows, "batch_rows": settings.batch_rows, "most_tokens": settings.most_tokens}
-    publish(program.stem, given, sizes={**sizes, "data": source}, findings=findings, rows=rows)
+    variant = "bf16" if settings.bf16 else ""
+    publish(program.stem, given, sizes={**sizes, "data": source}, findings=findings, rows=rows, variant=variant)
+
+
+def options(doc: str | None) -> argparse.ArgumentParser:
+    """What the programs that compare epochs are told."""
+    found = parser(doc)
+    found.add_argument("--data", help="a file of rows; the starter corpus without it")
+    found.add_argument("--batch-rows", type=int, default=8, help="rows a step; it divides 64")
+    found.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of products of matrices")
+    return found
 
 
 def _line(kind: str, side: str, taken: Taken) -> str:

@@ -33,13 +33,16 @@ def publish(
     sizes: Mapping[str, Any],
     findings: Mapping[str, float],
     rows: Sequence[Mapping[str, Any]] = (),
+    variant: str = "",
 ) -> None:
-    """Write what was found: `findings` are what targets speak of, `rows` what they were made of."""
-    path = given.out or (None if given.quick else FOLDER / f"{program}.json")
+    """Write what was found: `findings` are what targets speak of, `rows` what they were made of. A variant of a
+    program's measurement has a file of its own."""
+    name = f"{program}_{variant}" if variant else program
+    path = given.out or (None if given.quick else FOLDER / f"{name}.json")
     if path is None:
         return
     body = {
-        "program": program,
+        "program": name,
         "command": command(program),
         "quick": given.quick,
         "date": datetime.date.today().isoformat(),

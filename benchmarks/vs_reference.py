@@ -17,9 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gkd_epoch import Epoch, Settings, compare, limbeck
+from gkd_epoch import Epoch, Settings, compare, limbeck, options
 from machine import resident_bytes
-from record import parser
 
 PLAIN = "plain loop"
 SIDES = {"fixed": {PLAIN: "plain"}, "drawn": {PLAIN: "plain"}}
@@ -75,9 +74,8 @@ def plain(settings: Settings, *, drawn: bool) -> Epoch:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     idle = resident_bytes()
-    student, teacher = (
-        AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32) for name in (settings.student, settings.teacher)
-    )
+    dtypes = {settings.student: torch.float32, settings.teacher: torch.bfloat16 if settings.bf16 else torch.float32}
+    student, teacher = (AutoModelForCausalLM.from_pretrained(name, dtype=dtypes[name]) for name in dtypes)
     tokenizer = AutoTokenizer.from_pretrained(settings.student)
     rows = json.loads(Path(settings.folder, "encoded.json").read_text())
     random.Random(0).shuffle(rows)
@@ -86,6 +84,7 @@ def plain(settings: Settings, *, drawn: bool) -> Epoch:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     torch.manual_seed(0)
     counts: list[int] = []
+    products = torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.bf16)
     began = time.perf_counter()
     for step in range(steps):
         part = rows[step * settings.batch_rows : (step + 1) * settings.batch_rows]
@@ -93,7 +92,8 @@ def plain(settings: Settings, *, drawn: bool) -> Epoch:
             prompts = [row["input_ids"][: row["completion_mask"].index(1)] for row in part]
             pad, stops = tokenizer.pad_token_id, {tokenizer.eos_token_id}
             student.eval()
-            tokens, attended, own = generated(student, prompts, settings=settings, pad=pad, stops=stops)
+            with products:
+                tokens, attended, own = generated(student, prompts, settings=settings, pad=pad, stops=stops)
         else:
             tokens = padded([row["input_ids"] for row in part], left=False, fill=0)
             attended = padded([[1] * len(row["input_ids"]) for row in part], left=False, fill=0).bool()
@@ -102,8 +102,10 @@ def plain(settings: Settings, *, drawn: bool) -> Epoch:
         places = (attended.cumsum(dim=1) - 1).clamp(min=0)
         inputs = {"input_ids": tokens, "attention_mask": attended.long(), "position_ids": places}
         with torch.no_grad():
-            target = teacher(**inputs).logits[:, :-1].log_softmax(dim=-1)
-        logp = student(**inputs).logits[:, :-1].log_softmax(dim=-1)
+            target = teacher(**inputs).logits[:, :-1].float().log_softmax(dim=-1)
+        with products:
+            logits = student(**inputs).logits[:, :-1]
+        logp = logits.float().log_softmax(dim=-1)
         mask = own[:, 1:]
         loss = (jsd(logp, target, beta=settings.beta) * mask).sum() / mask.sum()
         loss.backward()
@@ -117,10 +119,7 @@ def plain(settings: Settings, *, drawn: bool) -> Epoch:
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--data", help="a file of rows; the starter corpus without it")
-    options.add_argument("--batch-rows", type=int, default=8, help="rows a step; it divides 64")
-    compare(Path(__file__), options.parse_args(), runners={"limbeck": limbeck, PLAIN: plain}, sides=SIDES)
+    compare(Path(__file__), options(__doc__).parse_args(), runners={"limbeck": limbeck, PLAIN: plain}, sides=SIDES)
 
 
 if __name__ == "__main__":

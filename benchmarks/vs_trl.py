@@ -16,9 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gkd_epoch import Epoch, Settings, compare, limbeck
+from gkd_epoch import Epoch, Settings, compare, limbeck, options
 from machine import resident_bytes
-from record import parser
 
 GKD, STABLE = "trl GKDTrainer", "trl DistillationTrainer"
 SIDES = {"fixed": {GKD: "gkd"}, "drawn": {GKD: "gkd", STABLE: "stable"}}
@@ -35,7 +34,7 @@ def trl_arguments(settings: Settings) -> dict[str, Any]:
         "max_grad_norm": settings.clip_norm,
         "beta": settings.beta,
         "temperature": 1.0,
-        "bf16": False,
+        "bf16": settings.bf16,
         "use_cpu": True,
         "gradient_checkpointing": False,
         "disable_dropout": True,
@@ -51,9 +50,8 @@ def trl_models(settings: Settings) -> dict[str, Any]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    student, teacher = (
-        AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32) for name in (settings.student, settings.teacher)
-    )
+    dtypes = {settings.student: torch.float32, settings.teacher: torch.bfloat16 if settings.bf16 else torch.float32}
+    student, teacher = (AutoModelForCausalLM.from_pretrained(name, dtype=dtypes[name]) for name in dtypes)
     tokenizer = AutoTokenizer.from_pretrained(settings.student, padding_side="left")
     return {"model": student, "teacher_model": teacher, "processing_class": tokenizer}
 
@@ -116,11 +114,8 @@ def timed(trainer: Any, counted: list[list[int]], settings: Settings, idle: int)
 
 
 def main() -> None:
-    options = parser(__doc__)
-    options.add_argument("--data", help="a file of rows; the starter corpus without it")
-    options.add_argument("--batch-rows", type=int, default=8, help="rows a step; it divides 64")
     runners = {"limbeck": limbeck, GKD: trl_gkd, STABLE: trl_distillation}
-    compare(Path(__file__), options.parse_args(), runners=runners, sides=SIDES)
+    compare(Path(__file__), options(__doc__).parse_args(), runners=runners, sides=SIDES)
 
 
 if __name__ == "__main__":

@@ -156,6 +156,7 @@ def plan(
     student = Outline.of(recipe.models.student)
     teacher = Outline.of(recipe.models.teacher) if recipe.models.teacher else None
     resolved = _resolved(recipe, devices, student=student, teacher=teacher)
+    devices = devices.computing_in(resolved["precision"])
     situation = Situation(
         recipe=recipe, devices=devices, load=load, student=student, teacher=teacher, resolved=resolved
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from limbeck.errors import ConfigError, UnknownName
@@ -62,6 +63,12 @@ class Devices:
     flops: float
     bandwidth: float
     libraries: int
+
+    def computing_in(self, precision: str) -> Devices:
+        """The same for a run of this precision ("fp32", "bf16-mixed", "bf16"); a GPU's speed is that of bf16."""
+        if self.kind != "cpu":
+            return self
+        return replace(self, flops=self.flops * _step_gain(precision))
 
 
 # What dense layers of usual sizes reach of the peak in training, and decoding of the memory's bandwidth.
@@ -130,15 +137,15 @@ def this_machine(device: str) -> Devices:
     )
 
 
-def reachable_flops(device: str) -> tuple[str, float]:
-    """A GPU's name, or "cpu", and the operations a second that a run may reach there."""
+def reachable_flops(device: str, precision: str = "fp32") -> tuple[str, float]:
+    """A GPU's name, or "cpu", and the operations a second that a run of this precision may reach there."""
     import torch
 
     from limbeck.models.loading import resolve_device
 
     own = resolve_device(device)
     if own.type != "cuda":
-        return own.type, _measured_speed()[0]
+        return own.type, _measured_speed()[0] * _step_gain(precision)
     name = str(torch.cuda.get_device_properties(own).name)
     return name, _like(name).flops * _REACHED_FLOPS
 
@@ -172,22 +179,41 @@ def free_disk(folder: Path) -> int:
 
 
 def _measured_speed() -> tuple[float, float]:
-    """Operations and bytes a second of this CPU: half of the best of many products of matrices, the better of copies.
+    """Operations and bytes a second of this CPU: half of the best product of matrices, the better of two copies."""
+    import torch
 
-    Products are timed on one thread and counted for all. Where other programs run, threads that wait for each other
-    take twenty times as long; one thread sooner or later has its core for the moment that a product takes.
+    block = torch.ones(2**23)
+    copying = [_timed(lambda: block.clone()) for _ in range(3)]
+    return 0.5 * torch.get_num_threads() * _product_speed("float32"), 2 * 4 * len(block) / min(copying[1:])
+
+
+@functools.cache
+def bf16_gain() -> float:
+    """How many times as fast as float32 this CPU multiplies matrices of bfloat16."""
+    return _product_speed("bfloat16") / _product_speed("float32")
+
+
+def _step_gain(precision: str) -> float:
+    """The same of a whole step, of which products are taken to be a half."""
+    return 1.0 if precision == "fp32" else 2 / (1 + 1 / bf16_gain())
+
+
+@functools.cache
+def _product_speed(dtype: str) -> float:
+    """Operations a second of one thread, in the best of many products.
+
+    Where other programs run, threads that wait for each other take twenty times as long; one thread sooner or later has
+    its core for the moment that a product takes.
     """
     import torch
 
     threads, side = torch.get_num_threads(), 384
-    left, block = torch.ones(side, side), torch.ones(2**23)
+    left = torch.ones(side, side, dtype=getattr(torch, dtype))
     torch.set_num_threads(1)
     try:
-        seconds = [_timed(lambda: left @ left) for _ in range(_PRODUCTS)]
+        return 2 * side**3 / min(_timed(lambda: left @ left) for _ in range(_PRODUCTS))
     finally:
         torch.set_num_threads(threads)
-    copying = [_timed(lambda: block.clone()) for _ in range(3)]
-    return 0.5 * threads * 2 * side**3 / min(seconds[1:]), 2 * 4 * len(block) / min(copying[1:])
 
 
 def _timed(action: object) -> float:

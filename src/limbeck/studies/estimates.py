@@ -84,7 +84,7 @@ class Pace:
             return self._counted(None, planned.stage)
         from limbeck.studies.resolving import identity_of
 
-        kind, _ = _device(planned.recipe.models.device)
+        kind, _ = _device(planned.recipe.models.device, "fp32")
         known = self.done.get((kind, _without_seed(identity_of(self.study, planned.recipe))))
         if known:
             return Estimate(seconds=sum(known) / len(known), how="measured on another seed")
@@ -138,8 +138,9 @@ class Pace:
             work += answers * len(parts.seeds) * parts.max_new_tokens * _DRAWN * mine
             work += 2 * answers * _FILLED * (parts.max_prompt + parts.max_new_tokens) * 2.0 * (mine + teacher)
         device = str(self.study.recipe.get("models", {}).get("device", "auto"))
+        precision = "fp32" if recipe is None or recipe.train.precision == "auto" else recipe.train.precision
         how = "estimated from parameter counts, may be off by a factor of 3"
-        return Estimate(seconds=work / _device(device)[1], how=how)
+        return Estimate(seconds=work / _device(device, precision)[1], how=how)
 
     def _training(self, recipe: Recipe, mine: int) -> float:
         method, train = recipe.built_method(), recipe.train
@@ -201,11 +202,11 @@ def _without_seed(identity: object) -> str:
 
 
 @functools.cache
-def _device(name: str) -> tuple[str, float]:
-    """What the device is, and the floating-point operations a second that a run may reach on it."""
+def _device(name: str, precision: str) -> tuple[str, float]:
+    """What the device is, and the floating-point operations a second that a run of this precision may reach on it."""
     from limbeck.preflight.hardware import reachable_flops
 
-    return reachable_flops(name)
+    return reachable_flops(name, precision)
 
 
 def _kind(environment: Mapping[str, object]) -> str:

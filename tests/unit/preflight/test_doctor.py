@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, LlamaConfig
 
 from limbeck.cli import main
 from limbeck.errors import ConfigError
-from limbeck.preflight import Diagnosis, Finding, doctor
+from limbeck.preflight import Diagnosis, Finding, doctor, machine_checks
 from limbeck.testing import byte_tokenizer, save_tiny
 
 Make = Callable[..., dict[str, Any]]
@@ -181,9 +181,25 @@ def test_threads_and_load(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None
         assert _found(doctor(recipe(), weights=False), "threads")[0][0] == severity
 
 
-def test_bf16_on_a_cpu(recipe: Make) -> None:
-    diagnosis = doctor(recipe(train={"batch_rows": 8, "precision": "bf16"}), weights=False)
-    assert "warning" in {severity for severity, _ in _found(diagnosis, "device")}
+@pytest.mark.parametrize(
+    ("gain", "precision", "severity", "advice"),
+    [
+        (0.3, "bf16", "warning", "precision=fp32"),
+        (0.3, "bf16-mixed", "warning", "precision=fp32"),
+        (0.3, "auto", "ok", ""),
+        (4.0, "auto", "note", "precision=bf16-mixed models.teacher_dtype=bf16"),
+        (4.0, "bf16-mixed", "ok", ""),
+    ],
+)
+def test_bf16_on_a_cpu(
+    recipe: Make, monkeypatch: pytest.MonkeyPatch, gain: float, precision: str, severity: str, advice: str
+) -> None:
+    monkeypatch.setattr(machine_checks, "bf16_gain", lambda: gain)
+    diagnosis = doctor(recipe(train={"batch_rows": 8, "precision": precision}), weights=False)
+    (found,) = [each for each in diagnosis.findings if each.check == "precision"]
+    assert found.severity == severity
+    assert f"{gain} times as fast" in found.message
+    assert advice in found.advice
 
 
 def test_weights_that_are_no_numbers(recipe: Make, tmp_path: Path, pair: Path) -> None:

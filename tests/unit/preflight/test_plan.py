@@ -11,7 +11,7 @@ import torch
 from limbeck.cli import main
 from limbeck.errors import ConfigError, ModelError, UnknownName
 from limbeck.methods import METHODS
-from limbeck.preflight import Plan, plan
+from limbeck.preflight import Plan, hardware, plan
 from limbeck.preflight.hardware import GIB, GPUS, _like, named_gpus, reachable_flops
 from limbeck.preflight.workload import drawn_share
 from limbeck.testing import tiny_model
@@ -43,9 +43,27 @@ def test_this_machine_is_timed_on_one_thread_and_counted_for_all(monkeypatch: py
     real = torch.set_num_threads
     monkeypatch.setattr(torch, "set_num_threads", lambda count: (asked.append(count), real(count))[1])
     threads = torch.get_num_threads()
+    hardware._product_speed.cache_clear()
     name, flops = reachable_flops("cpu")
     assert (name, asked, torch.get_num_threads()) == ("cpu", [1, threads], threads)
     assert 1e9 < flops < 1e14
+
+
+def test_a_cpu_that_is_faster_in_bf16_is_reckoned_with(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_product_speed", {"float32": 1e9, "bfloat16": 3e9}.__getitem__)
+    monkeypatch.setattr(hardware, "bf16_gain", lambda: 3.0)
+    plain, mixed = (reachable_flops("cpu", precision)[1] for precision in ("fp32", "bf16-mixed"))
+    # Half of the time shrinks to a third: 1 / (1/2 + 1/6).
+    assert mixed / plain == pytest.approx(1.5)
+    slow, fast = (
+        plan(recipe(train={"precision": precision, "steps": 2, "batch_rows": 4})).seconds["learning"]
+        for precision in ("fp32", "bf16-mixed")
+    )
+    assert slow / fast == pytest.approx(1.5)
+    on_gpus = (
+        plan(recipe(train={"precision": p, "steps": 2, "batch_rows": 4}), gpus="A100-80G") for p in ("fp32", "bf16")
+    )
+    assert len({needs.seconds["learning"] for needs in on_gpus}) == 1
 
 
 def test_the_workload_is_the_datas(recipe: Make) -> None:
