@@ -59,6 +59,11 @@ class Target:
     against: str
     program: str
     measures: tuple[Measure, ...]
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.program}_{self.variant}" if self.variant else self.program
 
 
 def _loss(term: str) -> tuple[Measure, ...]:
@@ -151,6 +156,27 @@ TARGETS = (
 )
 BESIDE = (
     Target(
+        "off-policy JSD step, products in bf16",
+        "TRL `GKDTrainer` λ 0",
+        "vs_trl",
+        (Measure("fixed.gkd.speed", "tokens/s"), Measure("fixed.gkd.peak", "whole-process peak")),
+        variant="bf16",
+    ),
+    Target(
+        "on-policy JSD step, products in bf16",
+        "TRL `GKDTrainer` λ 1",
+        "vs_trl",
+        (Measure("drawn.gkd.speed", "tokens/s"), Measure("drawn.gkd.peak", "whole-process peak")),
+        variant="bf16",
+    ),
+    Target(
+        "the same",
+        "TRL stable `DistillationTrainer`",
+        "vs_trl",
+        (Measure("drawn.stable.speed", "tokens/s"), Measure("drawn.stable.peak", "whole-process peak")),
+        variant="bf16",
+    ),
+    Target(
         "off-policy and on-policy JSD step",
         "a plain loop (`vs_reference`)",
         "vs_reference",
@@ -189,8 +215,8 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
 def page(found: Mapping[str, Mapping[str, Any]]) -> str:
     """The whole page."""
     places: list[str] = []
-    lines = [_line(target, found.get(target.program), places, judged=True) for target in TARGETS]
-    lines += [_line(target, found.get(target.program), places, judged=False) for target in BESIDE]
+    lines = [_line(target, found.get(target.name), places, judged=True) for target in TARGETS]
+    lines += [_line(target, found.get(target.name), places, judged=False) for target in BESIDE]
     where = "\n".join(
         f"- {letter}: {place}" for letter, place in zip("abcdefghijklmnopqrstuvwxyz", places, strict=False)
     )
