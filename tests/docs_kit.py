@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")] + sorted(
@@ -18,6 +21,19 @@ NOT_RUN = "# not run here: "
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.M | re.S)
 _TITLE = re.compile(r'(\w+) title="([\w.-]+)"')
 _ASSIGNMENT = re.compile(r"[A-Z_]+=")
+
+
+def program(path: str) -> ModuleType:
+    """A program of the repository that is no part of the package, as a module: "tools/result_pages.py"."""
+    name = Path(path).stem
+    spec = importlib.util.spec_from_file_location(name, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Its dataclasses look their annotations up there.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from docs_kit import ROOT, program
+
 RESULTS = ROOT / "docs" / "results"
 PAGES = sorted(page.name for page in RESULTS.glob("*.md") if "<!-- study " in page.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("result_pages", ROOT / "tools" / "result_pages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return program("tools/result_pages.py")
 
 
 @pytest.mark.parametrize("name", PAGES)
