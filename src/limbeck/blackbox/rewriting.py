@@ -40,6 +40,7 @@ def first_round(work: Workshop) -> Round:
     round_ = Round(number=0, folder=work.run / "iter_00")
 
     def write() -> None:
+        """All training questions, answered afresh."""
         _write(
             bench,
             round_,

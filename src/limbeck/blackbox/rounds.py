@@ -98,6 +98,7 @@ def finish_round(
     work.stages.once(round_.folder, "assemble", inputs=inputs, outputs=["train.jsonl"], make=assemble)
 
     def study() -> None:
+        """Train the round's student on its rows, for so many tokens."""
         rows = round_.rows("train")
         aim = work.recipe.train.epochs * sum(map(row_tokens, rows)) if tokens is None else tokens
         batch = min(work.recipe.train.batch_rows, len(rows))

@@ -125,19 +125,18 @@ def this_machine(device: str) -> Devices:
             bandwidth=gpu.bandwidth * _REACHED_BANDWIDTH,
             libraries=_CONTEXT,
         )
-    flops, bandwidth = _measured_speed()
     return Devices(
         kind=own.type,
         name=f"{own.type}, {torch.get_num_threads()} threads",
         count=1,
         memory=free_memory() + resident_bytes(),
-        flops=flops,
-        bandwidth=bandwidth,
+        flops=_cpu_flops(),
+        bandwidth=_cpu_bandwidth(),
         libraries=library_bytes(),
     )
 
 
-def reachable_flops(device: str, precision: str = "fp32") -> tuple[str, float]:
+def reachable_flops(device: str, precision: str = "auto") -> tuple[str, float]:
     """A GPU's name, or "cpu", and the operations a second that a run of this precision may reach there."""
     import torch
 
@@ -145,7 +144,7 @@ def reachable_flops(device: str, precision: str = "fp32") -> tuple[str, float]:
 
     own = resolve_device(device)
     if own.type != "cuda":
-        return own.type, _measured_speed()[0] * _step_gain(precision)
+        return own.type, _cpu_flops() * _step_gain(precision)
     name = str(torch.cuda.get_device_properties(own).name)
     return name, _like(name).flops * _REACHED_FLOPS
 
@@ -178,13 +177,19 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(place).free
 
 
-def _measured_speed() -> tuple[float, float]:
-    """Operations and bytes a second of this CPU: half of the best product of matrices, the better of two copies."""
+def _cpu_flops() -> float:
+    """Half of what all threads of this CPU do in the best product of matrices."""
+    import torch
+
+    return 0.5 * torch.get_num_threads() * _product_speed("float32")
+
+
+def _cpu_bandwidth() -> float:
+    """Bytes a second, read and written, in the better of two copies."""
     import torch
 
     block = torch.ones(2**23)
-    copying = [_timed(lambda: block.clone()) for _ in range(3)]
-    return 0.5 * torch.get_num_threads() * _product_speed("float32"), 2 * 4 * len(block) / min(copying[1:])
+    return 2 * 4 * len(block) / min([_timed(lambda: block.clone()) for _ in range(3)][1:])
 
 
 @functools.cache
@@ -194,8 +199,8 @@ def bf16_gain() -> float:
 
 
 def _step_gain(precision: str) -> float:
-    """The same of a whole step, of which products are taken to be a half."""
-    return 1.0 if precision == "fp32" else 2 / (1 + 1 / bf16_gain())
+    """The same of a whole step, of which products are taken to be a half; "auto" is fp32 on a CPU."""
+    return 2 / (1 + 1 / bf16_gain()) if precision in ("bf16", "bf16-mixed") else 1.0
 
 
 @functools.cache

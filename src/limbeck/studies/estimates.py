@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from limbeck.config import Recipe
 from limbeck.config.uses import matches_teacher, student_draws
 from limbeck.errors import LimbeckError
+from limbeck.preflight.hardware import reachable_flops
 from limbeck.reporting.comparing import smallest_effect
 from limbeck.studies.definition import Study
 from limbeck.studies.measured import Measured
@@ -84,7 +84,7 @@ class Pace:
             return self._counted(None, planned.stage)
         from limbeck.studies.resolving import identity_of
 
-        kind, _ = _device(planned.recipe.models.device, "fp32")
+        kind, _ = reachable_flops(planned.recipe.models.device)
         known = self.done.get((kind, _without_seed(identity_of(self.study, planned.recipe))))
         if known:
             return Estimate(seconds=sum(known) / len(known), how="measured on another seed")
@@ -124,9 +124,9 @@ class Pace:
         )
 
     def _counted(self, recipe: Recipe | None, student: str, *, scoring: bool = True) -> Estimate:
-        """Floating-point operations over what the device may reach of them in a second: 2 a parameter
-        and token forward, 4 backward; drawing waits for memory and takes three times as long. Rows are taken to be 0.6
-        of the longest."""
+        """Floating-point operations over what the device may reach of them in a second: 2 a parameter and token
+        forward, 4 backward; drawing waits for memory and takes three times as long. Rows are taken to be 0.6 of the
+        longest."""
         mine = self._parameters(student if recipe is not None else f"{STAGE}{student}")
         if mine is None:
             return Estimate(seconds=None, how="no parameter count: the model is not here")
@@ -137,10 +137,9 @@ class Pace:
             teacher = self._parameters(self.study.recipe.get("models", {}).get("teacher")) or 0
             work += answers * len(parts.seeds) * parts.max_new_tokens * _DRAWN * mine
             work += 2 * answers * _FILLED * (parts.max_prompt + parts.max_new_tokens) * 2.0 * (mine + teacher)
-        device = str(self.study.recipe.get("models", {}).get("device", "auto"))
-        precision = "fp32" if recipe is None or recipe.train.precision == "auto" else recipe.train.precision
-        how = "estimated from parameter counts, may be off by a factor of 3"
-        return Estimate(seconds=work / _device(device, precision)[1], how=how)
+        device = recipe.models.device if recipe else str(self.study.recipe.get("models", {}).get("device", "auto"))
+        _, flops = reachable_flops(device, recipe.train.precision if recipe else "auto")
+        return Estimate(seconds=work / flops, how="estimated from parameter counts, may be off by a factor of 3")
 
     def _training(self, recipe: Recipe, mine: int) -> float:
         method, train = recipe.built_method(), recipe.train
@@ -201,14 +200,6 @@ def _without_seed(identity: object) -> str:
     return json.dumps(plain, sort_keys=True)
 
 
-@functools.cache
-def _device(name: str, precision: str) -> tuple[str, float]:
-    """What the device is, and the floating-point operations a second that a run of this precision may reach on it."""
-    from limbeck.preflight.hardware import reachable_flops
-
-    return reachable_flops(name, precision)
-
-
 def _kind(environment: Mapping[str, object]) -> str:
     """The device that a run was made on: times of one kind say nothing about another."""
-    return str(environment.get("accelerator") or environment.get("device", "cpu"))
+    return str(environment.get("accelerator") or str(environment.get("device", "cpu")).partition(":")[0])

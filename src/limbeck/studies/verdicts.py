@@ -168,6 +168,7 @@ def _teacher_gain(row: Mapping[str, Any]) -> float | None:
 
 def _as_good(what: str) -> Callable[[Measured], Verdict]:
     def judge(measured: Measured) -> Verdict:
+        """Every other arm but controls and stages against the baseline."""
         default = measured.ledger.baseline
         others = [
             arm.name
@@ -188,6 +189,7 @@ def _nearer(method: str, number: int) -> Callable[[Measured], Verdict]:
     """A distilled student against the start: nearer to the teacher in one of the two KLs."""
 
     def judge(measured: Measured) -> Verdict:
+        """The start less the method, in each of the two KLs."""
         compared = tuple(
             Compared(
                 what=f"{_START} − {method}, {title} (± 2 standard errors)",
