@@ -6,8 +6,11 @@
 Both sides learn by skew reverse KL (DistiLLM, arXiv 2402.03898, Eq. 5, alpha 0.1) from the same student, in the same
 number of steps of the same rows, after the same warm start on the references. `on-policy` draws all rows of all steps;
 `distillm` follows `sequences: replay` with the adaptive schedule from 0.5 and a buffer of four steps' rows, so that it
-fills. Seconds are those of the steps, the looks at the validation loss included. The share of trained rows that the
-student wrote (fresh and replayed) is printed and has to be at least 25 %.
+fills. Seconds are those of the steps, the looks at the validation loss included. The schedule looks four times and at
+the start: its default, a twentieth of the run, is every second of 48 steps, where looks at 64 rows each would read four
+times the rows that are trained; in a run of thousands of steps either is a trifle. The share of trained rows that the
+student wrote (fresh and replayed) is printed and has to be at least 25 %; the ratio of times without looks stands
+beside the one that counts.
 
 Then each student answers held-out prompts, and KL(student||teacher) on its own answers is taken a row. `worse` is
 (distillm − on-policy) / on-policy of the mean over tokens; its 95 % interval resamples the prompts, each with both
@@ -19,6 +22,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,10 +34,12 @@ from record import parser, publish
 
 from limbeck.evaluation import evaluate
 from limbeck.reporting.reduce import statistic_interval
+from limbeck.sequences.replay import REPLAYED
 from limbeck.training import loop
 from limbeck.training.session import Session
 
 SPEED, WORSE, LEAST_SHARE = 1.5, 0.02, 0.25
+LOOKS = 4
 
 
 def recipe(folder: Path, models: dict[str, str], method: dict[str, Any], given: argparse.Namespace) -> dict[str, Any]:
@@ -51,8 +57,23 @@ def recipe(folder: Path, models: dict[str, str], method: dict[str, Any], given: 
     }
 
 
-def trained(settings: dict[str, Any]) -> tuple[float, float]:
-    """Seconds of the run's steps and looks, and the share of its rows that the student wrote."""
+@dataclass(frozen=True)
+class Took:
+    """Seconds of a run's steps and of its looks, and the shares of its rows that the student wrote, ever and anew."""
+
+    steps: float
+    looks: float
+    own: float
+    fresh: float
+
+    @property
+    def seconds(self) -> float:
+        """Of steps and looks."""
+        return self.steps + self.looks
+
+
+def trained(settings: dict[str, Any]) -> Took:
+    """Train, and say how long it took and who wrote the rows."""
     looks, look = [0.0], loop.observed_loss
 
     def timed(session: Session) -> float:
@@ -64,10 +85,20 @@ def trained(settings: dict[str, Any]) -> tuple[float, float]:
     with mock.patch.object(loop, "observed_loss", timed):
         run = loop.train(settings)
     steps = [row for row in run.metrics() if row["kind"] == "step"]
-    own = sum(share for row in steps for origin, share in row["origin"].items() if origin != "reference") / len(steps)
-    seconds = sum(row["time"]["seconds"] for row in steps) + sum(looks)
-    print(f"  {seconds:.1f} s, {sum(looks):.1f} of them in looks; {own:.0%} of the rows are the student's", flush=True)
-    return seconds, own
+    shares = {
+        origin: sum(row["origin"].get(origin, 0.0) for row in steps) / len(steps)
+        for origin in {name for row in steps for name in row["origin"]}
+    }
+    replayed, fixed = shares.get(REPLAYED, 0.0), shares.get("reference", 0.0)
+    took = Took(
+        steps=sum(row["time"]["seconds"] for row in steps), looks=sum(looks), own=1 - fixed, fresh=1 - fixed - replayed
+    )
+    print(
+        f"  {took.seconds:.1f} s, {took.looks:.1f} of them in looks; {took.own:.0%} of the rows are the student's,"
+        f" {took.fresh:.0%} drawn anew",
+        flush=True,
+    )
+    return took
 
 
 def own_kl(run: Path, teacher: str, corpus: str, given: argparse.Namespace) -> dict[str, tuple[float, float]]:
@@ -101,18 +132,19 @@ def main() -> None:
         warm = recipe(folder / "warm", {"student": student}, {"base": "sft"}, given)
         trained(warm)
         models = {"teacher": teacher, "student": str(folder / "warm" / "student")}
-        held = 4 * warm["train"]["batch_rows"]
-        replay = {"kind": "replay", "schedule": {"kind": "adaptive", "initial": 0.5}, "capacity": held}
+        schedule = {"kind": "adaptive", "initial": 0.5, "check_every": max(1, warm["train"]["steps"] // LOOKS)}
+        replay = {"kind": "replay", "schedule": schedule, "capacity": 4 * warm["train"]["batch_rows"]}
         sides = {
             "on-policy": {"base": "distillm", "sequences": {"kind": "student"}},
             "distillm": {"base": "distillm", "sequences": replay},
         }
-        seconds, shares, divergences = {}, {}, {}
+        took, divergences = {}, {}
         for name, method in sides.items():
             print(name)
-            seconds[name], shares[name] = trained(recipe(folder / name, models, method, given))
+            took[name] = trained(recipe(folder / name, models, method, given))
             divergences[name] = own_kl(folder / name, teacher, given.test or "starter", given)
-    speed = seconds["on-policy"] / seconds["distillm"]
+    always, adaptive = took["on-policy"], took["distillm"]
+    speed, without_looks = always.seconds / adaptive.seconds, always.steps / adaptive.steps
     ids = sorted(divergences["on-policy"].keys() & divergences["distillm"].keys())
     columns = np.array([[*divergences["distillm"][id], *divergences["on-policy"][id]] for id in ids])
     worse = statistic_interval(columns, lambda m: (m[:, 0] / m[:, 1]) / (m[:, 2] / m[:, 3]) - 1, seed=0)
@@ -120,18 +152,26 @@ def main() -> None:
         name: sum(each[0] for each in of.values()) / sum(each[1] for each in of.values())
         for name, of in divergences.items()
     }
-    print(f"on-policy / distillm: {speed:.2f} times the wall time   target {SPEED}")
+    print(
+        f"on-policy / distillm: {speed:.2f} times the wall time   target {SPEED}"
+        f"   ({without_looks:.2f} without looks at the validation loss)"
+    )
     print(
         f"KL(s||t) on own answers of {len(ids)} prompts: distillm {own['distillm']:.3f}, on-policy"
         f" {own['on-policy']:.3f} nats; worse by {worse.mean:+.1%} [{worse.low:+.1%}, {worse.high:+.1%}]"
         f"   target: upper end at most {WORSE:.0%}"
     )
-    if shares["distillm"] < LEAST_SHARE:
-        print(
-            f"only {shares['distillm']:.0%} of distillm's rows are the student's: no comparison below {LEAST_SHARE:.0%}"
-        )
-    findings = {"speed": speed, "worse.upper": worse.high, "worse": worse.mean, "share": shares["distillm"]}
-    rows = [{"side": name, "seconds": seconds[name], "kl_own": own[name], "own_rows": shares[name]} for name in sides]
+    if adaptive.own < LEAST_SHARE:
+        print(f"only {adaptive.own:.0%} of distillm's rows are the student's: no comparison below {LEAST_SHARE:.0%}")
+    findings = {
+        "speed": speed,
+        "speed.without_looks": without_looks,
+        "worse.upper": worse.high,
+        "worse": worse.mean,
+        "share": adaptive.own,
+        "share.fresh": adaptive.fresh,
+    }
+    rows = [{"side": name, **asdict(of), "seconds": of.seconds, "kl_own": own[name]} for name, of in took.items()]
     publish(
         "distillm",
         given,

@@ -222,3 +222,15 @@ def test_every_preset_opens(models: Models, tmp_path: Path) -> None:
     for base in ("distillm:small", "distillm:gpt2-base", "distillm:openllama", "imitkd:buffered", "mgsr:off-policy"):
         session = opened(recipe(models, base, method={"base": base}), tmp_path / base.replace(":", "-"))
         assert session.source.state()["lengths"].numel() == 0
+
+
+def test_looks_that_read_a_good_part_of_what_is_trained_are_told_of(models: Models, tmp_path: Path) -> None:
+    often, seldom = (
+        opened(_settings(models, "distillm", schedule={"check_every": every}), tmp_path / str(every)).notes
+        for every in (2, 9)
+    )
+    assert [note for note in often if note not in seldom] == [
+        "the schedule looks at the loss of 4 validation rows 5 times: 20 rows are read for it"
+        " beside 54 that are trained; a larger check_every looks less often"
+    ]
+    assert set(seldom) <= set(often)
