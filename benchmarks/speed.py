@@ -188,6 +188,17 @@ BESIDE = (
         ),
     ),
     Target(
+        "a token more for 8 rows, 30 and 15 layers",
+        "a cache that grows",
+        "decoding",
+        (
+            Measure("30 layers.static.speed", "30 layers: static cache"),
+            Measure("30 layers.compiled.speed", "compiled"),
+            Measure("15 layers.static.speed", "15 layers: static cache"),
+            Measure("15 layers.compiled.speed", "compiled"),
+        ),
+    ),
+    Target(
         "cost of a step, fitted exponent",
         "–",
         "scaling",
