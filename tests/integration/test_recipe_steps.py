@@ -12,7 +12,7 @@ from limbeck.sequences import CollectedRollouts
 from limbeck.testing import save_tiny, save_toy
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-FILES = sorted(path for path in FOLDER.rglob("*.yaml") if "undo" not in path.parts)
+FILES = sorted(path for path in FOLDER.rglob("*.yaml") if not {"undo", "studies"} & set(path.parts))
 ARCHITECTURES = {"gpt2": "gpt2", "opt": "opt", "openllama2": "llama", "llama2": "llama"}
 PAIRS = {"qwen3-8b-to-0.6b": "qwen3", "qwen2.5-7b-to-0.5b": "qwen2", "gemma-2-9b-to-2b": "gemma2"}
 # One a family in `make test`; the rest is in `make test-all`.

@@ -29,7 +29,10 @@ def study(
     seeds: Annotated[str | None, typer.Option(help="Training seeds, with commas between.")] = None,
     arms: Annotated[str | None, typer.Option(help="Only these arms, with commas between.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; threads are divided among them.")] = 1,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Arms, time and disk; nothing is trained.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Arms, time, memory, disk; nothing is trained.")] = False,
+    gpu: Annotated[
+        str | None, typer.Option(help="A GPU that a dry run reckons with instead of this machine: A100-80G.")
+    ] = None,
     table: Annotated[bool, typer.Option("--table", help="The table of the rows that there are.")] = False,
     format: Annotated[str, typer.Option(help="markdown, text, latex, csv or html.")] = "text",
     save: Annotated[Path | None, typer.Option(help="Write the table into a file as well.")] = None,
@@ -43,13 +46,15 @@ def study(
     from limbeck.errors import LimbeckError
     from limbeck.studies.printing import FORMATS, check_format, printed, result_values
 
+    if gpu is not None and not dry_run:
+        raise typer.BadParameter("it is for a dry run; give --dry-run too", param_hint="--gpu")
     check_format(format, FORMATS)
     folder = out / "rows" if rows is None else rows
     if name == "injected-errors":
         _inject(root, out, folder, seeds, dry_run, as_json)
         return
     if not table:
-        failures = _run(name, settings or [], root, out, folder, seeds, arms, jobs, dry_run, as_json)
+        failures = _run(name, settings or [], root, out, folder, seeds, arms, jobs, dry_run, gpu, as_json)
         if dry_run:
             return
     else:
@@ -80,8 +85,10 @@ def _run(
     arms: str | None,
     jobs: int,
     dry_run: bool,
+    gpu: str | None,
     as_json: bool,
 ) -> dict[str, str]:
+    from limbeck.preflight.hardware import named_gpus
     from limbeck.studies.builtin import find_study
     from limbeck.studies.estimates import effect_line
     from limbeck.studies.forecasting import forecast
@@ -99,7 +106,8 @@ def _run(
         if done.page is not None:
             progress(f"page: {done.page}")
         return dict(done.failures)
-    expected = forecast(chosen, places, only=only, jobs=jobs)
+    named = None if gpu is None else named_gpus(gpu)
+    expected = forecast(chosen, places, only=only, jobs=jobs, gpu=named)
     if as_json:
         print_json({"effect": effect, **expected.values()})
     else:

@@ -114,3 +114,24 @@ def local_file(entry: Corpus, split: str, *, root: Path | None) -> Path | None:
     if entry.packaged:
         return Path(__file__).parent / "starter" / entry.files[split]
     return None if root is None else root / entry.files[split]
+
+
+def expected_rows(corpus: str, *, split: str, root: Path | None = None) -> int | None:
+    """How many rows a named corpus has: those of its file here, else what the papers' scripts read, or the papers name.
+
+    None for a split of which neither is known. Nothing is read but lines.
+
+    >>> [expected_rows(corpus, split="test") for corpus in ("sni", "vicuna")], expected_rows("vicuna", split="train")
+    ([1694, 80], None)
+    """
+    entry = CORPORA[corpus]
+    path = local_file(entry, split, root=root) if split in entry.files else None
+    if path is not None and path.is_file():
+        return count_lines(path)
+    return entry.scored.get(split, entry.published.get(split))
+
+
+def count_lines(path: Path) -> int:
+    """The lines of a file that are not empty."""
+    with path.open("rb") as file:
+        return sum(bool(line.strip()) for line in file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from pathlib import Path
 
 from limbeck.config import Recipe
 from limbeck.config.uses import matches_teacher, student_draws
+from limbeck.data.named import CORPORA, count_lines, expected_rows
 from limbeck.errors import LimbeckError
-from limbeck.preflight.hardware import reachable_flops
+from limbeck.preflight.hardware import Devices, reachable_flops
 from limbeck.reporting.comparing import smallest_effect
-from limbeck.studies.definition import Study
+from limbeck.studies.definition import ScoredCorpus, Study
 from limbeck.studies.measured import Measured
 from limbeck.studies.places import Places
 from limbeck.studies.resolving import STAGE, Planned, stage_key, stage_recipe, stages_of
@@ -28,6 +30,9 @@ _PACKAGED_PARAMETERS = 134_515_008
 _BYTES_A_ROW = 20
 _DRAWN, _FILLED = 3 * 2.0, 0.6
 _ROWS_OF_A_CORPUS, _STEPS_OF_AN_EPOCH = 500, 100
+# "Llama-2-13b-hf", "Qwen2.5-0.5B", "open_llama_7b_v2"; these two say no number.
+_SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)([bm])(?![a-z\d])", re.IGNORECASE)
+_SIZES = {"gpt2": 124_439_808, "gpt2-xl": 1_557_611_200}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +68,13 @@ def effect_line(study: Study, places: Places) -> str:
 
 
 class Pace:
-    """Time and disk of runs, from those that are done on such a device, or from parameter counts and its speed."""
+    """Time, memory and disk of runs, from those that are done on such a device, or from parameter counts and its speed.
 
-    def __init__(self, study: Study, places: Places) -> None:
-        self.study, self.places = study, places
+    `gpu` is what the runs are to go to; without it, the device that they name on this machine.
+    """
+
+    def __init__(self, study: Study, places: Places, *, gpu: Devices | None = None) -> None:
+        self.study, self.places, self.gpu = study, places, gpu
         self.done: dict[tuple[str, str], list[float]] = {}
         for path in places.rows.glob("*.jsonl.gz") if places.rows.is_dir() else ():
             try:
@@ -84,7 +92,7 @@ class Pace:
             return self._counted(None, planned.stage)
         from limbeck.studies.resolving import identity_of
 
-        kind, _ = reachable_flops(planned.recipe.models.device)
+        kind = self.gpu.name if self.gpu is not None else reachable_flops(planned.recipe.models.device)[0]
         known = self.done.get((kind, _without_seed(identity_of(self.study, planned.recipe))))
         if known:
             return Estimate(seconds=sum(known) / len(known), how="measured on another seed")
@@ -104,9 +112,8 @@ class Pace:
 
     def disk(self, planned: tuple[Planned, ...], *, jobs: int) -> str:
         """What the folders will hold while runs are under way, and what stays."""
-        sizes = [self._parameters(each.recipe.models.student) for each in planned if each.recipe is not None]
-        known = [size for size in sizes if size is not None]
-        rows = sum(len(corpus.ids or ()) or corpus.rows or 0 for corpus in self.study.scoring.corpora)
+        known = list(self._sized(planned))
+        rows = sum(self._scored(corpus) for corpus in self.study.scoring.corpora)
         rows *= len(self.study.scoring.seeds) + 3
         kept = rows * _BYTES_A_ROW * len(planned) / 1e6
         folder = next(
@@ -115,13 +122,86 @@ class Pace:
         free = shutil.disk_usage(folder).free / 1e9
         if not known:
             return f"disk: not known ({free:.0f} GB free); about {kept:.0f} MB of rows stay"
-        # A student in float32, and three checkpoints of weights and both moments, one of them being written.
-        run = 4 * max(known) * (1 + 3 * 3) / 1e9
-        stays = 4 * max(known) * (len(planned) if self.study.keep == "students" else 0) / 1e9
+        # A student in float32, and three checkpoints of weights and both moments, one of them being written; of LoRA's
+        # the checkpoints are small.
+        run = max(4 * size * (1 if recipe.models.lora is not None else 1 + 3 * 3) / 1e9 for size, recipe in known)
+        stays = 4 * max(size for size, _ in known) * (len(planned) if self.study.keep == "students" else 0) / 1e9
         return (
             f"disk: about {run * jobs + stays:.1f} GB while it runs ({free:.0f} GB free), beside the stages; "
             f"about {kept:.0f} MB of rows stay" + (f" and {stays:.1f} GB of students" if stays else "")
         )
+
+    def memory(self, planned: tuple[Planned, ...]) -> str:
+        """What the weights of the largest run take, with gradients and moments, beside what its device has."""
+        takes = [
+            (self._weights(size, recipe) + self._teacher_weights(recipe), recipe)
+            for size, recipe in self._sized(planned)
+        ]
+        if not takes:
+            return "memory: not known; `limbeck plan RECIPE` says what a run takes"
+        most, recipe = max(takes, key=lambda each: each[0])
+        name, has = self._device(recipe.models.device)
+        told = f"memory: at least {most / 1e9:.1f} GB for the weights of the largest run, gradients and moments"
+        told += f"; {name} has {has / 1e9:.0f} GB"
+        return told + ("" if most <= has else ": too little; `limbeck plan RECIPE` says what would do")
+
+    def _device(self, named: str) -> tuple[str, int]:
+        """Name and bytes of the device of a run."""
+        if self.gpu is not None:
+            return self.gpu.name, self.gpu.memory
+        from limbeck.models.loading import resolve_device
+        from limbeck.models.room import free_bytes
+
+        own = resolve_device(named)
+        return str(own), free_bytes(own)
+
+    def _flops(self, recipe: Recipe | None) -> float:
+        """Operations a second that a run may reach."""
+        if self.gpu is not None:
+            return self.gpu.flops
+        named = recipe.models.device if recipe else str(self.study.recipe.get("models", {}).get("device", "auto"))
+        return reachable_flops(named, recipe.train.precision if recipe else "auto")[1]
+
+    def _sized(self, planned: tuple[Planned, ...]) -> Iterator[tuple[int, Recipe]]:
+        """The runs of which the student's parameters are known."""
+        for each in planned:
+            size = None if each.recipe is None else self._parameters(each.recipe.models.student)
+            if size is not None and each.recipe is not None:
+                yield size, each.recipe
+
+    def _weights(self, parameters: int, recipe: Recipe) -> int:
+        """Bytes of a student's weights; where all of them are trained, of gradients and both moments too."""
+        bytes_each = 2 if recipe.train.precision == "bf16" else 4
+        return parameters * bytes_each * (1 if recipe.models.lora is not None else 4)
+
+    def _teacher_weights(self, recipe: Recipe) -> int:
+        bytes_each = 2 if recipe.models.teacher_dtype == "bf16" else 4
+        return bytes_each * (self._parameters(recipe.models.teacher) or 0)
+
+    def _scored(self, corpus: ScoredCorpus) -> int:
+        """How many rows of a corpus are answered."""
+        if corpus.ids is not None:
+            return len(corpus.ids)
+        there = self._rows_of(corpus.corpus, corpus.split)
+        known = [rows for rows in (corpus.rows, there) if rows is not None]
+        return min(known, default=_ROWS_OF_A_CORPUS)
+
+    def _rows_of(self, corpus: str, split: str) -> int | None:
+        """Rows of a corpus, as its name or the lines of its file say."""
+        if corpus in CORPORA:
+            return expected_rows(corpus, split=split, root=self.places.root)
+        path = Path(self.places.data(corpus)).expanduser()
+        return count_lines(path) if path.is_file() else None
+
+    def _steps(self, recipe: Recipe) -> int:
+        if recipe.train.steps is not None:
+            return recipe.train.steps
+        corpus = recipe.data.corpus
+        names = [corpus] if isinstance(corpus, str) else [share.corpus for share in corpus or ()]
+        rows = [self._rows_of(name, "train") for name in names]
+        if not rows or None in rows:
+            return _STEPS_OF_AN_EPOCH * recipe.train.epochs
+        return recipe.train.epochs * -(-sum(each or 0 for each in rows) // recipe.train.batch_rows)
 
     def _counted(self, recipe: Recipe | None, student: str, *, scoring: bool = True) -> Estimate:
         """Floating-point operations over what the device may reach of them in a second: 2 a parameter and token
@@ -133,27 +213,32 @@ class Pace:
         work = 0.0 if recipe is None else self._training(recipe, mine)
         if scoring:
             parts = self.study.scoring
-            answers = sum(len(corpus.ids or ()) or corpus.rows or _ROWS_OF_A_CORPUS for corpus in parts.corpora)
+            answers = sum(self._scored(corpus) for corpus in parts.corpora)
             teacher = self._parameters(self.study.recipe.get("models", {}).get("teacher")) or 0
             work += answers * len(parts.seeds) * parts.max_new_tokens * _DRAWN * mine
             work += 2 * answers * _FILLED * (parts.max_prompt + parts.max_new_tokens) * 2.0 * (mine + teacher)
-        device = recipe.models.device if recipe else str(self.study.recipe.get("models", {}).get("device", "auto"))
-        _, flops = reachable_flops(device, recipe.train.precision if recipe else "auto")
-        return Estimate(seconds=work / flops, how="estimated from parameter counts, may be off by a factor of 3")
+        return Estimate(
+            seconds=work / self._flops(recipe), how="estimated from parameter counts, may be off by a factor of 3"
+        )
 
     def _training(self, recipe: Recipe, mine: int) -> float:
         method, train = recipe.built_method(), recipe.train
-        steps = train.steps if train.steps is not None else _STEPS_OF_AN_EPOCH * train.epochs
+        steps = self._steps(recipe)
         tokens = steps * train.batch_rows * _FILLED * recipe.data.max_length
-        work = 6.0 * tokens * mine
+        # With LoRA the gradient goes through the weights and stops before them.
+        passes = 4.0 if recipe.models.lora is not None else 6.0
+        work = passes * tokens * mine
         if recipe.models.teacher is not None and matches_teacher(method):
             work += 2.0 * tokens * (self._parameters(recipe.models.teacher) or 2 * mine)
         if student_draws(method.sequences):
             drawn = steps * train.batch_rows * min(recipe.sampling.max_new_tokens, recipe.data.max_length)
             work += drawn * _DRAWN * mine * (2.0 if method.revision is not None else 1.0)
         if method.weights.supervised:
-            work += 3.0 * tokens * mine
-        return work
+            work += passes / 2 * tokens * mine
+        every, looks = recipe.validate.every, 0.0
+        if every is not None and recipe.validate.metric == "rouge-l":
+            looks = train.epochs if every == "epoch" else steps / int(every)
+        return work + looks * recipe.validate.rows * recipe.sampling.max_new_tokens * _DRAWN * mine
 
     def _parameters(self, name: str | None) -> int | None:
         from limbeck.models.packaged import PACKAGED
@@ -170,7 +255,20 @@ class Pace:
         if name in PACKAGED:
             return _PACKAGED_PARAMETERS
         folder = Path(name)
-        return _counted_in(folder) if (folder / "config.json").is_file() else None
+        return _counted_in(folder) if (folder / "config.json").is_file() else _named_size(name)
+
+
+def _named_size(name: str) -> int | None:
+    """Parameters of a hub model as its name says them.
+
+    >>> _named_size("meta-llama/Llama-2-13b-hf"), _named_size("Qwen/Qwen2.5-0.5B"), _named_size("openai-community/gpt2")
+    (13000000000, 500000000, 124439808)
+    """
+    said = _SIZE.findall(name.rpartition("/")[2])
+    if not said:
+        return _SIZES.get(name.rpartition("/")[2])
+    number, unit = said[-1]
+    return round(float(number) * (1e9 if unit in "bB" else 1e6))
 
 
 def _counted_in(folder: Path) -> int | None:

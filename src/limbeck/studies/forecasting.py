@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from limbeck.errors import ConfigError
+from limbeck.preflight.hardware import Devices
 from limbeck.studies.definition import Study
 from limbeck.studies.estimates import Estimate, Pace
 from limbeck.studies.places import Places
@@ -27,11 +29,12 @@ class Awaited:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Rows, stages that have to be built, time and disk of a study."""
+    """Rows, stages that have to be built, time, memory and disk of a study."""
 
     study: str
     rows: tuple[Awaited, ...]
     stages: tuple[tuple[str, Estimate], ...]
+    memory: str
     disk: str
     jobs: int
 
@@ -52,23 +55,32 @@ class Forecast:
         waiting = [each for each in self.rows if each.state in ("waits", "goes on")]
         unknown = sum(each.seconds is None for each in waiting)
         counted = f" and {unknown} runs of unknown length" if unknown else ""
-        yield f"time: about {self.hours:.1f} h for {len(waiting)} runs, {self.jobs} at a time{counted}" + (
+        yield f"time: about {self.hours:,.1f} h for {len(waiting)} runs, {self.jobs} at a time{counted}" + (
             "; several at a time divide the same cores, so that this is the best case" if self.jobs > 1 else ""
         )
+        yield self.memory
         yield self.disk
 
     def values(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         stages = [{"name": name, **asdict(estimate)} for name, estimate in self.stages]
         rows = [asdict(each) for each in self.rows]
-        told = {"jobs": self.jobs, "hours": self.hours, "disk": self.disk}
+        told = {"jobs": self.jobs, "hours": self.hours, "memory": self.memory, "disk": self.disk}
         return {"study": self.study, "rows": rows, "stages": stages, **told}
 
 
-def forecast(study: Study, places: Places, *, only: tuple[str, ...] = (), jobs: int = 1) -> Forecast:
-    """Arms with hash and state, time by arm and in all, disk. Nothing is trained, fetched or written."""
+def forecast(
+    study: Study, places: Places, *, only: tuple[str, ...] = (), jobs: int = 1, gpu: Devices | None = None
+) -> Forecast:
+    """Arms with hash and state, time by arm and in all, memory, disk. Nothing is trained, fetched or written.
+
+    With `gpu` the runs are taken to go there, and not to this machine. Raises `ConfigError` for several GPUs: a run of
+    a study takes one.
+    """
+    if gpu is not None and gpu.count > 1:
+        raise ConfigError(f"a run of a study takes one device, not {gpu.count}; write --gpu {gpu.name}")
     planned = planned_runs(study, only=only)
-    pace = Pace(study, places)
+    pace = Pace(study, places, gpu=gpu)
     seen: dict[str, str] = {}
     rows: list[Awaited] = []
     for each in planned:
@@ -86,6 +98,7 @@ def forecast(study: Study, places: Places, *, only: tuple[str, ...] = (), jobs: 
         study=study.name,
         rows=tuple(rows),
         stages=tuple((name, estimate) for name, is_built, estimate in pace.stages(planned) if not is_built),
+        memory=pace.memory(planned),
         disk=pace.disk(planned, jobs=jobs),
         jobs=jobs,
     )
@@ -100,4 +113,9 @@ def _told(row: Awaited) -> str:
 
 
 def _minutes(seconds: float | None) -> str:
-    return "time not known" if seconds is None else f"{seconds / 60:.0f} min"
+    """Minutes, from ten hours on hours, from ten days on days."""
+    if seconds is None:
+        return "time not known"
+    if seconds < 36_000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 864_000 else f"{seconds / 86_400:,.0f} days"

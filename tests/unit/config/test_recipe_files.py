@@ -11,7 +11,7 @@ from limbeck.config import Recipe
 from limbeck.methods import METHODS, PRESETS
 
 FOLDER = Path(__file__).parents[3] / "recipes"
-FILES = sorted(path for path in FOLDER.rglob("*.yaml") if "undo" not in path.parts)
+FILES = sorted(path for path in FOLDER.rglob("*.yaml") if not {"undo", "studies"} & set(path.parts))
 FAMILIES = ("gpt2", "opt", "openllama2", "llama2")
 
 
