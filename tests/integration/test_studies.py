@@ -169,6 +169,33 @@ def test_a_run_whose_process_was_killed_is_told_of(ground: Ground, monkeypatch: 
     assert "its process ended" in outcome.failures["kd, seed 0"]
 
 
+def test_stages_are_built_in_a_process_of_their_own_where_runs_are(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*given: Any, **named: Any) -> None:
+        raise AssertionError("this process, which lives as long as the study, trains nothing")
+
+    started: list[str] = []
+    monkeypatch.setattr(running, "build_stage", refused)
+    monkeypatch.setattr(pool, "run_pool", lambda study, built, places, **named: started.extend(b.arm for b in built))
+    recipe = ground.values()["recipe"]
+    shared = {key: recipe[key] for key in ("data", "train", "validate")}
+    stages = {
+        name: {"recipe": {"method": {"base": "sft"}, "models": {"student": str(folder), "device": "cpu"}, **shared}}
+        for name, folder in (("start", ground.folder / "student"), ("lost", ground.folder / "nowhere"))
+    }
+    arms = {"from start": {"models.student": "@start"}, "from nowhere": {"models.student": "@lost"}}
+    study = ground.study("staged", arms=arms, stages=stages, seeds=[0])
+    said: list[str] = []
+    outcome = run_study(study, ground.places("staged"), jobs=2, say=said.append)
+    assert started == ["from start"]
+    assert "nowhere" in outcome.failures["from nowhere, seed 0"]
+    assert "its process ended" in outcome.failures["from start, seed 0"]
+    log = ground.places("staged").work / "logs" / "stages.log"
+    assert said[0] == f"stages are built; {log} tells how far they are"
+    assert "stage start" in log.read_text()
+
+
 def test_a_stopped_study_is_no_failure(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(recipe: Any) -> Any:
         raise Stopped("stopped")

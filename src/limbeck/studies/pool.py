@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,17 @@ from limbeck.studies.places import Places
 from limbeck.studies.resolving import Planned
 
 _STOPPED = Stopped.exit_code
+_STAGES = "stages"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What a process does: `target(*args)`, which ends it with an exit code."""
+
+    label: str
+    target: Callable[..., None]
+    args: tuple[Any, ...]
 
 
 def run_pool(
@@ -26,9 +37,28 @@ def run_pool(
 
     After Ctrl-C no further run is started; those that are under way save themselves. Raises `Stopped` then.
     """
+    tasks = [
+        _Task(label=f"{each.label} (run {each.key})", target=_work, args=(study, each, places)) for each in planned
+    ]
+    _run_all(tasks, jobs=jobs, say=say)
+
+
+def build_apart(
+    study: Study, planned: Sequence[Planned], places: Places, *, say: Callable[[str], None] = print
+) -> None:
+    """Build the stages that these runs need, in a process of its own: what training takes of memory ends with it.
+
+    It has all threads; what it says goes to WORK/logs/stages.log. A stage that fails is written down as a failure of
+    the runs that need it. Raises `Stopped` after Ctrl-C.
+    """
+    say(f"stages are built; {_log(places, _STAGES)} tells how far they are")
+    _run_all([_Task(label=_STAGES, target=_build, args=(study, tuple(planned), places))], jobs=1, say=say)
+
+
+def _run_all(tasks: Sequence[_Task], *, jobs: int, say: Callable[[str], None]) -> None:
     context = multiprocessing.get_context("spawn")
-    waiting, stopped = list(planned), False
-    running: dict[Any, Planned] = {}
+    waiting, stopped = list(tasks), False
+    running: dict[Any, _Task] = {}
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     # Read by each process when it loads torch; this one's are put back.
     before = {name: os.environ.get(name) for name in _THREADS}
@@ -37,8 +67,8 @@ def run_pool(
         while (waiting and not stopped) or running:
             while waiting and len(running) < jobs and not stopped:
                 each = waiting.pop(0)
-                say(f"{each.label} (run {each.key}, {len(waiting)} more wait)")
-                process = context.Process(target=_work, args=(study, each, places))
+                say(f"{each.label}, {len(waiting)} more wait" if len(tasks) > 1 else each.label)
+                process = context.Process(target=each.target, args=each.args)
                 process.start()
                 running[process] = each
             try:
@@ -63,9 +93,7 @@ def run_pool(
 
 
 def _work(study: Study, planned: Planned, places: Places) -> None:
-    log = places.work / "logs" / f"{planned.key}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    _redirect(log)
+    _redirect(_log(places, planned.key))
     from limbeck.studies.running import carry_out
 
     examples = {corpus.name: places.examples(corpus) for corpus in study.scoring.corpora}
@@ -76,8 +104,24 @@ def _work(study: Study, planned: Planned, places: Places) -> None:
     sys.exit(0 if is_done else 1)
 
 
+def _build(study: Study, planned: Sequence[Planned], places: Places) -> None:
+    _redirect(_log(places, _STAGES))
+    from limbeck.studies.running import try_stages
+
+    try:
+        built = [try_stages(study, each, places, say=lambda text: print(text, flush=True)) for each in planned]
+    except (Stopped, KeyboardInterrupt):
+        sys.exit(_STOPPED)
+    sys.exit(0 if all(built) else 1)
+
+
+def _log(places: Places, name: str) -> Path:
+    return places.work / "logs" / f"{name}.log"
+
+
 def _redirect(log: Path) -> None:
     """Both outputs of this process into a file, those of compiled code too."""
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

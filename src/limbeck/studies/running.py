@@ -18,7 +18,7 @@ from typing import Any
 from limbeck.config import Recipe
 from limbeck.errors import LimbeckError, Stopped
 from limbeck.records import Example
-from limbeck.studies.definition import Study
+from limbeck.studies.definition import Stage, Study
 from limbeck.studies.places import Places
 from limbeck.studies.resolving import (
     Planned,
@@ -28,7 +28,7 @@ from limbeck.studies.resolving import (
     stages_of,
 )
 from limbeck.studies.rows import Ledger, LedgerArm, write_rows, write_whole
-from limbeck.studies.staging import build_stage, build_teacher, train_or_resume
+from limbeck.studies.staging import build_stage, build_teacher, is_built, train_or_resume
 
 Say = Callable[[str], None]
 _FAILED = "failed"
@@ -65,9 +65,11 @@ def run_study(
     ledger.write(places.rows)
     missing = _once_each([each for each in planned if not places.kept(study, each).is_file()])
     if missing and jobs > 1:
-        from limbeck.studies.pool import run_pool
+        from limbeck.studies.pool import build_apart, run_pool
 
-        built = [each for each in missing if _try_stages(study, each, places, say=say)]
+        if not all(_has_stages(study, each, places) for each in missing):
+            build_apart(study, missing, places, say=say)
+        built = [each for each in missing if _has_stages(study, each, places)]
         run_pool(study, built, places, jobs=jobs, say=say)
     else:
         for number, each in enumerate(missing, start=1):
@@ -234,11 +236,22 @@ def _kinds(part: Any) -> set[str]:
     return {str(part["kind"])}.union(*(_kinds(value) for value in part.values())) if "kind" in part else set()
 
 
-def _try_stages(study: Study, planned: Planned, places: Places, *, say: Say) -> bool:
-    """Build what a run needs before it goes to a process of its own; a failure is the run's."""
+def _needed_stages(study: Study, planned: Planned) -> tuple[Stage, ...]:
+    """The study's teacher, and what the run itself names."""
+    teacher = str(study.recipe.get("models", {}).get("teacher"))
+    named = [study.stage(teacher.removeprefix("@"))] if teacher.startswith("@") else []
+    own = stages_of(study, planned.recipe) if planned.recipe is not None else (study.stage(planned.stage),)
+    return tuple({stage.name: stage for stage in (*named, *own)}.values())
+
+
+def _has_stages(study: Study, planned: Planned, places: Places) -> bool:
+    return all(is_built(study, stage, places) for stage in _needed_stages(study, planned))
+
+
+def try_stages(study: Study, planned: Planned, places: Places, *, say: Say) -> bool:
+    """Build what a run needs before it starts; a failure is written down as the run's."""
     try:
-        build_teacher(study, places, say=say)
-        for stage in stages_of(study, planned.recipe) if planned.recipe is not None else ():
+        for stage in _needed_stages(study, planned):
             build_stage(study, stage, places, say=say)
     except Stopped:
         raise

@@ -36,6 +36,13 @@ def build_stage(study: Study, stage: Stage, places: Places, *, say: Say = print)
     return folder / "student"
 
 
+def is_built(study: Study, stage: Stage, places: Places) -> bool:
+    """Whether a stage's model is there, trained to its end where it is trained."""
+    folder = places.stage(stage_key(study, stage))
+    is_there = (folder / "student" / "config.json").is_file()
+    return is_there and (stage.recipe is None or _is_finished(folder))
+
+
 def _shrink(study: Study, stage: Stage, folder: Path, *, say: Say) -> None:
     from limbeck.models.loading import load_model, load_tokenizer
     from limbeck.models.packaged import PACKAGED
