@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ def injected_errors(
     batch_rows: int = 8,
     greedy: bool = False,
     device: str = "auto",
+    say: Callable[[str], None] | None = None,
 ) -> Detections:
     """Put errors of known kind and place into responses, and see which detector finds them and what correcting brings.
 
@@ -61,6 +62,7 @@ def injected_errors(
 
     `out` gets rows.jsonl, one line for each injected error and detector, ids, places and scores but no text, and
     table.md, made of them. A killed call loses the batch in progress; the next one goes on, with the same rows.
+    `say` is told of every batch that is done.
     Raises `UnknownName`, `ConfigError`, `DataError`, `ModelError`; `NothingToLearn` where every prompt is too long;
     `CheckpointError` if `out` holds rows of another study.
 
@@ -78,9 +80,8 @@ def injected_errors(
     assert subject.teacher is not None, "it was given"
     header = {
         "rows": "injected errors",
-        "teacher": os.fspath(teacher),
+        # By their weights alone: the folders are called otherwise on every machine.
         "teacher_weights": weights_fingerprint(subject.teacher.model),
-        "student": subject.name,
         "student_weights": weights_fingerprint(subject.student.model),
         "data": data,
         "examples": len(examples),
@@ -104,12 +105,15 @@ def injected_errors(
     with evaluating(subject.student.model), evaluating(subject.teacher.model):
         plan = _Plan(subject, examples, kinds=named, sources=sources, seed=seed, max_new_tokens=max_new_tokens)
         bench = plan.bench(greedy=greedy)
-        for number, group in list(enumerate(plan.groups()))[done:]:
+        groups = list(plan.groups())
+        for number, group in list(enumerate(groups))[done:]:
             cases, spared = plan.cases(group)
             added = [*spared, *judged(cases, detectors=chosen, bench=bench), {"measure": _BATCH, "number": number}]
             file.append(added)
             # Through JSON, so that rows just made and rows read from disk are equal.
             found += json.loads(json.dumps(added))
+            if say is not None:
+                say(f"injected errors: {number + 1} of {len(groups)} batches of {batch_rows} rows")
     result = Detections(rows=[row for row in found if row["measure"] != _BATCH], folder=out)
     (out / "table.md").write_text(result.markdown(), encoding="utf-8")
     return result

@@ -37,5 +37,6 @@ def run_injected_errors(places: Places, *, seed: int = 0, say: Callable[[str], N
         seed=seed,
         max_prompt=_MAX_PROMPT,
         max_new_tokens=_NEW_TOKENS,
+        say=say,
     )
     return out

@@ -57,9 +57,10 @@ def test_there_is_a_row_for_each_error_and_detector_and_one_for_each_that_does_n
     assert all(row["right"] == (row["guesses"][:1] == [row["place"]]) for row in whole.rows if "guesses" in row)
 
 
-def test_rows_hold_no_text_and_the_table_is_on_disk(whole: Detections) -> None:
+def test_rows_hold_no_text_and_no_path_and_the_table_is_on_disk(given: dict[str, Any], whole: Detections) -> None:
     assert whole.folder is not None
     written = (whole.folder / "rows.jsonl").read_text()
+    assert not any(str(given[model]) in written for model in ("teacher", "student"))
     assert not any(word in written for word in ("Anna", "Paul", "Lucas", "boat", "cats"))
     shown = (whole.folder / "table.md").read_text()
     assert shown == whole.markdown()
@@ -81,7 +82,9 @@ def test_a_study_that_was_killed_loses_its_batch_at_most_and_ends_with_the_same_
     monkeypatch.setattr(
         detector_study, "judged", lambda cases, **named: taken.append(len(cases)) or real(cases, **named)
     )
-    again = injected_errors(**given, out=tmp_path)
+    said: list[str] = []
+    again = injected_errors(**given, out=tmp_path, say=said.append)
+    assert said == [f"injected errors: {number} of 3 batches of 2 rows" for number in (2, 3)]
     assert len(taken) == 2, "the first of three batches is not taken again"
     assert (tmp_path / "rows.jsonl").read_bytes() == full
     assert again.rows == whole.rows
