@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,24 +107,23 @@ class Measured:
         return {start for arm in self.arms.values() if not arm.is_stage for start in arm.starts}
 
     def pair(self, one: str, other: str) -> tuple[list[Start], list[Start]]:
-        """The runs of two arms that may be compared: of one start and the same training seeds; a stage with any start.
+        """The runs of two arms that may be compared: those of the same start and training seed; a stage with any.
 
-        Of several starts the one with the most runs. Empty where there is none in common.
+        Of several starts all: each run stands against the other arm's of its own start. Empty where none is in common.
         """
         if one not in self.arms or other not in self.arms:
             return [], []
         a, b = self.arms[one], self.arms[other]
         if a.is_stage or b.is_stage:
-            return (list(a.runs) if a.is_stage else _largest(a.runs), list(b.runs) if b.is_stage else _largest(b.runs))
-        common = _largest([start for start in a.runs if start in b.runs])
+            return list(a.runs), list(b.runs)
+        common = [start for start in a.runs if start in b.runs]
         return common, common
 
     def examples(
         self, arms: Sequence[str], *, measure: str = ROUGE[0], score: str = ROUGE[1], corpora: Sequence[str] = ()
     ) -> dict[str, float]:
-        """The score by example, averaged over these arms' runs of the start that they share."""
-        shared = functools.reduce(_both, [list(self.arms[name].runs) for name in arms])
-        of = _largest(shared)
+        """The score by example, averaged over these arms' runs of the starts that they share."""
+        of = functools.reduce(_both, [list(self.arms[name].runs) for name in arms])
         each = [
             self.arms[name].values(of, measure=measure, score=score, corpora=corpora or self.average) for name in arms
         ]
@@ -167,7 +165,7 @@ class Measured:
         """The mean of distinct-2 of an arm's answers − factor · that of the references, paired by example."""
         if arm not in self.arms:
             return None
-        runs = _largest(self.arms[arm].runs)
+        runs = list(self.arms[arm].runs)
         answers, references = (
             self.arms[arm].values(runs, measure=measure, score="distinct_2", corpora=self.average)
             for measure in ("answers", "references")
@@ -181,12 +179,12 @@ class Measured:
         return paired_bootstrap(left, right, seed=0, draws=draws)
 
     def group_gap(self, ones: Sequence[str], others: Sequence[str], *, draws: int = _DRAWS) -> Interval | None:
-        """The mean over some arms minus the mean over others, within the start that all share; stages with any."""
+        """The mean over some arms minus the mean over others, of the starts that all share; stages with any."""
         names = [*ones, *others]
         if not all(name in self.arms for name in names):
             return None
         trained = [name for name in names if not self.arms[name].is_stage]
-        shared = _largest(functools.reduce(_both, [list(self.arms[name].runs) for name in trained])) if trained else []
+        shared = functools.reduce(_both, [list(self.arms[name].runs) for name in trained]) if trained else []
         sides = []
         for group in (ones, others):
             each = [
@@ -229,12 +227,6 @@ def check_equal_contents(measured: Measured) -> None:
 
 def _of(run: RunRows) -> list[str]:
     return list(run.about.get("corpora", {}))
-
-
-def _largest(starts: Sequence[Start] | Mapping[Start, RunRows]) -> list[Start]:
-    """Those of the start that most runs have; of equals, of the first."""
-    counts = Counter(start for _, start in starts)
-    return [each for each in starts if each[1] == counts.most_common(1)[0][0]]
 
 
 def _both(one: list[Start], other: list[Start]) -> list[Start]:

@@ -268,8 +268,8 @@ def _notes(measured: Measured, titles: tuple[str, ...]) -> tuple[str, ...]:
         )
     if len(measured.starts) > 1:
         notes.append(
-            f"The arms began from {len(measured.starts)} different starts ({', '.join(sorted(measured.starts))}). Only "
-            "runs of one start are compared with each other; means over all of them are not."
+            f"The arms began from {len(measured.starts)} different starts ({', '.join(sorted(measured.starts))}). Each "
+            "run is compared with those of its own start alone; an arm's own means are over all of its runs."
         )
     effect = measured_effect(measured)
     if effect is not None:

@@ -129,6 +129,21 @@ def test_runs_of_other_starts_are_shown_and_never_compared(tmp_path: Path) -> No
     assert isinstance(cell(table, "kd", "average"), Number)
 
 
+def test_of_several_starts_each_run_stands_against_the_one_of_its_own(tmp_path: Path) -> None:
+    # Within the starts kd gains 0.10 and loses 0.04; of "three" there is no sft. Across starts it would look worse.
+    levels = {"one": (0.3, 0.4), "two": (0.6, 0.56)}
+    for number, (start, (sft, kd)) in enumerate(levels.items()):
+        save_run(tmp_path, f"sft-{start}", noisy(sft, seed=number), start=start)
+        save_run(tmp_path, f"kd-{start}", noisy(kd, seed=10 + number), start=start)
+    save_run(tmp_path, "kd-three", noisy(0.0, seed=20), start="three")
+    arms = {"sft": {"0": "sft-one", "1": "sft-two"}, "kd": {"0": "kd-one", "1": "kd-two", "2": "kd-three"}}
+    ledger("mine", arms).write(tmp_path)
+    measured = Measured.read(tmp_path, "mine")
+    for gap in (measured.gap("kd", "sft"), measured.group_gap(["kd"], ["sft"])):
+        assert gap is not None
+        assert gap.mean == pytest.approx((0.10 - 0.04) / 2, abs=0.005)
+
+
 def test_a_stage_is_compared_with_arms_of_any_start(tmp_path: Path) -> None:
     save_run(tmp_path, "teacher", noisy(0.5, seed=1), start="its own")
     save_run(tmp_path, "kd0", noisy(0.4, seed=2), start="one")
