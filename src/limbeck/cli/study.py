@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -44,21 +43,21 @@ def study(
     fails is recorded and does not stop the others; the exit code is then 1.
     """
     from limbeck.errors import LimbeckError
+    from limbeck.studies.builtin import INJECTED_ERRORS
     from limbeck.studies.printing import FORMATS, check_format, printed, result_values
 
     if gpu is not None and not dry_run:
         raise typer.BadParameter("it is for a dry run; give --dry-run too", param_hint="--gpu")
     check_format(format, FORMATS)
     folder = out / "rows" if rows is None else rows
-    if name == "injected-errors":
-        _inject(root, out, folder, seeds, dry_run, as_json)
-        return
-    if not table:
+    failures: dict[str, str] = {}
+    if name == INJECTED_ERRORS and not table:
+        if not _inject(root, out, folder, seeds, dry_run, as_json):
+            return
+    elif not table:
         failures = _run(name, settings or [], root, out, folder, seeds, arms, jobs, dry_run, gpu, as_json)
         if dry_run:
             return
-    else:
-        failures = {}
     called = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     text = printed(folder, called, format=format)
     if as_json:
@@ -134,22 +133,18 @@ def _command(
     return shlex.join(parts)
 
 
-def _inject(root: Path | None, out: Path, rows: Path, seeds: str | None, dry_run: bool, as_json: bool) -> None:
+def _inject(root: Path | None, out: Path, rows: Path, seeds: str | None, dry_run: bool, as_json: bool) -> bool:
+    """Run it; whether there are rows now."""
     from limbeck.studies.injected import run_injected_errors
     from limbeck.studies.places import Places
 
     if dry_run:
         told = "injected-errors trains nothing beside its teacher and start, and scores every detector once"
         print_json({"effect": told, "rows": []}) if as_json else show([told])
-        return
+        return False
     seed = 0 if seeds is None else _numbers(seeds)[0]
-    folder = run_injected_errors(Places(work=out, rows=rows, root=root), seed=seed, say=progress)
-    if as_json:
-        rows_there = map(json.loads, (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
-        print_json({"rows": [row for row in rows_there if "measure" in row]})
-        return
-    table = folder / "table.md"
-    typer.echo(table.read_text(encoding="utf-8") if table.is_file() else f"rows: {folder}")
+    run_injected_errors(Places(work=out, rows=rows, root=root), seed=seed, say=progress)
+    return True
 
 
 def _numbers(text: str) -> tuple[int, ...]:

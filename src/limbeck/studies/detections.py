@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,17 @@ class Detections:
     rows: list[dict[str, Any]]
     folder: Path | None = None
 
+    @classmethod
+    def read(cls, folder: Path) -> Detections:
+        """The rows that a study, finished or not, has left in a folder. Raises `DataError` where there are none."""
+        path = folder / "rows.jsonl"
+        if not path.is_file():
+            raise DataError(
+                f"there are no rows of injected errors in {folder}\n  run it: limbeck study injected-errors"
+            )
+        read = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        return cls(rows=[row for row in read if row.get("measure") in (_ROWS, _SPARED)], folder=folder)
+
     def values(self, source: str, kind: str, detector: str, column: str) -> dict[str, float]:
         """The number of a column by row id; "all" for `kind` takes each row's mean over its kinds.
 
@@ -88,6 +100,12 @@ class Detections:
             columns=tuple(Column(title=title) for title in titles),
             rows=tuple(lines),
             notes=(*_NOTES, *self._spared(source, kinds)),
+        )
+
+    def tables(self) -> tuple[tuple[str, Table], ...]:
+        """Heading and table of each source of which there are errors."""
+        return tuple(
+            (f"Errors in {what}", self.table(source)) for source, what in SOURCES.items() if self._injected(source)
         )
 
     def markdown(self) -> str:

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from limbeck.errors import UnknownName
 from limbeck.reporting.page import render_page
+from limbeck.reporting.tables import Table
+from limbeck.studies.builtin import INJECTED_ERRORS
+from limbeck.studies.detections import Detections
 from limbeck.studies.study_page import study_page
-from limbeck.studies.tables import Result, result_of
+from limbeck.studies.tables import result_of
+from limbeck.studies.verdicts import Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shown:
+    """What is printed: headings with tables, and what was judged."""
+
+    title: str
+    tables: tuple[tuple[str, Table], ...]
+    verdicts: tuple[Verdict, ...]
+
 
 FORMATS = ("markdown", "text", "latex", "csv", "html")
 
@@ -24,7 +39,9 @@ def check_format(name: str, known: Sequence[str] = FORMATS) -> None:
 def printed(rows: Path, study: str, *, format: str = "markdown") -> str:
     """The tables and verdicts of a study from its rows alone. Raises `DataError` and `UnknownName`."""
     check_format(format)
-    result = result_of(rows, study)
+    result = _shown(rows, study)
+    if format == "html" and study == INJECTED_ERRORS:
+        return "\n".join(f"<h2>{title}</h2>\n{table.html()}" for title, table in result.tables)
     if format == "html":
         return render_page(study_page(rows, study))
     if format == "csv":
@@ -39,7 +56,7 @@ def printed(rows: Path, study: str, *, format: str = "markdown") -> str:
 
 def result_values(rows: Path, study: str) -> dict[str, Any]:
     """The same as plain values, for JSON: tables by title, and verdicts with what they are due to."""
-    result = result_of(rows, study)
+    result = _shown(rows, study)
     return {
         "title": result.title,
         "tables": {title: table.values() for title, table in result.tables},
@@ -50,5 +67,13 @@ def result_values(rows: Path, study: str) -> dict[str, Any]:
     }
 
 
-def _lines(result: Result, before: str) -> str:
+def _shown(rows: Path, study: str) -> _Shown:
+    if study == INJECTED_ERRORS:
+        found = Detections.read(rows / study)
+        return _Shown(title="Injected errors", tables=found.tables(), verdicts=())
+    result = result_of(rows, study)
+    return _Shown(title=result.title, tables=result.tables, verdicts=result.verdicts)
+
+
+def _lines(result: _Shown, before: str) -> str:
     return "".join(f"\n{before}{verdict.text()}" for verdict in result.verdicts) + ("\n" if result.verdicts else "")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from limbeck.cli import main
 from limbeck.errors import CheckpointError, ConfigError, UnknownName
 from limbeck.revision import DETECTORS, Heuristic
 from limbeck.studies import Detections, detector_study, injected_errors
 from limbeck.studies.error_kinds import ERROR_KINDS
+from limbeck.studies.printing import FORMATS
 from limbeck.testing import save_tiny
 
 ROWS = (
@@ -132,3 +135,23 @@ def test_what_cannot_be_asked_is_said_before_anything_is_loaded(
     with pytest.raises(error, match=said):
         injected_errors(**{**given, "teacher": "/nowhere", **changed}, out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_command_prints_the_table_of_rows_that_are_there(
+    whole: Detections, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str
+) -> None:
+    assert whole.folder is not None
+    shutil.copytree(whole.folder, tmp_path / "injected-errors")
+    command = ["study", "injected-errors", "--rows", str(tmp_path), "--table", "--format", format]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert all(kind in shown for kind in ("repetition", "negation", "kld-argmax"))
+    if format == "markdown":
+        tables = shown.replace("\n", "")
+        assert all(table.markdown().replace("\n", "") in tables for _, table in whole.tables())
+
+
+def test_without_rows_the_command_says_how_they_are_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["study", "injected-errors", "--rows", str(tmp_path), "--table"]) == 2
+    assert "limbeck study injected-errors" in capsys.readouterr().err
