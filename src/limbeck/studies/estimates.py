@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from limbeck.studies.measured import Measured
 from limbeck.studies.places import Places
 from limbeck.studies.resolving import STAGE, Planned, stage_key, stage_recipe, stages_of
 from limbeck.studies.rows import RunRows
+from limbeck.studies.sizes import counted_in, cut, named_size
 from limbeck.studies.tables import measured_effect
 
 # The standard deviation over prompts of the difference of two students' ROUGE-L, one answer each: SmolLM2-135M cut to
@@ -30,9 +29,6 @@ _PACKAGED_PARAMETERS = 134_515_008
 _BYTES_A_ROW = 20
 _DRAWN, _FILLED = 3 * 2.0, 0.6
 _ROWS_OF_A_CORPUS, _STEPS_OF_AN_EPOCH = 500, 100
-# "Llama-2-13b-hf", "Qwen2.5-0.5B", "open_llama_7b_v2"; these two say no number.
-_SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)([bm])(?![a-z\d])", re.IGNORECASE)
-_SIZES = {"gpt2": 124_439_808, "gpt2-xl": 1_557_611_200}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,47 +245,13 @@ class Pace:
             stage = self.study.stage(name.removeprefix(STAGE))
             if stage.shrink is not None:
                 whole = self._parameters(str(stage.shrink["model"]))
-                return whole if whole is None else _cut(whole, str(stage.shrink["model"]), stage.shrink["layers"])
+                return whole if whole is None else cut(whole, str(stage.shrink["model"]), stage.shrink["layers"])
             assert stage.recipe is not None
             return self._parameters(str(stage.recipe["models"]["student"]))
         if name in PACKAGED:
             return _PACKAGED_PARAMETERS
         folder = Path(name)
-        return _counted_in(folder) if (folder / "config.json").is_file() else _named_size(name)
-
-
-def _named_size(name: str) -> int | None:
-    """Parameters of a hub model as its name says them.
-
-    >>> _named_size("meta-llama/Llama-2-13b-hf"), _named_size("Qwen/Qwen2.5-0.5B"), _named_size("openai-community/gpt2")
-    (13000000000, 500000000, 124439808)
-    """
-    said = _SIZE.findall(name.rpartition("/")[2])
-    if not said:
-        return _SIZES.get(name.rpartition("/")[2])
-    number, unit = said[-1]
-    return round(float(number) * (1e9 if unit in "bB" else 1e6))
-
-
-def _counted_in(folder: Path) -> int | None:
-    """Parameters of a model folder, from the headers of its files."""
-    from safetensors import safe_open
-
-    count = 0
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="numpy") as opened:
-            count += sum(math.prod(opened.get_slice(name).get_shape()) for name in list(opened.keys()))
-    return count or None
-
-
-def _cut(whole: int, model: str, layers: object) -> int:
-    """About what is left: embeddings stay, layers weigh alike; SmolLM2-135M has 30 of 3.54 million parameters."""
-    left = layers if isinstance(layers, int) else len(layers) if isinstance(layers, list) else 0
-    config = Path(model) / "config.json"
-    if config.is_file():
-        total = int(json.loads(config.read_text()).get("num_hidden_layers", left) or left)
-        return round(whole * (0.2 + 0.8 * left / max(total, 1)))
-    return whole - (30 - left) * 3_540_096
+        return counted_in(folder) if (folder / "config.json").is_file() else named_size(name)
 
 
 def _without_seed(identity: object) -> str:
