@@ -185,13 +185,13 @@ def test_stages_are_built_in_a_process_of_their_own_where_runs_are(
         for name, folder in (("start", ground.folder / "student"), ("lost", ground.folder / "nowhere"))
     }
     arms = {"from start": {"models.student": "@start"}, "from nowhere": {"models.student": "@lost"}}
-    study = ground.study("staged", arms=arms, stages=stages, seeds=[0])
+    study = ground.study("staged-apart", arms=arms, stages=stages, seeds=[0])
     said: list[str] = []
-    outcome = run_study(study, ground.places("staged"), jobs=2, say=said.append)
+    outcome = run_study(study, ground.places("staged-apart"), jobs=2, say=said.append)
     assert started == ["from start"]
     assert "nowhere" in outcome.failures["from nowhere, seed 0"]
     assert "its process ended" in outcome.failures["from start, seed 0"]
-    log = ground.places("staged").work / "logs" / "stages.log"
+    log = ground.places("staged-apart").work / "logs" / "stages.log"
     assert said[0] == f"stages are built; {log} tells how far they are"
     assert "stage start" in log.read_text()
 
