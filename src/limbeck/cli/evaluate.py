@@ -40,6 +40,9 @@ def evaluate(
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer; the preset's if not given.")
     ] = None,
+    batch_rows: Annotated[
+        int, typer.Option(min=1, help="Rows decoded at a time: more are faster, and take memory.")
+    ] = 16,
     template: Annotated[str, typer.Option(help="auto, chat, paper or plain.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     scores: Annotated[str | None, typer.Option(help="Scores of the table, with commas between.", metavar="A,B")] = None,
@@ -75,6 +78,7 @@ def evaluate(
         max_prompt=max_prompt,
         max_new_tokens=max_new_tokens,
         template=template,
+        batch_rows=batch_rows,
         device=device,
         exposure=exposure,
     )

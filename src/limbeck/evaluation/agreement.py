@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,20 @@ COLUMNS = (
     "cross_entropy",
     "teacher_cross_entropy",
 )
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """A teacher of whole rows: a model, or one that remembers what it has read."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+    def view(self, sequences: Sequences, where: Scored) -> HiddenView:
+        """Its distributions at the scored tokens of rows that are on its device."""
+        ...
 
 
 def token_values(scores: TokenScores) -> dict[str, Float[Tensor, " n"]]:
@@ -77,7 +91,7 @@ def own_and_references(
 
 
 def agreement_rows(
-    sequences: Sequences, *, student: Scorer, teacher: Scorer | None, chunk: int, group_rows: int
+    sequences: Sequences, *, student: Scorer, teacher: Reader | None, chunk: int, group_rows: int
 ) -> Iterator[list[dict[str, Any]]]:
     """One dictionary a row, group by group: `id` (the first part of its key), `num_tokens`, and in `scores` each
     column's mean over its tokens.
@@ -108,7 +122,7 @@ def exposure_rows(
 
 @torch.no_grad()
 def compared_tokens(
-    sequences: Sequences, *, student: Scorer, teacher: Scorer | None, chunk: int, group_rows: int
+    sequences: Sequences, *, student: Scorer, teacher: Reader | None, chunk: int, group_rows: int
 ) -> Iterator[tuple[Sequences, Scored, dict[str, Float[Tensor, " N"]]]]:
     """Group by group: rows of like length, where their scored tokens stand, and each column at each of these tokens."""
     device = student.device

@@ -24,6 +24,8 @@ from limbeck.registry import Registry
 from limbeck.seeds import RowNoise, Seeds
 from limbeck.types import RowKey, pack_rows
 
+BATCH_ROWS = 16
+"""Rows that are decoded at a time, unless told otherwise."""
 _PURPOSE = "answer"
 
 
@@ -62,7 +64,7 @@ class Answerer:
     banned_ids: frozenset[int]
     pad_id: int
     device: torch.device
-    batch_rows: int = 16
+    batch_rows: int = BATCH_ROWS
     max_length: int | None = None
 
     def answers(

@@ -13,10 +13,11 @@ from transformers import PreTrainedModel
 
 from limbeck.data.corpora import load_corpus
 from limbeck.errors import ConfigError
-from limbeck.evaluation.agreement import agreement_rows, exposure_rows, own_and_references
-from limbeck.evaluation.answers import DECODINGS, Answerer, AnswerFile, Decoding
+from limbeck.evaluation.agreement import Reader, agreement_rows, exposure_rows, own_and_references
+from limbeck.evaluation.answers import BATCH_ROWS, DECODINGS, Answerer, AnswerFile, Decoding
 from limbeck.evaluation.exposure import Prefix
 from limbeck.evaluation.identity import fingerprint, ids_fingerprint, weights_fingerprint
+from limbeck.evaluation.kept_teacher import KeptTeacher
 from limbeck.evaluation.results import Results
 from limbeck.evaluation.scorers import Scorer, Scorers, self_bleu, standard_scorers
 from limbeck.evaluation.subjects import Subject, load_subject
@@ -28,6 +29,7 @@ from limbeck.records import AnswerRow, Example
 from limbeck.types import Sequences
 
 SEEDS = (10, 20, 30, 40, 50)
+_MOST_READ = 8
 
 
 def evaluate(
@@ -47,6 +49,7 @@ def evaluate(
     device: str = "auto",
     scorers: Mapping[str, Scorer] | None = None,
     exposure: bool = False,
+    batch_rows: int = BATCH_ROWS,
 ) -> Results:
     """Answer every example of the corpora with every decoding seed, score the answers, compare with the teacher.
 
@@ -56,7 +59,8 @@ def evaluate(
     model drew with the first seed. `scorers` are functions of an answer's row beside the standard ones
     (`evaluation/scorers.py`); a score that kept rows lack is added to them. With `exposure` the teacher answers too,
     with the first seed, and KL(t‖s) is kept token by token on both models' answers (`Results.exposure`). Prompts over
-    `max_prompt` tokens are cut in the user's text, as the papers do.
+    `max_prompt` tokens are cut in the user's text, as the papers do. `batch_rows` are decoded at a time: more are
+    faster where there is memory for their keys and values, and change answers by rounding alone.
 
     Rows go to `out` as they are made; a second call goes on where the first was stopped. `out` None keeps them in
     memory. Raises `ConfigError`, `DataError`, `ModelError`, and `CheckpointError` if `out` holds other rows.
@@ -64,6 +68,8 @@ def evaluate(
     names = [corpora] if isinstance(corpora, str) else list(corpora)
     if not names or not seeds:
         raise ConfigError("nothing to evaluate: give at least one corpus and one seed")
+    if batch_rows < 1:
+        raise ConfigError(f"batch_rows is {batch_rows}; at least 1 is needed")
     if exposure and teacher is None:
         raise ConfigError("exposure bias compares with the teacher's answers: name a teacher")
     if len(set(seeds)) < len(seeds) or len(set(names)) < len(names):
@@ -78,6 +84,7 @@ def evaluate(
         new_tokens=chosen.max_new_tokens,
         template=template,
         device=device,
+        batch_rows=batch_rows,
     )
     rows: list[dict[str, Any]] = []
     with evaluating(subject.student.model):
@@ -106,11 +113,13 @@ def evaluate_examples(
     out: Path | None,
     scorers: Mapping[str, Scorer] | None = None,
     exposure: bool = False,
+    kept: Path | None = None,
 ) -> list[dict[str, Any]]:
     """The rows of one corpus: answers of all seeds, then agreement on references and on the first seed's answers.
 
     With several seeds there is one row an example more, across them: how alike its answers are. With `exposure` there
-    are two more: KL token by token on the model's answer and on the teacher's.
+    are two more: KL token by token on the model's answer and on the teacher's. What the teacher finds in the references
+    is looked for, and left, in the folder `kept`, which belongs to this teacher.
     """
     rows: list[dict[str, Any]] = []
     slug = corpus.replace("/", "_")
@@ -125,7 +134,12 @@ def evaluate_examples(
     rows += across
     for measure, sequences in (("references", references), ("own", answered)):
         path = None if out is None else out / f"{slug}-{measure}.jsonl"
-        rows += _agreement(subject, sequences, corpus=corpus, seed=seeds[0], measure=measure, path=path)
+        teacher: Reader | None = subject.teacher
+        if subject.teacher is not None and kept is not None and measure == "references":
+            teacher = KeptTeacher(subject.teacher, kept)
+        rows += _agreement(
+            subject, sequences, teacher=teacher, corpus=corpus, seed=seeds[0], measure=measure, path=path
+        )
     if exposure:
         rows += _exposure(subject, examples, answered, corpus=corpus, seed=seeds[0], decoding=decoding, out=out)
     return rows
@@ -134,6 +148,11 @@ def evaluate_examples(
 def answer_path(out: Path, *, corpus: str, seed: int) -> Path:
     """Where the answers of a corpus and seed lie below an evaluation's folder."""
     return out / f"{corpus.replace('/', '_')}-answers-seed{seed}.jsonl"
+
+
+def _rows_read(subject: Subject) -> int:
+    """Rows that are read in one forward: more of them share more padding, and nothing else."""
+    return min(_MOST_READ, max(1, subject.batch_rows // 2))
 
 
 def _across_seeds(rows: Sequence[Mapping[str, Any]], *, corpus: str, seed: int) -> list[dict[str, Any]]:
@@ -226,6 +245,7 @@ def _agreement(
     subject: Subject,
     sequences: Sequences,
     *,
+    teacher: Reader | None,
     corpus: str,
     seed: int,
     measure: str,
@@ -236,9 +256,9 @@ def _agreement(
     for group in agreement_rows(
         sequences,
         student=subject.student,
-        teacher=subject.teacher,
+        teacher=teacher,
         chunk=auto_chunk(subject.pair.vocabulary.width, device.type),
-        group_rows=max(1, subject.batch_rows // 2),
+        group_rows=_rows_read(subject),
     ):
         rows += [{"measure": measure, "corpus": corpus, "seed": seed, **row} for row in group]
     rows.sort(key=lambda row: str(row["id"]))
@@ -275,7 +295,7 @@ def _exposure(
             teacher=subject.teacher,
             prefix=prefix,
             chunk=auto_chunk(subject.pair.vocabulary.width, device.type),
-            group_rows=max(1, subject.batch_rows // 2),
+            group_rows=_rows_read(subject),
         )
         about = {"measure": "exposure", "corpus": corpus, "seed": seed}
         rows += [{**about, **row} for row in sorted(found, key=lambda row: str(row["id"]))]

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import ConfigError
+from limbeck.evaluation.answers import BATCH_ROWS
 from limbeck.models.pair import Pair
 from limbeck.models.saving import training_settings
 from limbeck.models.scoring import Scorer
@@ -25,7 +26,7 @@ class Subject:
     encoder: Encoder
     student: Scorer
     teacher: Scorer | None
-    batch_rows: int = 16
+    batch_rows: int = BATCH_ROWS
 
 
 def load_subject(
@@ -36,6 +37,7 @@ def load_subject(
     new_tokens: int,
     template: str = "auto",
     device: str = "auto",
+    batch_rows: int = BATCH_ROWS,
 ) -> Subject:
     """Load a model, and a teacher if given, for evaluation. Raises `ConfigError` where the context is too short.
 
@@ -65,6 +67,7 @@ def load_subject(
         encoder=encoder,
         student=Scorer.of(pair.student, vocabulary=pair.vocabulary),
         teacher=None if pair.teacher is None else Scorer.of(pair.teacher, vocabulary=pair.vocabulary),
+        batch_rows=batch_rows,
     )
 
 

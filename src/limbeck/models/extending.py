@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from limbeck.models.decoders import Decoder, Sustaining
 from limbeck.models.prefixes import DrawState, Remembering, attended_after, shared_past
 from limbeck.models.sampling import NgramBan, Sampling, draw
-from limbeck.models.turns import Joining, Table, Turns, in_turn, seated_together, trimmed
+from limbeck.models.turns import Joining, Table, Turns, in_turn, read_together, seated_together, trimmed
 from limbeck.seeds import RowNoise
 from limbeck.types import RowKey, Sequences
 
@@ -215,13 +215,15 @@ def _draw_rows(loop: _Loop, *, seats: int) -> None:
     table = loop.begun([])
     while waiting or table.rows:
         while count := turns.entering(waiting=len(waiting), seated=len(table.rows)):
+            count = read_together([lengths[i] for i in waiting[:count]]) if turns.joins else count
             new, waiting = loop.begun(waiting[:count]), waiting[count:]
-            if table.rows:
+            new = new if new.is_read else loop.step(new)
+            if table.rows and new.rows:
                 assert isinstance(decoder, Joining), "no row comes in beside others where caches do not join"
-                new = new if new.is_read else loop.step(new)
-                new = seated_together(decoder, [table, new]) if new.rows else table
-            table = new
-        table = loop.step(table)
+                new = seated_together(decoder, [table, new])
+            table = new if new.rows else table
+        if table.rows:
+            table = loop.step(table)
 
 
 def _begun(

@@ -20,6 +20,8 @@ UNIT_TURNS = 4
 
 # Measured (ADR 21): reading waiting rows costs a forward, and seats that stay empty until then cost forwards later.
 _SHARE_TO_ENTER = 8
+# So many rows are read in one forward whatever their lengths, and more where padding stays a small share of it.
+_READ_TOGETHER, _SHARE_OF_PADDING = 16, 8
 # What is let go must be worth copying the rest.
 _SHARE_TO_TRIM = 8
 
@@ -58,7 +60,8 @@ class Turns:
     @classmethod
     def of(cls, decoder: Decoder, *, rows: int, seats: int) -> Turns:
         """The turns of so many rows; where caches do not join, groups that follow each other are nearly equal."""
-        joins = rows > seats and isinstance(decoder, Joining) and decoder.joins(decoder.start())
+        is_in_parts = rows > min(seats, _READ_TOGETHER)
+        joins = is_in_parts and isinstance(decoder, Joining) and decoder.joins(decoder.start())
         groups = max(1, -(-rows // seats))
         return cls(seats=seats if joins else max(1, -(-rows // groups)), joins=joins)
 
@@ -71,15 +74,36 @@ class Turns:
         return min(waiting, free) if self.joins and is_worth_it else 0
 
 
+def read_together(lengths: Sequence[int]) -> int:
+    """How many of the rows that come in, of these lengths, are read in one forward: sixteen, and as many more as leave
+    at most an eighth of its columns to padding.
+
+    >>> read_together([9] * 40), read_together([9] * 20 + [1] * 20), read_together([9, *[1] * 30])
+    (40, 23, 16)
+    """
+    count = min(len(lengths), _READ_TOGETHER)
+    width, held = max(lengths[:count], default=0), sum(lengths[:count])
+    while count < len(lengths):
+        width, held = max(width, lengths[count]), held + lengths[count]
+        columns = width * (count + 1)
+        if (columns - held) * _SHARE_OF_PADDING > columns:
+            break
+        count += 1
+    return count
+
+
 def in_turn(rows: Sequence[int], *, seats: int, lengths: Sequence[int], limits: Sequence[int]) -> list[int]:
     """The order in which rows come in: those that may become longest by drawing first, so that none of them is left
-    to be decoded alone at the end, and of these the longest, which share padding. As given where all have a seat.
+    to be decoded alone at the end, and of these the longest, which share padding. The longest first where all have a
+    seat; as given where all are read at once.
 
     >>> in_turn([0, 1, 2], seats=2, lengths=[3, 5, 9], limits=[10, 12, 12])
     [1, 0, 2]
     """
-    if len(rows) <= seats:
+    if len(rows) <= min(seats, _READ_TOGETHER):
         return list(rows)
+    if len(rows) <= seats:
+        return sorted(rows, key=lambda row: (-lengths[row], row))
     return sorted(rows, key=lambda row: (lengths[row] - limits[row], -lengths[row], row))
 
 

@@ -16,7 +16,7 @@ from limbeck.errors import ConfigError, UnknownName
 KEEPS = ("rows", "students")
 _NAME = re.compile(r"[A-Za-z0-9][\w+.=:,@ -]*")
 _KEYS = ("title", "recipe", "stages", "arms", "grid", "seeds", "evaluate", "baseline", "controls", "keep")
-_EVALUATE_KEYS = ("corpora", "rows", "seeds", "decoding", "max_new_tokens", "max_prompt")
+_EVALUATE_KEYS = ("corpora", "rows", "seeds", "decoding", "max_new_tokens", "max_prompt", "batch_rows")
 _STAGE_KEYS = ("recipe", "shrink")
 
 
@@ -59,13 +59,14 @@ class ScoredCorpus:
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring:
-    """What every arm is scored on, and how it answers."""
+    """What every arm is scored on, and how it answers: `batch_rows` at a time, which is a matter of speed."""
 
     corpora: tuple[ScoredCorpus, ...]
     seeds: tuple[int, ...] = (10, 20, 30)
     decoding: str = "plain"
     max_new_tokens: int = 256
     max_prompt: int = 256
+    batch_rows: int = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,7 +245,7 @@ def _scoring(value: Any, draft: Draft) -> Scoring:
         (rows,) = _numbers([rows], draft, (*where, "rows"), least=1)
     sizes = {
         key: _numbers([value[key]], draft, (*where, key), least=1)[0]
-        for key in ("max_new_tokens", "max_prompt")
+        for key in ("max_new_tokens", "max_prompt", "batch_rows")
         if key in value
     }
     return Scoring(

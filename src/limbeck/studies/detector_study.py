@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +73,13 @@ def injected_errors(
     _check(named, sources=sources, rows=rows, batch_rows=batch_rows)
     examples = load_corpus(data, split=split, root=root, max_rows=rows, seeds=Seeds(seed)).examples
     subject = load_subject(
-        student, teacher=os.fspath(teacher), max_prompt=max_prompt, new_tokens=max_new_tokens, device=device
+        student,
+        teacher=os.fspath(teacher),
+        max_prompt=max_prompt,
+        new_tokens=max_new_tokens,
+        device=device,
+        batch_rows=batch_rows,
     )
-    subject = replace(subject, batch_rows=batch_rows)
     assert subject.teacher is not None, "it was given"
     header = {
         "rows": "injected errors",

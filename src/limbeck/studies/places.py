@@ -36,6 +36,10 @@ class Places:
         """The directory of a stage's run."""
         return self.work / "stages" / key
 
+    def references(self, teacher: str) -> Path:
+        """What the teacher of these weights found in the references of the scored corpora."""
+        return self.work / "references" / teacher
+
     def answers(self, key: str, scoring: str) -> Path:
         """The answers of a run while it is scored."""
         return self.work / "answers" / f"{key}-{scoring}"

@@ -21,6 +21,7 @@ STEPS, BATCH_ROWS, NEW_TOKENS = 32, 16, 48
 METHODS_STEPS = 100
 TRAIN_SEEDS, DECODING_SEEDS = (0, 1, 2), (10, 20, 30)
 MAX_PROMPT, MAX_LENGTH = 128, 192
+_ANSWERS_AT_A_TIME = 64
 LAYERS = 15
 FIVE = ("dolly", "self-instruct", "vicuna", "sni", "unnatural")
 GSM8K_COLUMNS = {"prompt": "question", "completion": "rationale"}
@@ -52,6 +53,7 @@ def small_scoring(names: tuple[str, ...] = tuple(_SPLITS)) -> Scoring:
         seeds=DECODING_SEEDS,
         max_new_tokens=NEW_TOKENS,
         max_prompt=MAX_PROMPT,
+        batch_rows=_ANSWERS_AT_A_TIME,
     )
 
 

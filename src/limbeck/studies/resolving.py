@@ -198,8 +198,9 @@ def _file_hash(path: Path, written: int, size: int) -> str:
 
 def scoring_key(study: Study) -> str:
     """The hash of what arms are scored on and how, and of the teacher that they are compared with: the recipe of an arm
-    may have another one, or none."""
+    may have another one, or none. How many rows are decoded at a time is a matter of speed."""
     plain = dataclasses.asdict(study.scoring)
+    del plain["batch_rows"]
     plain["teacher"] = _named(study, study.recipe.get("models", {}).get("teacher"))
     for corpus in plain["corpora"]:
         corpus["corpus"] = _named(study, corpus["corpus"])

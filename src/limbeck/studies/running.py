@@ -184,8 +184,12 @@ def _train_and_score(
     compared = teacher if teacher != model else None
     scoring = scoring_key(study)
     out = places.answers(planned.key, scoring)
-    rows, seconds = scored_rows(study, model, teacher=compared, examples=examples, out=out)
+    # A hub model is known by its name alone, which may stand for other weights tomorrow.
+    known = start_hash(compared)
+    kept = places.references(known) if compared is not None and known != compared else None
+    rows, seconds = scored_rows(study, model, teacher=compared, examples=examples, out=out, kept=kept)
     about |= {"scoring_seconds": seconds, "scoring": scoring, "corpora": contents(examples)}
+    about |= {"answers_at_a_time": study.scoring.batch_rows}
     write_rows(places.kept(study, planned), about=about, rows=rows)
     shutil.rmtree(out, ignore_errors=True)
     if run is not None and study.keep == "rows" and not _hand_on(study, planned, places, pending):

@@ -81,18 +81,29 @@ def scored_rows(
     teacher: str | None,
     examples: Mapping[str, Sequence[Example]],
     out: Path,
+    kept: Path | None = None,
 ) -> tuple[list[dict[str, Any]], float]:
-    """The rows of a model on every corpus, and the seconds that it took; goes on where `out` stops."""
+    """The rows of a model on every corpus, and the seconds that it took; goes on where `out` stops.
+
+    In `kept` lies what this teacher found in the references for other models: read there, or left there.
+    """
     started, scoring = time.monotonic(), study.scoring
     decoding = replace(DECODINGS[scoring.decoding], max_new_tokens=scoring.max_new_tokens)
     device = str(study.recipe.get("models", {}).get("device", "auto"))
     subject = load_subject(
-        model, teacher=teacher, max_prompt=scoring.max_prompt, new_tokens=scoring.max_new_tokens, device=device
+        model,
+        teacher=teacher,
+        max_prompt=scoring.max_prompt,
+        new_tokens=scoring.max_new_tokens,
+        device=device,
+        batch_rows=scoring.batch_rows,
     )
     rows: list[dict[str, Any]] = []
     with evaluating(subject.student.model):
         for corpus, chosen in examples.items():
-            found = evaluate_examples(subject, chosen, corpus=corpus, decoding=decoding, seeds=scoring.seeds, out=out)
+            found = evaluate_examples(
+                subject, chosen, corpus=corpus, decoding=decoding, seeds=scoring.seeds, out=out, kept=kept
+            )
             reference_pairs = _reference_pairs(subject.encoder, chosen, most=scoring.max_new_tokens)
             rows += _without_text(found, chosen, reference_pairs)
     return rows, time.monotonic() - started

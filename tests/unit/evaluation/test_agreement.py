@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from limbeck.evaluation.agreement import COLUMNS, agreement_rows, token_values
+from limbeck.evaluation.kept_teacher import KeptTeacher
 from limbeck.losses.match import TokenScores
 from limbeck.models.pair import Pair
-from limbeck.models.scoring import Scorer
+from limbeck.models.scoring import Scorer, scored_tokens
 from limbeck.testing import tiny_pair
 from limbeck.types import Sequences, pack_rows
 from reference import equations
@@ -34,6 +36,54 @@ def rows_of(pair: Pair, *, teacher: bool = True, chunk: int = 5, group_rows: int
         group_rows=group_rows,
     )
     return {row["id"]: row for group in groups for row in group}
+
+
+def kept_rows(pair: Pair, folder: Path, *, group_rows: int = 2) -> list[dict]:
+    assert pair.teacher is not None
+    scorer = Scorer.of(pair.teacher, vocabulary=pair.vocabulary)
+    groups = agreement_rows(
+        packed(),
+        student=Scorer.of(pair.student, vocabulary=pair.vocabulary),
+        teacher=KeptTeacher(scorer, folder),
+        chunk=5,
+        group_rows=group_rows,
+    )
+    return [row for group in groups for row in group]
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma2"])
+def test_what_a_teacher_found_is_kept_and_counts_as_if_it_had_read_again(architecture: str, tmp_path: Path) -> None:
+    pair = tiny_pair(architecture)
+    expected = rows_of(pair)
+    assert {row["id"]: row for row in kept_rows(pair, tmp_path)} == expected
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 2
+    assert pair.teacher is not None
+    for parameter in pair.teacher.get_decoder().parameters():
+        torch.nn.init.constant_(parameter, 0.5)
+    assert {row["id"]: row for row in kept_rows(pair, tmp_path)} == expected
+    assert {row["id"]: row for row in kept_rows(pair, tmp_path, group_rows=4)} != expected
+
+
+@pytest.mark.parametrize("harm", [b"", b"{", None])
+def test_a_damaged_file_of_what_a_teacher_found_is_made_again(harm: bytes | None, tmp_path: Path) -> None:
+    pair = tiny_pair()
+    expected = kept_rows(pair, tmp_path)
+    for path in tmp_path.iterdir():
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-4] if harm is None else harm)
+    assert kept_rows(pair, tmp_path) == expected
+    assert all(path.stat().st_size > 4 for path in tmp_path.iterdir())
+
+
+def test_a_teacher_that_cannot_be_split_is_read_each_time(tmp_path: Path) -> None:
+    pair = tiny_pair()
+    assert pair.teacher is not None
+    scorer = Scorer(pair.teacher, vocabulary=pair.vocabulary, split=False)
+    where = scored_tokens(packed())
+    view = KeptTeacher(scorer, tmp_path).view(packed(), where)
+    assert torch.equal(view.hidden, scorer.view(packed(), where).hidden)
+    assert list(tmp_path.iterdir()) == []
 
 
 def probabilities(model: torch.nn.Module, prefix: list[int], size: int) -> list[float]:

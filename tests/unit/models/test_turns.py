@@ -72,26 +72,37 @@ def _rows(extension: Extension) -> list[list[int]]:
     return [row[:length] for row, length in zip(extension.sequences.tokens.tolist(), lengths, strict=True)]
 
 
-def _forwards(lengths: list[int], *, seats: int, order: list[int]) -> int:
-    """The number of forwards by hand: rows that draw `lengths` tokens each."""
-    waiting, seated, count = [lengths[row] for row in order if lengths[row]], list[int](), 0
+def _forwards(lengths: list[int], *, begun: list[int], seats: int, order: list[int]) -> int:
+    """The number of forwards by hand: rows that are `begun` tokens long and draw `lengths` tokens each."""
+    waiting, seated, count = [row for row in order if lengths[row]], list[int](), 0
     while waiting or seated:
         free = seats - len(seated)
         while waiting and (not seated or free >= min(len(waiting), max(1, seats // 8))):
-            new, waiting = waiting[:free], waiting[free:]
-            if seated:
-                new, count = [left - 1 for left in new if left > 1], count + 1
-            seated += new
+            size = min(16, free, len(waiting))
+            while size < min(free, len(waiting)) and _padding([begun[row] for row in waiting[: size + 1]]) <= 1 / 8:
+                size += 1
+            new, waiting = waiting[:size], waiting[size:]
+            seated, count = seated + [lengths[row] - 1 for row in new if lengths[row] > 1], count + 1
             free = seats - len(seated)
-        seated, count = [left - 1 for left in seated if left > 1], count + 1
+        if seated:
+            seated, count = [left - 1 for left in seated if left > 1], count + 1
     return count
+
+
+def _padding(lengths: list[int]) -> float:
+    """The share of columns that hold nothing."""
+    return 1 - sum(lengths) / (max(lengths) * len(lengths))
 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    prompts=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=9),
-    limits=st.lists(st.integers(0, 9), min_size=9, max_size=9),
-    seats=st.integers(1, 10),
+    prompts=st.one_of(
+        st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=9),
+        # More than are read in one forward.
+        st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=17, max_size=40),
+    ),
+    limits=st.lists(st.integers(0, 9), min_size=40, max_size=40),
+    seats=st.one_of(st.integers(1, 10), st.integers(15, 40)),
     seed=st.integers(0, 5),
     is_forced=st.booleans(),
 )
@@ -114,7 +125,18 @@ def test_turns_change_no_token_and_no_work_but_the_number_of_forwards(
     ends = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=False)]
     going = [row for row, count in enumerate(drawn) if count]
     order = in_turn(going, seats=seats, lengths=begun, limits=ends)
-    assert turning.forwards == _forwards(drawn, seats=seats, order=order)
+    assert turning.forwards == _forwards(drawn, begun=begun, seats=seats, order=order)
+
+
+def test_rows_of_unlike_length_are_read_apart_and_drawn_together() -> None:
+    """Forty rows with a seat each: the short ones are not padded to the long ones, and then all draw in one forward."""
+    pair = tiny_pair()
+    decoder = _decoder(pair)
+    prompts = [list(range(65, 65 + length)) for length in [3, 30] * 20]
+    drawn = _draw(decoder, _pack(prompts), seats=None, sampling=Sampling(), new=[4] * 40)
+    assert [len(row) for row in _rows(drawn)] == [7, 34] * 20
+    # With three rows of 3 tokens 81 of 690 columns are padding, with a fourth 108 of 720, which is over an eighth.
+    assert [shape[:2] for shape in decoder.shapes] == [(23, 30), (17, 3), *[(40, 1)] * 3]
 
 
 def test_a_ragged_unit_takes_fewer_forwards_than_its_groups() -> None:

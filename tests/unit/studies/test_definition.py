@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,14 @@ def test_every_arm_of_every_built_in_study_is_a_recipe() -> None:
 def test_the_tables_share_what_they_score() -> None:
     shared = ("table1", "table2", "table3a", "table3b", "table3c", "detectors", "clip-networks", "spans", "generation")
     assert len({scoring_key(STUDIES[name]()) for name in shared}) == 1
+
+
+def test_how_many_rows_are_decoded_at_a_time_is_no_part_of_what_an_arm_is(tmp_path: Path) -> None:
+    study = STUDIES["table1"]()
+    slow = dataclasses.replace(study, scoring=dataclasses.replace(study.scoring, batch_rows=1))
+    assert scoring_key(slow) == scoring_key(study)
+    longer = dataclasses.replace(study, scoring=dataclasses.replace(study.scoring, max_new_tokens=49))
+    assert scoring_key(longer) != scoring_key(study)
 
 
 def test_controls_stand_behind_the_arms_of_every_study(tmp_path: Path) -> None:
