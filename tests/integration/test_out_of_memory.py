@@ -13,8 +13,8 @@ import torch
 from limbeck import cli
 from limbeck.config.reading import to_yaml
 from limbeck.errors import LimbeckError, Stopped
+from limbeck.models.room import is_out_of_memory
 from limbeck.training import Distiller, loop, memory
-from limbeck.training.stopping import is_out_of_memory
 from training_kit import Killed, Models, assert_same_run, metrics, recipe, start
 
 ERRORS: Mapping[str, Callable[[], BaseException]] = {

@@ -165,6 +165,10 @@ class AnswerFile:
         # In bytes: a kill may leave half a character, and text holds line breaks of its own (U+2028) that JSON keeps.
         whole = found[: found.rfind(b"\n") + 1]
         lines = whole.split(b"\n")[:-1]
+        if len(lines) == 1 and _is_header(_loads(lines[0]), like=self.header):
+            # Nothing was drawn under that header: a batch too large for the memory may have been tried.
+            self.path.write_bytes(first)
+            return []
         if not lines or _loads(lines[0]) != self.header:
             raise CheckpointError(
                 f"{self.path} holds answers that were drawn otherwise"
@@ -193,6 +197,10 @@ class AnswerFile:
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain))
             file.flush()
+
+
+def _is_header(found: Any, *, like: Mapping[str, Any]) -> bool:
+    return isinstance(found, dict) and found.keys() == like.keys()
 
 
 def _loads(line: bytes) -> Any:

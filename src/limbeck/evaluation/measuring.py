@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from limbeck.evaluation.subjects import Subject, load_subject
 from limbeck.losses.heads import auto_chunk
 from limbeck.models.decoders import CausalDecoder
 from limbeck.models.extending import evaluating
+from limbeck.models.room import is_out_of_memory
 from limbeck.models.turns import UNIT_TURNS
 from limbeck.records import AnswerRow, Example
 from limbeck.types import Sequences
@@ -223,7 +224,8 @@ def answer_rows(
         found = [_scored_again(row, scoring) for row in found]
         assert file is not None
         file.replace(found)
-    for group in answerer.answers(examples, corpus=corpus, seed=seed, decoding=decoding, skip=done):
+    drawn = answerer.answers(examples, corpus=corpus, seed=seed, decoding=decoding, skip=done)
+    while (group := _next_group(drawn, corpus=corpus, batch_rows=subject.batch_rows)) is not None:
         for row in group:
             scoring.score(row)
         if file is not None:
@@ -231,6 +233,19 @@ def answer_rows(
         # Through JSON, so that rows just drawn and rows read from disk are equal.
         found += json.loads(json.dumps([row.to_json() for row in group]))
     return [{**row, "measure": "answers"} for row in sorted(found, key=lambda row: str(row["id"]))]
+
+
+def _next_group(drawn: Iterator[list[AnswerRow]], *, corpus: str, batch_rows: int) -> list[AnswerRow] | None:
+    """The next batch of answers, None behind the last. Raises `ConfigError` where it wants too much memory."""
+    try:
+        return next(drawn, None)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(
+            f"there is not enough memory to draw answers for {corpus}, {batch_rows} rows at a time\n"
+            "  lower --batch-rows (evaluate.batch_rows in a study, student.answer_rows in UNDO), or the new tokens"
+        ) from error
 
 
 def _scored_again(row: dict[str, Any], scoring: Scorers) -> dict[str, Any]:

@@ -9,6 +9,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+_NO_MEMORY = ("not enough memory", "can't allocate", "out of memory", "_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or in the CPU's allocator.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
+    True
+    >>> is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+    False
+    """
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)
+
 
 def free_bytes(device: torch.device) -> int:
     """Bytes that may still be taken on a device; of the machine's memory where the device shares it."""

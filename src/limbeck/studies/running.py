@@ -183,7 +183,8 @@ def _train_and_score(
     # A stage that is the teacher itself is not compared with itself.
     compared = teacher if teacher != model else None
     scoring = scoring_key(study)
-    out = places.answers(planned.key, scoring)
+    # Answers of other batches are not gone on with: whoever lowers their size after a failure begins this arm's anew.
+    out = places.answers(planned.key, scoring) / f"at-a-time-{study.scoring.batch_rows}"
     # A hub model is known by its name alone, which may stand for other weights tomorrow.
     known = start_hash(compared)
     kept = places.references(known) if compared is not None and known != compared else None
@@ -191,7 +192,7 @@ def _train_and_score(
     about |= {"scoring_seconds": seconds, "scoring": scoring, "corpora": contents(examples)}
     about |= {"answers_at_a_time": study.scoring.batch_rows}
     write_rows(places.kept(study, planned), about=about, rows=rows)
-    shutil.rmtree(out, ignore_errors=True)
+    shutil.rmtree(out.parent, ignore_errors=True)
     if run is not None and study.keep == "rows" and not _hand_on(study, planned, places, pending):
         shutil.rmtree(run.directory, ignore_errors=True)
     elif run is not None and run.directory.is_dir() and study.keep == "students":

@@ -8,10 +8,11 @@ from typing import Literal, TypeVar
 import torch
 
 from limbeck.errors import LimbeckError, Stopped
+from limbeck.models.room import is_out_of_memory
 from limbeck.training.rundir import RunDirectory
 from limbeck.training.session import Session, with_micro_rows
 from limbeck.training.step import StepResult, move_weights
-from limbeck.training.stopping import how_to_resume, is_out_of_memory
+from limbeck.training.stopping import how_to_resume
 
 T = TypeVar("T")
 

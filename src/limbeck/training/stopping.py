@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import torch
 from safetensors import SafetensorError
 
 from limbeck.errors import Stopped
@@ -20,7 +19,6 @@ from limbeck.training.signatures import SIGNATURES
 from limbeck.training.watch import Sign
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_NO_MEMORY = ("not enough memory", "can't allocate", "out of memory", "_ALLOC_FAILED")
 
 
 class StopRequest:
@@ -96,16 +94,3 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, SafetensorError):
         return any(f"(os error {number})" in str(error) for number in _FULL)
     return isinstance(error, OSError) and error.errno in _FULL
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or in the CPU's allocator.
-
-    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
-    True
-    >>> is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
-    False
-    """
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_MEMORY)

@@ -59,7 +59,7 @@ def test_what_a_teacher_found_is_kept_and_counts_as_if_it_had_read_again(archite
     files = sorted(tmp_path.iterdir())
     assert len(files) == 2
     assert pair.teacher is not None
-    for parameter in pair.teacher.get_decoder().parameters():
+    for parameter in pair.teacher.get_decoder().layers.parameters():
         torch.nn.init.constant_(parameter, 0.5)
     assert {row["id"]: row for row in kept_rows(pair, tmp_path)} == expected
     assert {row["id"]: row for row in kept_rows(pair, tmp_path, group_rows=4)} != expected

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
-from limbeck.errors import CheckpointError, UnknownName
+from limbeck.errors import CheckpointError, ConfigError, UnknownName
 from limbeck.evaluation.answers import DECODINGS, Answerer, AnswerFile, Decoding
 from limbeck.evaluation.measuring import answer_path, evaluate_examples
 from limbeck.evaluation.subjects import Subject
@@ -88,6 +90,23 @@ def test_an_answer_is_recorded_with_all_that_scoring_needs(subject: Subject) -> 
         assert not set(row.tokens) & set(subject.pair.vocabulary.dropped_student)
         assert not set(row.tokens[:-1]) & subject.pair.stop_ids
     assert any(row.stopped for row in rows.values())
+
+
+def test_too_many_rows_for_the_memory_are_answered_with_the_setting_and_fewer_then_go_on(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_up(*given: Any, **named: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("limbeck.evaluation.answers.extend_in_turn", fill_up)
+        with pytest.raises(ConfigError, match=r"answers for toy, 3 rows at a time\n  lower --batch-rows"):
+            evaluated(subject, tmp_path)
+    fewer = dataclasses.replace(subject, batch_rows=2)
+    _, rows = evaluated(fewer, tmp_path)
+    assert {row["id"] for row in rows} == {example.id for example in EXAMPLES}
+    with pytest.raises(CheckpointError, match="batches differ"):
+        evaluated(subject, tmp_path)
 
 
 def test_a_row_is_never_longer_than_the_context(subject: Subject) -> None:
