@@ -324,6 +324,29 @@ def test_times_of_another_device_are_no_estimate(
     assert awaited.how.startswith("measured on another seed" if known else "estimated from parameter counts")
 
 
+def test_an_arm_that_was_never_run_is_estimated_by_how_long_the_others_took(
+    tmp_path: Path, ground: Ground, whole: dict[str, Any]
+) -> None:
+    study, places = ground.study(), ground.places("whole")
+    rows = tmp_path / "rows"
+    shutil.copytree(places.rows, rows)
+    there, gone = replace(places, rows=rows), {each.key for each in planned_runs(study) if each.arm == "gkd"}
+    for each in planned_runs(study):
+        path = there.kept(study, each)
+        about, *others = gzip.decompress(path.read_bytes()).splitlines()
+        slow = {**json.loads(about), "seconds": 1e6, "scoring_seconds": 0.0}
+        path.write_bytes(gzip.compress(b"\n".join([json.dumps(slow).encode(), *others])))
+        if each.key in gone:
+            path.unlink()
+    awaited = [row for row in forecast(study, there).rows if row.state != "done"]
+    assert {row.label for row in awaited} == {"gkd, seed 0", "gkd, seed 1"}
+    assert {row.how for row in awaited} == {"estimated from parameter counts and from how long 2 other arms took"}
+    # The three arms take about as many operations; the others took a million seconds.
+    assert all(2e5 < row.seconds < 5e6 for row in awaited if row.seconds is not None)
+    shutil.rmtree(rows)
+    assert all(row.seconds is not None and row.seconds < 1e3 for row in forecast(study, there).rows)
+
+
 def test_the_dry_run_of_a_new_study_writes_nothing(ground: Ground, capsys: pytest.CaptureFixture[str]) -> None:
     ground.study("fresh")
     work = ground.folder / "never"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from limbeck.config import Recipe
@@ -17,7 +19,7 @@ from limbeck.reporting.comparing import smallest_effect
 from limbeck.studies.definition import ScoredCorpus, Study
 from limbeck.studies.measured import Measured
 from limbeck.studies.places import Places
-from limbeck.studies.resolving import STAGE, Planned, stage_key, stage_recipe, stages_of
+from limbeck.studies.resolving import STAGE, Planned, identity_of, planned_runs, stage_key, stage_recipe, stages_of
 from limbeck.studies.rows import RunRows
 from limbeck.studies.sizes import counted_in, cut, named_size
 from limbeck.studies.tables import measured_effect
@@ -86,13 +88,34 @@ class Pace:
         """Of an arm of which another seed is done on such a device: that seed's time; else an estimate."""
         if planned.recipe is None:
             return self._counted(None, planned.stage)
-        from limbeck.studies.resolving import identity_of
+        known = self._measured(planned.recipe)
+        if known is not None:
+            return Estimate(seconds=known, how="measured on another seed")
+        counted = self._counted(planned.recipe, planned.recipe.models.student)
+        if counted.seconds is None or not self._ratios:
+            return counted
+        arms = f"{len(self._ratios)} other arm" + "s" * (len(self._ratios) > 1)
+        return Estimate(
+            seconds=counted.seconds * statistics.median(self._ratios),
+            how=f"estimated from parameter counts and from how long {arms} took",
+        )
 
-        kind = self.gpu.name if self.gpu is not None else reachable_flops(planned.recipe.models.device)[0]
-        known = self.done.get((kind, _without_seed(identity_of(self.study, planned.recipe))))
-        if known:
-            return Estimate(seconds=sum(known) / len(known), how="measured on another seed")
-        return self._counted(planned.recipe, planned.recipe.models.student)
+    def _measured(self, recipe: Recipe) -> float | None:
+        """The mean time of the runs of this recipe that are done on such a device, whatever their seeds."""
+        kind = self.gpu.name if self.gpu is not None else reachable_flops(recipe.models.device)[0]
+        known = self.done.get((kind, _without_seed(identity_of(self.study, recipe))))
+        return None if known is None else sum(known) / len(known)
+
+    @cached_property
+    def _ratios(self) -> list[float]:
+        """Of every arm that is done on such a device: what it took, over what parameter counts say that it takes."""
+        found: dict[str, float] = {}
+        for each in planned_runs(self.study):
+            known = None if each.recipe is None else self._measured(each.recipe)
+            if each.recipe is not None and known is not None:
+                counted = self._counted(each.recipe, each.recipe.models.student).seconds
+                found |= {each.arm: known / counted} if counted else {}
+        return list(found.values())
 
     def stages(self, planned: tuple[Planned, ...]) -> Iterator[tuple[str, bool, Estimate]]:
         """The stages that these runs need, whether they are there, and their time."""
