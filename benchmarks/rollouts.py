@@ -1,16 +1,17 @@
 """Rollouts: waiting rows in the seats of finished ones against groups, and against `transformers.generate`.
 
-    python benchmarks/rollouts.py            # 64 prompts, 16 seats, 128 new tokens, 30 and 15 layers
+    python benchmarks/rollouts.py                           # 64 prompts, 16 seats, 128 new tokens, 30 and 15 layers
+    python benchmarks/rollouts.py --data dolly/test.jsonl   # the prompts of 64 rows of a file
     python benchmarks/rollouts.py --quick    # 12 prompts, 4 seats, 8 new tokens, 15 layers; its ratios mean little
     python benchmarks/rollouts.py --count    # a tiny random model: only what is counted, in seconds
 
 SmolLM2-135M-Instruct and a student of 15 of its layers (no training: layers are dropped) answer prompts of the starter
-corpus, each with its own length. All three sides decode at most `seats` rows at a time and sample from the whole
-vocabulary at temperature 1: `turns` is Limbeck's `extend_in_turn`, `groups` its `extend` for one group of like prompts
-after the other, `generate` is transformers' on the same groups. The first two draw from the same noise. `no stops`:
-every row gets all its new tokens. `stops`: a row ends with the model's end-of-turn token; only tokens up to and
-including it count. The sides take turns; each turn has other random numbers, the same in every run; tokens per second
-are all tokens over all seconds.
+corpus, each with its own length. All sides decode at most `seats` rows at a time and sample from the whole vocabulary
+at temperature 1: `turns` is Limbeck's `extend_in_turn`, as evaluation calls it, `groups` its `extend` for one group of
+like prompts after the other, `generate` is transformers' on the same groups, `loop` transformers' on groups as the rows
+come: the plain loop of an evaluation. The first two draw from the same noise. `no stops`: every row gets all its new
+tokens. `stops`: a row ends with the model's end-of-turn token; only tokens up to and including it count. The sides take
+turns; each turn has other random numbers, the same in every run; tokens per second are all tokens over all seconds.
 
 Counted, not timed: `forwards`; `idle`, the share of seats in them that drew nothing that counts, 1 − tokens / (forwards
 · seats); and the share of rows that stopped before their limit.
@@ -18,12 +19,13 @@ Counted, not timed: `forwards`; `idle`, the share of seats in them that drew not
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import record
 import torch
 from machine import describe
 from transformers import GenerationConfig, PreTrainedModel
@@ -78,10 +80,10 @@ class Counting(CausalDecoder):
         return super().next_logp(tokens, **rest)
 
 
-def read_prompts(count: int) -> tuple[tuple[int, ...], ...]:
+def read_prompts(corpus: str, count: int) -> tuple[tuple[int, ...], ...]:
     tokenizer = load_tokenizer(str(fetch(MODEL)))
     encoder = Encoder(tokenizer, choose_template("auto", tokenizer), max_prompt=192, max_length=512, long_prompt="cut")
-    rows = encoder.rows(load_corpus("starter", split="test").examples[:count])
+    rows = encoder.rows(load_corpus(corpus, split="test").examples[:count])
     return tuple(row.prompt for row in rows)
 
 
@@ -120,7 +122,7 @@ def groups(pair: Pair, work: Work) -> Drawn:
     return _drawn([extend(decoder, part, **_options(part, work)) for part in parts], decoder, began)
 
 
-def generate(pair: Pair, work: Work) -> Drawn:
+def generate(pair: Pair, work: Work, *, is_sorted: bool = True) -> Drawn:
     # The model's own settings would fill what is left open here.
     pair.student.generation_config.eos_token_id = None
     config = GenerationConfig(
@@ -135,7 +137,9 @@ def generate(pair: Pair, work: Work) -> Drawn:
     torch.manual_seed(work.seed)
     rows, count, stopped, forwards = _packed(pair, work), 0, 0, 0
     began = time.perf_counter()
-    for group in split_rows(rows, work.seats):
+    places = list(range(len(work.prompts)))
+    as_given = [places[first : first + work.seats] for first in range(0, len(places), work.seats)]
+    for group in split_rows(rows, work.seats) if is_sorted else as_given:
         prompts = [work.prompts[row] for row in group]
         width = max(len(prompt) for prompt in prompts)
         tokens = torch.full((len(prompts), width), pair.pad_id)
@@ -153,11 +157,17 @@ def generate(pair: Pair, work: Work) -> Drawn:
     return Drawn(count, stopped, forwards, time.perf_counter() - began)
 
 
-SIDES: dict[str, Callable[[Pair, Work], Drawn]] = {"turns": turns, "groups": groups, "generate": generate}
+SIDES: dict[str, Callable[[Pair, Work], Drawn]] = {
+    "turns": turns,
+    "groups": groups,
+    "generate": generate,
+    "loop": partial(generate, is_sorted=False),
+}
 
 
-def compare(name: str, pair: Pair, work: Work, *, repeats: int, judged: bool, timed: bool) -> None:
-    rows = len(work.prompts)
+def compare(name: str, pair: Pair, work: Work, *, repeats: int, judged: bool, timed: bool) -> dict[str, float]:
+    """The speed of `turns` over that of each other side, by model and kind."""
+    rows, ratios = len(work.prompts), dict[str, float]()
     for kind, stops in (("no stops", frozenset[int]()), ("stops", pair.stop_ids)):
         found: dict[str, list[Drawn]] = {side: [] for side in SIDES}
         for seed in range(repeats):
@@ -177,9 +187,12 @@ def compare(name: str, pair: Pair, work: Work, *, repeats: int, judged: bool, ti
                 f"{name}, {kind:<8}  {side:<8}  {speed}forwards {forwards:6,}   idle {idle:4.0%}"
                 f"   rows that stopped: {sum(each.stopped for each in own) / (repeats * rows):.0%}"
             )
+        ratios |= {f"{name}.{kind}.{side}": speeds["turns"] / speed for side, speed in speeds.items()}
+        ratios[f"{name}.{kind}.stopped"] = sum(each.stopped for each in found["turns"]) / (repeats * rows)
         if judged:
             ratio = speeds["turns"] / speeds["generate"]
             print(f"  target {TARGET:.1f} times generate: {'met' if ratio >= TARGET else 'MISSED'}")
+    return ratios
 
 
 def make_pair(model: PreTrainedModel) -> Pair:
@@ -195,16 +208,17 @@ def count_only() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser = record.parser(__doc__, quick="small sizes")
     parser.add_argument("--count", action="store_true", help="a tiny random model, nothing timed")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--data", default="starter", help="a corpus or a file")
+    parser.add_argument("--layers", type=int, nargs="+", default=[30, 15], choices=[30, 15])
     arguments = parser.parse_args()
     if arguments.count:
         return count_only()
     rows, seats, new, repeats = (12, 4, 8, 1) if arguments.quick else (64, 16, 128, arguments.repeats)
     print(describe())
-    work = Work(prompts=read_prompts(rows), seats=seats, new=new)
+    work = Work(prompts=read_prompts(arguments.data, rows), seats=seats, new=new)
     lengths = [len(prompt) for prompt in work.prompts]
     print(
         f"{len(lengths)} prompts of {min(lengths)} to {max(lengths)} tokens, {seats} seats, {new} new tokens, "
@@ -212,12 +226,15 @@ def main() -> None:
     )
     whole = load_model(str(fetch(MODEL)), device="cpu").eval()
     small = shrink(whole, layers=measured_layers(MODEL, 15))
-    models = {"15 layers": small} if arguments.quick else {"30 layers": whole, "15 layers": small}
-    for name, model in models.items():
+    layers, ratios = [15] if arguments.quick else arguments.layers, dict[str, float]()
+    for count in layers:
+        name, model = f"{count} layers", {30: whole, 15: small}[count]
         pair = make_pair(model)
         for draw in SIDES.values():
             draw(pair, Work(prompts=work.prompts[:2], seats=2, new=2, stops=pair.stop_ids))
-        compare(name, pair, work, repeats=repeats, judged=not arguments.quick, timed=True)
+        ratios |= compare(name, pair, work, repeats=repeats, judged=not arguments.quick, timed=True)
+    sizes = {"rows": rows, "seats": seats, "new_tokens": new, "repeats": repeats, "layers": layers}
+    record.publish("rollouts", arguments, sizes=sizes, findings=ratios)
     return None
 
 

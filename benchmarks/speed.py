@@ -104,6 +104,16 @@ TARGETS = (
             Measure("drawn.stable.extra", "peak above weights, gradients, moments and idle process", 0.5),
         ),
     ),
+    Target(
+        "answers to 64 ragged prompts, 16 rows at a time, 128 new tokens, 15 layers",
+        "a plain loop over `transformers.generate`",
+        "rollouts",
+        (
+            Measure("15 layers.stops.loop", "tokens/s", 1.5, at_least=True),
+            Measure("15 layers.stops.generate", "groups of like prompts"),
+            Measure("15 layers.stops.stopped", "rows that stopped", form=_PERCENT),
+        ),
+    ),
     Target("forward KL term", "dense", "loss_memory", _loss("forward-kl")),
     Target("DAC-KL term", "dense", "loss_memory", _loss("dac-kl")),
     Target("MGSR step", "GKD step with `supervised: 1`", "step_profile", (Measure("mgsr.of-base", "time", 1.3),)),

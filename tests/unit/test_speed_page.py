@@ -36,7 +36,7 @@ def test_the_page_is_what_the_files_say(speed: ModuleType) -> None:
 
 
 def test_every_target_has_a_program(speed: ModuleType) -> None:
-    assert len(speed.TARGETS) == 11, "the rows of the table of targets, with forward KL and DAC-KL apart"
+    assert len(speed.TARGETS) == 12, "the table of targets, forward KL and DAC-KL apart, and evaluation"
     for target in (*speed.TARGETS, *speed.BESIDE):
         assert (ROOT / "benchmarks" / f"{target.program}.py").is_file()
 
