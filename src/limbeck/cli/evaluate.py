@@ -43,6 +43,7 @@ def evaluate(
     batch_rows: Annotated[
         int, typer.Option(min=1, help="Rows decoded at a time: more are faster, and take memory.")
     ] = 16,
+    dtype: Annotated[str, typer.Option(help="Precision of the weights: auto, float32 or bfloat16.")] = "auto",
     template: Annotated[str, typer.Option(help="auto, chat, paper or plain.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     scores: Annotated[str | None, typer.Option(help="Scores of the table, with commas between.", metavar="A,B")] = None,
@@ -79,6 +80,7 @@ def evaluate(
         max_new_tokens=max_new_tokens,
         template=template,
         batch_rows=batch_rows,
+        dtype=dtype,
         device=device,
         exposure=exposure,
     )

@@ -51,6 +51,7 @@ def evaluate(
     scorers: Mapping[str, Scorer] | None = None,
     exposure: bool = False,
     batch_rows: int = BATCH_ROWS,
+    dtype: str = "auto",
 ) -> Results:
     """Answer every example of the corpora with every decoding seed, score the answers, compare with the teacher.
 
@@ -61,7 +62,8 @@ def evaluate(
     (`evaluation/scorers.py`); a score that kept rows lack is added to them. With `exposure` the teacher answers too,
     with the first seed, and KL(t‖s) is kept token by token on both models' answers (`Results.exposure`). Prompts over
     `max_prompt` tokens are cut in the user's text, as the papers do. `batch_rows` are decoded at a time: more are
-    faster where there is memory for their keys and values, and change answers by rounding alone.
+    faster where there is memory for their keys and values, and change answers by rounding alone. `dtype` is that of the
+    weights; "auto" is float32, and bfloat16 for a teacher on a CUDA device that computes in it.
 
     Rows go to `out` as they are made; a second call goes on where the first was stopped. `out` None keeps them in
     memory. Raises `ConfigError`, `DataError`, `ModelError`, and `CheckpointError` if `out` holds other rows.
@@ -86,6 +88,7 @@ def evaluate(
         template=template,
         device=device,
         batch_rows=batch_rows,
+        dtype=dtype,
     )
     rows: list[dict[str, Any]] = []
     with evaluating(subject.student.model):
@@ -200,6 +203,7 @@ def answer_rows(
     header = {
         "model": subject.name,
         "weights": weights_fingerprint(subject.student.model),
+        "dtype": str(next(subject.student.model.parameters()).dtype).removeprefix("torch."),
         "banned_ids": ids_fingerprint(answerer.banned_ids),
         "corpus": corpus,
         "seed": seed,

@@ -38,14 +38,25 @@ def load_subject(
     template: str = "auto",
     device: str = "auto",
     batch_rows: int = BATCH_ROWS,
+    dtype: str = "auto",
 ) -> Subject:
     """Load a model, and a teacher if given, for evaluation. Raises `ConfigError` where the context is too short.
 
     `template` "auto" is the one that a student of Limbeck's was trained with; for other models the tokenizer's own.
+    `dtype` is that of the weights of models that are loaded here; "auto" is float32, and bfloat16 for a teacher on a
+    CUDA device that computes in it.
     """
     given = model if isinstance(model, PreTrainedModel) else _student_folder(model)
     # Evaluation mode is enough against dropout; a caller's own model must keep its probabilities.
-    pair = Pair.load(teacher=teacher, student=given, device=device, teacher_device=device, dropout=True)
+    pair = Pair.load(
+        teacher=teacher,
+        student=given,
+        student_dtype=dtype,
+        teacher_dtype=dtype,
+        device=device,
+        teacher_device=device,
+        dropout=True,
+    )
     for role, part in (("model", pair.student), ("teacher", pair.teacher)):
         context = None if part is None else getattr(part.config, "max_position_embeddings", None)
         if context is not None and max_prompt + new_tokens > context:

@@ -16,7 +16,7 @@ from limbeck.errors import ConfigError, UnknownName
 KEEPS = ("rows", "students")
 _NAME = re.compile(r"[A-Za-z0-9][\w+.=:,@ -]*")
 _KEYS = ("title", "recipe", "stages", "arms", "grid", "seeds", "evaluate", "baseline", "controls", "keep")
-_EVALUATE_KEYS = ("corpora", "rows", "seeds", "decoding", "max_new_tokens", "max_prompt", "batch_rows")
+_EVALUATE_KEYS = ("corpora", "rows", "seeds", "decoding", "max_new_tokens", "max_prompt", "batch_rows", "dtype")
 _STAGE_KEYS = ("recipe", "shrink")
 
 
@@ -67,6 +67,7 @@ class Scoring:
     max_new_tokens: int = 256
     max_prompt: int = 256
     batch_rows: int = 16
+    dtype: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +253,7 @@ def _scoring(value: Any, draft: Draft) -> Scoring:
         corpora=tuple(ScoredCorpus(name=str(name), corpus=str(each), rows=rows) for name, each in corpora.items()),
         seeds=_numbers(value.get("seeds", [10, 20, 30]), draft, (*where, "seeds")),
         decoding=_choice(value.get("decoding", "plain"), ("plain", "paper", "greedy"), draft, (*where, "decoding")),
+        dtype=_choice(value.get("dtype", "auto"), ("auto", "float32", "bfloat16"), draft, (*where, "dtype")),
         **sizes,
     )
 

@@ -201,6 +201,8 @@ def scoring_key(study: Study) -> str:
     may have another one, or none. How many rows are decoded at a time is a matter of speed."""
     plain = dataclasses.asdict(study.scoring)
     del plain["batch_rows"]
+    if plain["dtype"] == "auto":
+        del plain["dtype"]
     plain["teacher"] = _named(study, study.recipe.get("models", {}).get("teacher"))
     for corpus in plain["corpora"]:
         corpus["corpus"] = _named(study, corpus["corpus"])

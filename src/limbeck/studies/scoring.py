@@ -97,6 +97,7 @@ def scored_rows(
         new_tokens=scoring.max_new_tokens,
         device=device,
         batch_rows=scoring.batch_rows,
+        dtype=scoring.dtype,
     )
     rows: list[dict[str, Any]] = []
     with evaluating(subject.student.model):

@@ -150,9 +150,12 @@ def test_evaluate_passes_its_arguments_on(monkeypatch, capsys, tmp_path):
         "exposure": False,
         "template": "auto",
         "device": "auto",
+        "batch_rows": 16,
+        "dtype": "auto",
     }
     lengths = ["--max-prompt", "64", "--max-new-tokens", "32", "--template", "paper", "--split", "valid"]
-    assert main(["evaluate", "m", "--corpora", "a", *lengths, "--device", "cpu"]) == 0
+    speed = ["--batch-rows", "64", "--dtype", "bfloat16"]
+    assert main(["evaluate", "m", "--corpora", "a", *lengths, *speed, "--device", "cpu"]) == 0
     assert rest[-1] == {
         "split": "valid",
         "max_prompt": 64,
@@ -160,8 +163,16 @@ def test_evaluate_passes_its_arguments_on(monkeypatch, capsys, tmp_path):
         "exposure": False,
         "template": "paper",
         "device": "cpu",
+        "batch_rows": 64,
+        "dtype": "bfloat16",
     }
-    for wrong in (["--seeds", "1,x"], ["--seeds", "1,1"], ["--corpora", ","], ["--max-rows", "0"]):
+    for wrong in (
+        ["--batch-rows", "0"],
+        ["--seeds", "1,x"],
+        ["--seeds", "1,1"],
+        ["--corpora", ","],
+        ["--max-rows", "0"],
+    ):
         assert main(["evaluate", "m", "--corpora", "a", *wrong]) == 2
 
 

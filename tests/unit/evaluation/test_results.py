@@ -258,6 +258,21 @@ def test_what_cannot_be_loaded_is_refused_by_name(home: Path, tmp_path: Path) ->
         run(home, corpora="missing.jsonl")
     with pytest.raises(ConfigError, match="no device is called"):
         run(home, device="abacus")
+    with pytest.raises(ConfigError, match="dtype 'float16' is refused: its largest number"):
+        run(home, dtype="float16")
+    with pytest.raises(ConfigError, match="batch_rows is 0; at least 1"):
+        run(home, batch_rows=0)
+
+
+def test_weights_of_another_precision_answer_otherwise_and_have_a_file_of_their_own(home: Path, tmp_path: Path) -> None:
+    whole = run(home, teacher=str(home / "student"), out=tmp_path / "whole")
+    half = run(home, teacher=str(home / "student"), out=tmp_path / "half", dtype="bfloat16")
+    perplexities = [next(iter(each.perplexity().values())) for each in (whole, half)]
+    assert perplexities[0] != perplexities[1] == pytest.approx(perplexities[0], rel=0.02)
+    # The teacher has the same precision: the same weights agree with themselves.
+    assert all(row["scores"]["kl_teacher_student"] == 0.0 for row in by_measure(half, "references"))
+    with pytest.raises(CheckpointError, match="drawn otherwise"):
+        run(home, teacher=str(home / "student"), out=tmp_path / "whole", dtype="bfloat16")
 
 
 # Scores of a user's own, and tables.

@@ -213,8 +213,9 @@ def test_how_many_rows_are_decoded_at_a_time_is_no_part_of_what_an_arm_is(tmp_pa
     study = STUDIES["table1"]()
     slow = dataclasses.replace(study, scoring=dataclasses.replace(study.scoring, batch_rows=1))
     assert scoring_key(slow) == scoring_key(study)
-    longer = dataclasses.replace(study, scoring=dataclasses.replace(study.scoring, max_new_tokens=49))
-    assert scoring_key(longer) != scoring_key(study)
+    for change in ({"max_new_tokens": 49}, {"dtype": "bfloat16"}):
+        other = dataclasses.replace(study, scoring=dataclasses.replace(study.scoring, **change))
+        assert scoring_key(other) != scoring_key(study)
 
 
 def test_controls_stand_behind_the_arms_of_every_study(tmp_path: Path) -> None:
