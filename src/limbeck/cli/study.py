@@ -33,6 +33,7 @@ def study(
         str | None, typer.Option(help="A GPU that a dry run reckons with instead of this machine: A100-80G.")
     ] = None,
     table: Annotated[bool, typer.Option("--table", help="The table of the rows that there are.")] = False,
+    against: Annotated[str, typer.Option(help="The arm that the others are compared with in the table.")] = "",
     format: Annotated[str, typer.Option(help="markdown, text, latex, csv or html.")] = "text",
     save: Annotated[Path | None, typer.Option(help="Write the table into a file as well.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -59,9 +60,9 @@ def study(
         if dry_run:
             return
     called = Path(name).stem if name.endswith((".yaml", ".yml")) else name
-    text = printed(folder, called, format=format)
+    text = printed(folder, called, format=format, against=against)
     if as_json:
-        print_json({**result_values(folder, called), "failures": failures})
+        print_json({**result_values(folder, called, against=against), "failures": failures})
     elif format == "text":
         show(text.split("\n"))
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from limbeck.errors import UnknownName
+from limbeck.errors import ConfigError, UnknownName
 from limbeck.reporting.page import render_page
 from limbeck.reporting.tables import Table
 from limbeck.studies.builtin import INJECTED_ERRORS
@@ -36,14 +36,15 @@ def check_format(name: str, known: Sequence[str] = FORMATS) -> None:
         raise UnknownName.among("format", name, known, "--format")
 
 
-def printed(rows: Path, study: str, *, format: str = "markdown") -> str:
-    """The tables and verdicts of a study from its rows alone. Raises `DataError` and `UnknownName`."""
+def printed(rows: Path, study: str, *, format: str = "markdown", against: str = "") -> str:
+    """The tables and verdicts of a study from its rows alone, with differences from its baseline or from the arm
+    `against`. Raises `DataError` and `UnknownName`."""
     check_format(format)
-    result = _shown(rows, study)
+    result = _shown(rows, study, against=against)
     if format == "html" and study == INJECTED_ERRORS:
         return "\n".join(f"<h2>{title}</h2>\n{table.html()}" for title, table in result.tables)
     if format == "html":
-        return render_page(study_page(rows, study))
+        return render_page(study_page(rows, study, against=against))
     if format == "csv":
         return "\n".join(table.csv() for _, table in result.tables)
     if format == "latex":
@@ -54,9 +55,9 @@ def printed(rows: Path, study: str, *, format: str = "markdown") -> str:
     return "\n".join(f"## {title}\n\n{table.markdown()}" for title, table in result.tables) + _lines(result, "- ")
 
 
-def result_values(rows: Path, study: str) -> dict[str, Any]:
+def result_values(rows: Path, study: str, *, against: str = "") -> dict[str, Any]:
     """The same as plain values, for JSON: tables by title, and verdicts with what they are due to."""
-    result = _shown(rows, study)
+    result = _shown(rows, study, against=against)
     return {
         "title": result.title,
         "tables": {title: table.values() for title, table in result.tables},
@@ -67,11 +68,13 @@ def result_values(rows: Path, study: str) -> dict[str, Any]:
     }
 
 
-def _shown(rows: Path, study: str) -> _Shown:
+def _shown(rows: Path, study: str, *, against: str) -> _Shown:
+    if study == INJECTED_ERRORS and against:
+        raise ConfigError("injected-errors compares detectors, and has no arm that others are compared with")
     if study == INJECTED_ERRORS:
         found = Detections.read(rows / study)
         return _Shown(title="Injected errors", tables=found.tables(), verdicts=())
-    result = result_of(rows, study)
+    result = result_of(rows, study, against=against)
     return _Shown(title=result.title, tables=result.tables, verdicts=result.verdicts)
 
 

@@ -23,10 +23,10 @@ def write_study_page(rows: Path, study: str, page: Path, *, command: str = "") -
     return write_page(study_page(rows, study, command=command, beside=page.parent), page)
 
 
-def study_page(rows: Path, study: str, *, command: str = "", beside: Path | None = None) -> Page:
+def study_page(rows: Path, study: str, *, command: str = "", beside: Path | None = None, against: str = "") -> Page:
     """The page of a study. `beside`: the folder that it is to lie in; without one the files of rows are named and not
     linked. Raises `DataError` where there are no rows."""
-    result = result_of(rows, study)
+    result = result_of(rows, study, against=against)
     measured = result.measured
     (title, scores), *others = result.tables
     files = None if beside is None else os.path.relpath(rows.absolute(), beside.absolute())

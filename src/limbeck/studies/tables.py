@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from limbeck.errors import DataError
+from limbeck.errors import DataError, UnknownName
 from limbeck.reporting.comparing import Comparison, compare_arms, smallest_effect
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
 from limbeck.studies import paper
@@ -44,13 +44,16 @@ class Result:
     measured: Measured
 
 
-def result_of(rows: Path, study: str) -> Result:
-    """The tables and verdicts of a study from its rows. Raises `DataError` where there are none."""
+def result_of(rows: Path, study: str, *, against: str = "") -> Result:
+    """The tables and verdicts of a study from its rows, with differences from its baseline or from the arm `against`.
+
+    The verdicts do not depend on it. Raises `DataError` where there are no rows, and `UnknownName`.
+    """
     measured = Measured.read(rows, study)
     if not measured.arms and not any(arm.failures for arm in measured.ledger.arms):
         raise DataError(f"no arm of the study {study} has rows in {rows} yet\n  run it: limbeck study {study}")
     check_equal_contents(measured)
-    tables = [(measured.ledger.title or study, scores_table(measured))]
+    tables = [(measured.ledger.title or study, scores_table(_against(measured, against)))]
     if study == "table1":
         tables.append(("What the paper prints", published_table()))
     if study == "spans":
@@ -59,6 +62,15 @@ def result_of(rows: Path, study: str) -> Result:
         tables.append(("KL(teacher‖student) on references in the course of training", course_table(measured)))
     title = measured.ledger.title or study
     return Result(title=title, tables=tuple(tables), verdicts=verdicts(measured), measured=measured)
+
+
+def _against(measured: Measured, arm: str) -> Measured:
+    """The same with another arm as the one that the others are compared with."""
+    if not arm:
+        return measured
+    if arm not in measured.arms:
+        raise UnknownName.among("arm with rows", arm, list(measured.arms), "--against")
+    return replace(measured, ledger=replace(measured.ledger, baseline=arm))
 
 
 def scores_table(measured: Measured) -> Table:

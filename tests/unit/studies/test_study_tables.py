@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from limbeck.errors import DataError
+from limbeck.errors import ConfigError, DataError, UnknownName
 from limbeck.reporting.reduce import Interval
 from limbeck.reporting.tables import Number, Table
 from limbeck.studies import paper
@@ -142,6 +142,25 @@ def test_of_several_starts_each_run_stands_against_the_one_of_its_own(tmp_path: 
     for gap in (measured.gap("kd", "sft"), measured.group_gap(["kd"], ["sft"])):
         assert gap is not None
         assert gap.mean == pytest.approx((0.10 - 0.04) / 2, abs=0.005)
+
+
+def test_any_arm_may_be_the_one_that_the_others_are_compared_with(tmp_path: Path) -> None:
+    for number, (name, level) in enumerate({"sft": 0.3, "kd": 0.4, "gkd": 0.6}.items()):
+        save_run(tmp_path, name, noisy(level, seed=number))
+    ledger("table1", {name: {"0": name} for name in ("sft", "kd", "gkd")}).write(tmp_path)
+    plain, other = (result_of(tmp_path, "table1", against=arm) for arm in ("", "kd"))
+    assert other.verdicts == plain.verdicts
+    (_, table), *_ = other.tables
+    assert cell(table, "kd", "− kd") is None
+    for arm, expected in (("sft", -10.0), ("gkd", 20.0)):
+        found = cell(table, arm, "− kd")
+        assert isinstance(found, Number)
+        assert found.value == pytest.approx(expected, abs=1.5)
+    assert "Difference from kd with" in printed(tmp_path, "table1", against="kd")
+    with pytest.raises(UnknownName, match=r"no arm with rows is called 'kdd'\. Did you mean 'kd'"):
+        printed(tmp_path, "table1", against="kdd")
+    with pytest.raises(ConfigError, match="no arm that others are compared with"):
+        printed(tmp_path, "injected-errors", against="kd")
 
 
 def test_a_stage_is_compared_with_arms_of_any_start(tmp_path: Path) -> None:
