@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from limbeck.errors import DataError, UnknownName
 from limbeck.reporting.comparing import Comparison, compare_arms, smallest_effect
@@ -16,9 +17,14 @@ from limbeck.studies.structures import STRUCTURES
 from limbeck.studies.verdicts import Verdict, verdicts
 
 _DRAWS = 4_000
+_Way = Literal["higher", "lower"] | None
+_UNSURE = "−log s of own answers"
 # measure, score, title, scale, digits, which way is better
-_BESIDE: Mapping[str, tuple[tuple[str, str, str, float, int, str], ...]] = {
-    "": (("references", "kl_teacher_student", "KL(t‖s) refs", 1.0, 3, "lower"),),
+_BESIDE: Mapping[str, tuple[tuple[str, str, str, float, int, _Way], ...]] = {
+    "": (
+        ("references", "kl_teacher_student", "KL(t‖s) refs", 1.0, 3, "lower"),
+        ("own", "cross_entropy", _UNSURE, 1.0, 2, None),
+    ),
     "methods": (
         ("references", "kl_teacher_student", "KL(t‖s) refs", 1.0, 3, "lower"),
         ("own", "kl_student_teacher", "KL(s‖t) own", 1.0, 3, "lower"),
@@ -88,7 +94,7 @@ def scores_table(measured: Measured) -> Table:
         Column(title="average", better="higher"),
         Column(title=f"− {ledger.baseline}"),
         Column(title="p (Holm)"),
-        *(Column(title=title, better="higher" if way == "higher" else "lower") for _, _, title, _, _, way in beside),
+        *(Column(title=title, better=way) for _, _, title, _, _, way in beside),
         *([Column(title="distils")] if has_controls else []),
         *(Column(title=title) for title in titles),
         Column(title="seeds"),
@@ -277,6 +283,11 @@ def _notes(measured: Measured, titles: tuple[str, ...]) -> tuple[str, ...]:
         notes.append(
             f"distils: beats all {len(ledger.controls)} null controls ({'; '.join(ledger.controls)}) with the whole "
             "interval of its average."
+        )
+    if any(column[2] == _UNSURE for column in _BESIDE.get(ledger.study, _BESIDE[""])):
+        notes.append(
+            f"{_UNSURE}: how unsure an arm is of the tokens that it draws, in nats; at temperature 1 ROUGE-L depends "
+            "on it too."
         )
     if len(measured.starts) > 1:
         notes.append(
