@@ -347,6 +347,17 @@ def test_an_arm_that_was_never_run_is_estimated_by_how_long_the_others_took(
     assert all(row.seconds is not None and row.seconds < 1e3 for row in forecast(study, there).rows)
 
 
+def test_an_arm_to_compare_with_that_there_is_not_is_refused_before_anything_runs(
+    ground: Ground, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ground.study("fresh")
+    work = ground.folder / "never"
+    for name, told in ((str(ground.folder / "fresh.yaml"), "Did you mean 'gkd'"), ("injected-errors", "has no arm")):
+        assert main(["study", name, "--out", str(work), "--against", "gdk"]) != 0
+        assert told in capsys.readouterr().err
+    assert not work.exists()
+
+
 def test_the_dry_run_of_a_new_study_writes_nothing(ground: Ground, capsys: pytest.CaptureFixture[str]) -> None:
     ground.study("fresh")
     work = ground.folder / "never"

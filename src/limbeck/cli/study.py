@@ -50,6 +50,9 @@ def study(
     if gpu is not None and not dry_run:
         raise typer.BadParameter("it is for a dry run; give --dry-run too", param_hint="--gpu")
     check_format(format, FORMATS)
+    if against and not table:
+        # Before hours of training, not after them.
+        _check_arm(name, against)
     folder = out / "rows" if rows is None else rows
     failures: dict[str, str] = {}
     if name == INJECTED_ERRORS and not table:
@@ -73,6 +76,15 @@ def study(
     if failures:
         told = "\n  ".join(f"{label}: {error}" for label, error in failures.items())
         raise LimbeckError(f"{len(failures)} runs failed; the same command tries them again\n  {told}")
+
+
+def _check_arm(name: str, arm: str) -> None:
+    from limbeck.studies.builtin import INJECTED_ERRORS, find_study
+    from limbeck.studies.printing import check_against
+
+    check_against(name, arm)
+    if name != INJECTED_ERRORS:
+        find_study(name).arm(arm)
 
 
 def _run(

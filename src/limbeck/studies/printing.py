@@ -36,6 +36,12 @@ def check_format(name: str, known: Sequence[str] = FORMATS) -> None:
         raise UnknownName.among("format", name, known, "--format")
 
 
+def check_against(study: str, arm: str) -> None:
+    """Raises `ConfigError` for a study whose table has no arm that others are compared with."""
+    if study == INJECTED_ERRORS and arm:
+        raise ConfigError("injected-errors compares detectors, and has no arm that others are compared with")
+
+
 def printed(rows: Path, study: str, *, format: str = "markdown", against: str = "") -> str:
     """The tables and verdicts of a study from its rows alone, with differences from its baseline or from the arm
     `against`. Raises `DataError` and `UnknownName`."""
@@ -69,8 +75,7 @@ def result_values(rows: Path, study: str, *, against: str = "") -> dict[str, Any
 
 
 def _shown(rows: Path, study: str, *, against: str) -> _Shown:
-    if study == INJECTED_ERRORS and against:
-        raise ConfigError("injected-errors compares detectors, and has no arm that others are compared with")
+    check_against(study, against)
     if study == INJECTED_ERRORS:
         found = Detections.read(rows / study)
         return _Shown(title="Injected errors", tables=found.tables(), verdicts=())
