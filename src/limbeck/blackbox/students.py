@@ -15,8 +15,8 @@ from limbeck.blackbox.recipes import UndoRecipe
 from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import NonFiniteLoss, Stopped
+from limbeck.evaluation.answering import answer_rows
 from limbeck.evaluation.answers import Decoding
-from limbeck.evaluation.measuring import answer_rows
 from limbeck.evaluation.subjects import Subject, load_subject
 from limbeck.models.extending import evaluating
 from limbeck.models.loading import load_tokenizer

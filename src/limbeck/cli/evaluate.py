@@ -40,9 +40,7 @@ def evaluate(
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Longest answer; the preset's if not given.")
     ] = None,
-    batch_rows: Annotated[
-        int, typer.Option(min=1, help="Rows decoded at a time: more are faster, and take memory.")
-    ] = 16,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Rows decoded at a time: faster, and more memory.")] = 16,
     dtype: Annotated[str, typer.Option(help="Precision of the weights: auto, float32 or bfloat16.")] = "auto",
     template: Annotated[str, typer.Option(help="auto, chat, paper or plain.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",

@@ -11,8 +11,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from limbeck.evaluation.answering import answer_path, answer_rows
 from limbeck.evaluation.answers import Decoding
-from limbeck.evaluation.measuring import answer_path, answer_rows, evaluate_examples
+from limbeck.evaluation.measuring import evaluate_examples
 from limbeck.evaluation.results import Results
 from limbeck.evaluation.subjects import load_subject
 from limbeck.models.extending import evaluating

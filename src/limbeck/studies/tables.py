@@ -13,6 +13,7 @@ from limbeck.reporting.comparing import Comparison, compare_arms, smallest_effec
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
 from limbeck.studies import paper
 from limbeck.studies.measured import ROUGE, ArmRows, Measured, check_equal_contents
+from limbeck.studies.published import published_table
 from limbeck.studies.structures import STRUCTURES
 from limbeck.studies.verdicts import Verdict, verdicts
 
@@ -135,32 +136,6 @@ def distils(measured: Measured, arm: str) -> str | None:
     if len(known) == len(controls) and all(gap.low > 0 for gap in known):
         return "yes"
     return "no" if any(gap.high < 0 for gap in known) else "not shown"
-
-
-def published_table() -> Table:
-    """Table 1 of the paper, averages recomputed."""
-    columns = (
-        Column(title="pair"),
-        Column(title="method"),
-        *(Column(title=title) for title in paper.TABLE1_COLUMNS),
-        Column(title="average"),
-        Column(title="printed average"),
-    )
-    rows = [
-        Row(
-            cells=(
-                pair,
-                arm,
-                *(Number(value=number, digits=4) for number in numbers),
-                Number(value=paper.average(pair, arm), digits=4),
-                Number(value=printed, digits=4),
-            ),
-            ranked=False,
-        )
-        for pair, arms in paper.TABLE1.items()
-        for (arm, numbers), printed in zip(arms.items(), paper.TABLE1_PRINTED_AVERAGES[pair], strict=True)
-    ]
-    return Table(columns=columns, rows=tuple(rows), notes=paper.SLIPS["table1"])
 
 
 def structure_table(measured: Measured) -> Table:

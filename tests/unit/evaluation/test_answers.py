@@ -13,8 +13,9 @@ import torch
 from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import CheckpointError, ConfigError, UnknownName
+from limbeck.evaluation.answering import answer_path
 from limbeck.evaluation.answers import DECODINGS, Answerer, AnswerFile, Decoding
-from limbeck.evaluation.measuring import answer_path, evaluate_examples
+from limbeck.evaluation.measuring import evaluate_examples
 from limbeck.evaluation.subjects import Subject
 from limbeck.models.decoders import CausalDecoder
 from limbeck.models.scoring import Scorer

@@ -15,8 +15,9 @@ from limbeck.reporting.tables import Number, Table
 from limbeck.studies import paper
 from limbeck.studies.measured import Measured
 from limbeck.studies.printing import printed
+from limbeck.studies.published import published_table
 from limbeck.studies.rows import Ledger, LedgerArm, RunRows, rows_path, write_rows
-from limbeck.studies.tables import distils, published_table, result_of, scores_table
+from limbeck.studies.tables import distils, result_of, scores_table
 from limbeck.studies.verdicts import Compared, Verdict
 
 IDS = [f"e{i}" for i in range(40)]
