@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -200,6 +201,24 @@ class Measured:
                 return None
             sides.append({id: math.fsum(values[id] for values in each) / len(each) for id in each[0]})
         return paired_bootstrap(*sides, seed=0, draws=draws) if sides[0].keys() == sides[1].keys() else None
+
+    def correlation(self, one: tuple[str, str], other: tuple[str, str], *, least: int = 5) -> tuple[float, int] | None:
+        """Pearson's r of two (measure, score) over the trained arms but the controls, each the mean of its corpora's
+        means over all of its runs, and how many arms; None for fewer than `least` or where one is constant."""
+        names = [name for name, arm in self.arms.items() if not arm.is_stage and name not in self.ledger.controls]
+        pairs = []
+        for name in names:
+            arm = self.arms[name]
+            of = list(arm.runs)
+            sides = [arm.values(of, measure=part[0], score=part[1], corpora=self.average) for part in (one, other)]
+            if all(sides):
+                pairs.append([statistics.fmean(side.values()) for side in sides])
+        if len(pairs) < least:
+            return None
+        try:
+            return statistics.correlation(*zip(*pairs, strict=True)), len(pairs)
+        except statistics.StatisticsError:
+            return None
 
     def steps(self, arm: str, read: Callable[[dict[str, object]], float | None]) -> dict[str, float]:
         """ "SEED/STEP" → a number of that step's line of metrics, where there is one."""

@@ -19,12 +19,13 @@ from limbeck.studies.verdicts import Verdict, verdicts
 
 _DRAWS = 4_000
 _Way = Literal["higher", "lower"] | None
+_OWN = ("own", "cross_entropy")
 _UNSURE = "−log s of own answers"
 # measure, score, title, scale, digits, which way is better
 _BESIDE: Mapping[str, tuple[tuple[str, str, str, float, int, _Way], ...]] = {
     "": (
         ("references", "kl_teacher_student", "KL(t‖s) refs", 1.0, 3, "lower"),
-        ("own", "cross_entropy", _UNSURE, 1.0, 2, None),
+        (*_OWN, _UNSURE, 1.0, 2, None),
     ),
     "methods": (
         ("references", "kl_teacher_student", "KL(t‖s) refs", 1.0, 3, "lower"),
@@ -262,7 +263,7 @@ def _notes(measured: Measured, titles: tuple[str, ...]) -> tuple[str, ...]:
     if any(column[2] == _UNSURE for column in _BESIDE.get(ledger.study, _BESIDE[""])):
         notes.append(
             f"{_UNSURE}: how unsure an arm is of the tokens that it draws, in nats; at temperature 1 ROUGE-L depends "
-            "on it too."
+            f"on it too{_together(measured)}."
         )
     if len(measured.starts) > 1:
         notes.append(
@@ -276,6 +277,15 @@ def _notes(measured: Measured, titles: tuple[str, ...]) -> tuple[str, ...]:
     notes += [f"Failed: {', '.join(failed)}; the table is not complete."] if failed else []
     notes += paper.SLIPS.get(ledger.study, ()) if titles else ()
     return tuple(notes)
+
+
+def _together(measured: Measured) -> str:
+    found = measured.correlation(_OWN, ROUGE)
+    return (
+        ""
+        if found is None
+        else f" (over the {found[1]} trained arms but the controls they correlate with {found[0]:.2f})"
+    )
 
 
 def measured_effect(measured: Measured) -> str | None:

@@ -336,3 +336,34 @@ def test_published_numbers_stand_beside_ours(tmp_path: Path) -> None:
     assert "paper: Dolly validation" in text
     assert "31.26" in text
     assert "27.1486 elsewhere" in text
+
+
+@pytest.mark.parametrize(
+    ("unsure", "expected"),
+    # Levels 1, 2, 3, 4, 5 of ROUGE-L: a line down; a line up with two neighbours exchanged (r = 1 − 6 · 2 / 120 = 0.9).
+    [((5.0, 4.0, 3.0, 2.0, 1.0), -1.0), ((1.0, 3.0, 2.0, 4.0, 5.0), 0.9)],
+)
+def test_how_far_rouge_follows_sureness_is_told_over_arms_that_are_no_controls(
+    tmp_path: Path, unsure: Sequence[float], expected: float
+) -> None:
+    arms = {f"arm{level}": (level / 100, each) for level, each in enumerate(unsure, start=1)}
+    arms["control"] = (0.9, 100.0)
+    for name, (level, each) in arms.items():
+        lines = [
+            {"measure": measure, "corpus": "a", "seed": 10, "id": id, "tokens": 5, "scores": {score: value}}
+            for measure, score, value in (("answers", "rouge_l", level), ("own", "cross_entropy", each))
+            for id in IDS
+        ]
+        about = {"start": "s", "corpora": {"a": {"rows": 40, "content": "c"}}}
+        write_rows(tmp_path / f"{name}.jsonl.gz", about=about, rows=lines)
+    ledger("mine", {name: {"0": name} for name in arms}, controls=("control",)).write(tmp_path)
+    found = Measured.read(tmp_path, "mine").correlation(("own", "cross_entropy"), ("answers", "rouge_l"))
+    assert found == (pytest.approx(expected), 5)
+    assert f"over the 5 trained arms but the controls they correlate with {expected:.2f}" in printed(tmp_path, "mine")
+
+
+def test_four_arms_tell_no_correlation(rows: Path) -> None:
+    assert Measured.read(rows, "mine").correlation(("answers", "rouge_l"), ("answers", "distinct_2")) is None
+    assert Measured.read(rows, "mine").correlation(
+        ("answers", "rouge_l"), ("references", "kl_teacher_student"), least=2
+    )
