@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from limbeck.errors import CheckpointError, LimbeckError
+from limbeck.testing import save_tiny
 from limbeck.training import checkpoint, keeping, loop, train
 from training_kit import (
     ROWS,
@@ -207,6 +208,34 @@ def test_other_rows_are_refused_and_nothing_changes(models: Models, whole: Path)
     with pytest.raises(CheckpointError, match="rows are not those"):
         start(_settings(models, "sft"), whole, resume=True, rows=other)
     assert contents(whole) == before
+
+
+@pytest.mark.parametrize("name", ["kd", "lora"])
+def test_a_teacher_or_base_that_was_written_anew_is_refused_and_nothing_changes(name: str, tmp_path: Path) -> None:
+    own = Models.save(tmp_path / "models")
+    settings, run = _settings(own, name), tmp_path / "run"
+    start_and_kill(settings, run, call=5)
+    before = contents(run)
+    if name == "kd":
+        save_tiny(tmp_path / "models" / "teacher", seed=9, layers=3, vocab_size=272)
+        says = r"the teacher in .*teacher is not the one that the run was started with"
+    else:
+        save_tiny(tmp_path / "models" / "student", seed=9)
+        says = r"the weights of .*student below LoRA are not those that the run was started with"
+    with pytest.raises(CheckpointError, match=says) as refused:
+        start(settings, run, resume=True)
+    assert refused.value.exit_code == 2
+    assert contents(run) == before
+
+
+def test_another_start_of_a_student_that_is_trained_whole_changes_nothing(models: Models, tmp_path: Path) -> None:
+    own = Models.save(tmp_path / "models")
+    for name in ("killed", "whole"):
+        start_and_kill(_settings(own, "kd"), tmp_path / name, call=5)
+    start(_settings(own, "kd"), tmp_path / "whole", resume=True)
+    save_tiny(tmp_path / "models" / "student", seed=9)
+    start(_settings(own, "kd"), tmp_path / "killed", resume=True)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_logging_and_validation_may_change(models: Models, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from limbeck.cli.entry import main
 from limbeck.config import Recipe
-from limbeck.errors import ConfigError, DataError, LimbeckError
+from limbeck.errors import CheckpointError, ConfigError, DataError, LimbeckError
 from limbeck.models.offline_cache import Manifest, Shards
 from limbeck.models.scoring import Scorer
 from limbeck.testing import save_tiny
@@ -110,6 +110,22 @@ def test_a_run_without_the_teacher_is_killed_and_resumed(models: Models, hidden:
     for offline, plain in zip(metrics(tmp_path / "whole"), metrics(tmp_path / "plain"), strict=True):
         for key in {"loss", "cross_entropy", "teacher_cross_entropy"} & plain.keys():
             assert offline[key] == pytest.approx(plain[key], rel=1e-4), key
+
+
+def test_a_cache_that_another_teacher_filled_meanwhile_is_refused(models: Models, tmp_path: Path) -> None:
+    folder, settings = tmp_path / "cache", _offline(models, tmp_path / "cache")
+    build_cache({**_settings(models), "run": "r"}, out=folder, rows=ROWS, shard_mb=SMALL)
+    start_and_kill(settings, tmp_path / "run", call=5)
+    shutil.rmtree(folder)
+    save_tiny(tmp_path / "other", seed=9, layers=3, vocab_size=272)
+    other = {**_settings(models), "run": "r"}
+    build_cache({**other, "models": {**other["models"], "teacher": str(tmp_path / "other")}}, out=folder, rows=ROWS)
+    with pytest.raises(CheckpointError, match=r"the teacher in .*cache is not the one that the run was started with"):
+        start(settings, tmp_path / "run", resume=True)
+    shutil.rmtree(folder)
+    # The same teacher in one file instead of several is the same.
+    build_cache({**_settings(models), "run": "r"}, out=folder, rows=ROWS)
+    start(settings, tmp_path / "run", resume=True)
 
 
 def test_the_teacher_is_never_loaded(models: Models, hidden: Path, tmp_path: Path) -> None:

@@ -24,10 +24,15 @@ def ids_fingerprint(ids: Iterable[int]) -> str:
     return hashlib.blake2b(json.dumps(sorted(ids)).encode(), digest_size=8).hexdigest()
 
 
-def weights_fingerprint(model: nn.Module) -> str:
-    """A hash of some sixty numbers of every parameter: what tells a student from itself trained further."""
+def weights_fingerprint(model: nn.Module, *, frozen_only: bool = False) -> str:
+    """A hash of some sixty numbers of every parameter: what tells a student from itself trained further.
+
+    `frozen_only` leaves out what is trained.
+    """
     digest = hashlib.blake2b(digest_size=8)
     for name, parameter in model.named_parameters():
+        if frozen_only and parameter.requires_grad:
+            continue
         numbers = parameter.detach().flatten()
         sampled = numbers[:: max(1, len(numbers) // _SAMPLED)].float().cpu().numpy()
         digest.update(name.encode() + sampled.tobytes())

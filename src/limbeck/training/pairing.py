@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 
 from limbeck.config import Recipe
+from limbeck.evaluation.identity import weights_fingerprint
 from limbeck.models.loading import Attention, LoraSettings
+from limbeck.models.offline_teacher import OfflineTeacher
 from limbeck.models.pair import Pair
 from limbeck.training.world import World
 
@@ -37,6 +41,20 @@ def load_pair(
     total = sum(p.numel() for p in pair.student.parameters())
     note = f"student: {total:,} parameters, {trained:,} trained, {precision} on {world.device}"
     return pair, [note + _about_teacher(pair), *_about_offload(recipe, pair)]
+
+
+def read_only_weights(pair: Pair, offline: OfflineTeacher | None) -> dict[str, str]:
+    """A digest of everything that a run reads and that no checkpoint holds: its teacher, or what its offline cache says
+    of itself, and the weights that LoRA leaves as they are. "" for what the run does not have."""
+    if offline is not None:
+        about = offline.shards.manifest.about
+        # Not by whom it was named nor in how many files it lies: neither moves a loss.
+        read = [about["kind"], about["teacher"]["weights"], about["teacher"]["dtype"], about["top"], about["draws"]]
+        told = hashlib.blake2b(json.dumps(read).encode(), digest_size=8).hexdigest()
+    else:
+        told = "" if pair.teacher is None or pair.teacher_is_base else weights_fingerprint(pair.teacher)
+    has_frozen = any(not p.requires_grad for p in pair.student.parameters())
+    return {"teacher": told, "base": weights_fingerprint(pair.student, frozen_only=True) if has_frozen else ""}
 
 
 def _about_teacher(pair: Pair) -> str:

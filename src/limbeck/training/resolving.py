@@ -72,7 +72,7 @@ def resolve_auto(
     }
     resolved = {**fresh, **{key: value for key, value in recorded.items() if key in fresh}}
     resolved["steps"] = train.steps if train.steps is not None else train.epochs * per_epoch
-    _check_recorded(resolved, fresh=fresh, steps=int(recorded.get("steps", 0)))
+    _check_recorded(resolved, fresh=fresh, steps=int(recorded.get("steps", 0)), recipe=recipe)
     return resolved, lines
 
 
@@ -92,8 +92,8 @@ def _chunk(asked: int | str, *, pair: Pair, world: World, recorded: Mapping[str,
     return chunk, [f"vocabulary layer: {chunk} tokens at a time; {least / 1e9:.3g} GB are free beside training: {why}"]
 
 
-def _check_recorded(resolved: Mapping[str, Any], *, fresh: Mapping[str, Any], steps: int) -> None:
-    """A resumed run needs the ranks, the rows and at least the length that it was started with."""
+def _check_recorded(resolved: Mapping[str, Any], *, fresh: Mapping[str, Any], steps: int, recipe: Recipe) -> None:
+    """A resumed run needs the ranks, rows, teacher, frozen weights and at least the length that it was started with."""
     if resolved["ranks"] != fresh["ranks"]:
         raise ConfigError(
             f"the run was started on {resolved['ranks']} processes and cannot go on with {fresh['ranks']}"
@@ -102,6 +102,16 @@ def _check_recorded(resolved: Mapping[str, Any], *, fresh: Mapping[str, Any], st
         raise CheckpointError(
             "the training rows are not those that the run was started with: the data, or how it is cut into training "
             "and validation, has changed.\n  Put the data back (and validate.every, if it was null), or start a new run"
+        )
+    if resolved["teacher"] != fresh["teacher"]:
+        raise CheckpointError(
+            f"the teacher in {recipe.cache.path or recipe.models.teacher} is not the one that the run was started with:"
+            " what lies there was written anew.\n  Put it back, or start a new run"
+        )
+    if resolved["base"] != fresh["base"]:
+        raise CheckpointError(
+            f"the weights of {recipe.models.student} below LoRA are not those that the run was started with.\n"
+            "  Put them back, or start a new run"
         )
     if resolved["steps"] < steps:
         raise CheckpointError(

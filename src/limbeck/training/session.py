@@ -31,7 +31,7 @@ from limbeck.training.caching import open_cache
 from limbeck.training.distiller import Distiller
 from limbeck.training.offline import check_rows, with_offline_teacher
 from limbeck.training.optimizers import adamw, own_rates
-from limbeck.training.pairing import load_pair
+from limbeck.training.pairing import load_pair, read_only_weights
 from limbeck.training.resolving import resolve_auto, resolve_precision
 from limbeck.training.rows import Rows, build_encoder, encode_rows
 from limbeck.training.rundir import RunDirectory
@@ -120,7 +120,7 @@ def open_session(
     encoder = build_encoder(recipe, pair)
     encoded = encode_rows(recipe, encoder, seeds=seeds, rows=rows, pair=pair)
     loader = Loader(encoded.train, seeds=seeds, pad_id=pair.pad_id)
-    fresh = {"precision": precision, "rows": encoded.fingerprint()}
+    fresh = {"precision": precision, "rows": encoded.fingerprint(), **read_only_weights(pair, offline)}
     repeats = component.sequences.repeats if isinstance(component.sequences, Collecting) else 1
     auto, lines = resolve_auto(recipe, fresh, loader=loader, pair=pair, world=world, recorded=recorded, repeats=repeats)
     autocast = torch.bfloat16 if auto["precision"] == "bf16-mixed" else None
