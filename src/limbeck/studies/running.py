@@ -27,6 +27,7 @@ from limbeck.studies.resolving import (
     scoring_key,
     stages_of,
 )
+from limbeck.studies.resuming import same_command_goes_on
 from limbeck.studies.rows import Ledger, LedgerArm, write_rows, write_whole
 from limbeck.studies.staging import build_stage, build_teacher, is_built, train_or_resume
 
@@ -58,6 +59,11 @@ def run_study(
     page WORK/STUDY.html is written at the end, with the `command` that repeats it. Raises `ConfigError` and `DataError`
     before anything is trained, and `Stopped` after Ctrl-C, with everything resumable.
     """
+    with same_command_goes_on():
+        return _run_missing(study, places, only=only, jobs=jobs, say=say, command=command)
+
+
+def _run_missing(study: Study, places: Places, *, only: tuple[str, ...], jobs: int, say: Say, command: str) -> Outcome:
     planned = planned_runs(study, only=only)
     examples = {corpus.name: places.examples(corpus) for corpus in study.scoring.corpora}
     places.work.mkdir(parents=True, exist_ok=True)

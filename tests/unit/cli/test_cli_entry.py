@@ -72,6 +72,27 @@ def test_an_interrupt_is_no_success(failing):
     assert failing(KeyboardInterrupt()) == 130
 
 
+@pytest.mark.parametrize(
+    ("inner", "given"),
+    [
+        ("limbeck.studies.first_run.gather_rows", ["quickstart", "--out", "folder"]),
+        ("limbeck.evaluate", ["evaluate", "model", "--corpora", "dolly"]),
+        ("limbeck.studies.injected.build_stage", ["study", "injected-errors", "--root", "data"]),
+    ],
+)
+def test_an_interrupt_of_what_goes_on_by_itself_says_so(inner, given, capsys, monkeypatch, tmp_path):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(inner, interrupt)
+    assert main(given) == 75
+    assert (
+        capsys.readouterr().err
+        == "error: stopped; what was written is whole.\n  Give the same command again to go on\n"
+    )
+
+
 def test_usage(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("limbeck ")
