@@ -15,9 +15,8 @@ from limbeck.losses.fused import HiddenView
 from limbeck.losses.heads import Head
 from limbeck.models.pair import Vocabulary
 from limbeck.models.presence import Presence, Resident
+from limbeck.models.splitting import parts_agree
 from limbeck.types import Pairs, Sequences
-
-_AGREEMENT = 2e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +91,8 @@ class Scorer:
     ) -> Scorer:
         """Take `model` apart, and check the parts against the whole on a few tokens.
 
-        `autocast` is the dtype of matrix products where it is not the weights' own (bf16 mixed precision).
+        `autocast` is the dtype of matrix products where it is not the weights' own (bf16 mixed precision). Raises
+        `ModelError` if no logit is finite.
         """
         whole = cls(model, vocabulary=vocabulary, split=True, presence=presence)
         return cls(model, vocabulary=vocabulary, split=whole._parts_agree(), autocast=autocast, presence=presence)
@@ -226,9 +226,7 @@ class Scorer:
             whole = Head(weight=None, size=self.vocabulary.width, shared=self.head.shared)(logits_nV)
         finally:
             self.model.train(was_training)
-        kept = torch.isfinite(whole)
-        spread = max(1.0, float(whole[kept].abs().max()))
-        return bool(torch.allclose(parts[kept], whole[kept], rtol=0.0, atol=_AGREEMENT * spread))
+        return parts_agree(parts, whole, model=self._causal)
 
 
 def _cached_inputs(tokens: Tensor, *, attended: Tensor, positions: Tensor, cache: Any) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
+from limbeck.errors import ModelError
 from limbeck.losses.fused import token_scores
 from limbeck.models.decoders import CausalDecoder
 from limbeck.models.pair import Vocabulary
@@ -98,6 +101,17 @@ def test_a_model_that_cannot_be_split_runs_whole_and_scores_the_same_tokens() ->
     where = scored_tokens(sequences)
     expected = logits[where.rows, where.positions - 1, :261].log_softmax(-1)
     torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_a_model_of_no_numbers_is_named_and_refused() -> None:
+    model = tiny_model()
+    model.config.name_or_path = "some/model"
+    vocabulary = Vocabulary(size=261, shared=None, dropped_student=(261, 262, 263))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(math.nan)
+    with pytest.raises(ModelError, match="no logit of some/model is finite: its weights hold NaN or inf, or float32"):
+        Scorer.of(model, vocabulary=vocabulary)
 
 
 def test_soft_capped_logits_are_still_split() -> None:
