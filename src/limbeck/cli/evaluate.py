@@ -13,6 +13,7 @@ from limbeck.cli.terminal import print_json, show, width
 
 if TYPE_CHECKING:
     from limbeck.evaluation.exposure import Exposure
+    from limbeck.evaluation.results import Results
 
 
 def evaluate(
@@ -84,6 +85,10 @@ def evaluate(
             device=device,
             exposure=exposure,
         )
+    _print(results, shown=shown, categories=categories, exposure=exposure, as_json=as_json)
+
+
+def _print(results: Results, *, shown: list[str] | None, categories: bool, exposure: bool, as_json: bool) -> None:
     table = results.table() if shown is None else results.table(shown)
     by_category = results.categories("rouge_l" if shown is None else shown[0]) if categories else None
     if as_json:

@@ -100,26 +100,38 @@ def injected_errors(
         "greedy": greedy,
     }
     file = AnswerFile(out / "rows.jsonl", header=header)
+    with evaluating(subject.student.model), evaluating(subject.teacher.model):
+        plan = _Plan(subject, examples, kinds=named, sources=sources, seed=seed, max_new_tokens=max_new_tokens)
+        found = _judge_missing(plan, detectors=chosen, file=file, greedy=greedy, say=say)
+    result = Detections(rows=[row for row in found if row["measure"] != _BATCH], folder=out)
+    (out / "table.md").write_text(result.markdown(), encoding="utf-8")
+    return result
+
+
+def _judge_missing(
+    plan: _Plan,
+    *,
+    detectors: Mapping[str, Detector],
+    file: AnswerFile,
+    greedy: bool,
+    say: Callable[[str], None] | None,
+) -> list[dict[str, Any]]:
+    """Every row of a file, those of the batches that it does not have made and added; a torn batch is made again."""
     found = file.existing()
     whole = 1 + max((place for place, row in enumerate(found) if row["measure"] == _BATCH), default=-1)
     file.cut_back(whole)
     found = found[:whole]
     done = sum(row["measure"] == _BATCH for row in found)
-    with evaluating(subject.student.model), evaluating(subject.teacher.model):
-        plan = _Plan(subject, examples, kinds=named, sources=sources, seed=seed, max_new_tokens=max_new_tokens)
-        bench = plan.bench(greedy=greedy)
-        groups = list(plan.groups())
-        for number, group in list(enumerate(groups))[done:]:
-            cases, spared = plan.cases(group)
-            added = [*spared, *judged(cases, detectors=chosen, bench=bench), {"measure": _BATCH, "number": number}]
-            file.append(added)
-            # Through JSON, so that rows just made and rows read from disk are equal.
-            found += json.loads(json.dumps(added))
-            if say is not None:
-                say(f"injected errors: {number + 1} of {len(groups)} batches of {batch_rows} rows")
-    result = Detections(rows=[row for row in found if row["measure"] != _BATCH], folder=out)
-    (out / "table.md").write_text(result.markdown(), encoding="utf-8")
-    return result
+    bench, groups = plan.bench(greedy=greedy), list(plan.groups())
+    for number, group in list(enumerate(groups))[done:]:
+        cases, spared = plan.cases(group)
+        added = [*spared, *judged(cases, detectors=detectors, bench=bench), {"measure": _BATCH, "number": number}]
+        file.append(added)
+        # Through JSON, so that rows just made and rows read from disk are equal.
+        found += json.loads(json.dumps(added))
+        if say is not None:
+            say(f"injected errors: {number + 1} of {len(groups)} batches of {len(groups[0])} rows")
+    return found
 
 
 class _Plan:

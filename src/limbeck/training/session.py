@@ -17,6 +17,7 @@ from limbeck.evaluation.answers import Answerer, Decoding
 from limbeck.methods import Method
 from limbeck.models.decoders import TeacherDecoder
 from limbeck.models.loading import Attention, checkpoint_activations
+from limbeck.models.offline_teacher import OfflineTeacher
 from limbeck.models.pair import Pair
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer
@@ -143,19 +144,15 @@ def open_session(
         recipe=recipe, world=world, pair=pair, teacher=teacher, encoder=encoder, rollouts=rollouts, asked=encoded.asked
     )
     method = with_source(component, desk, loader=loader, steps=int(auto["steps"]))
-    cache, cache_lines = open_cache(recipe, method, teacher=teacher, rows=encoded, world=world)
-    reader: Scorer | TeacherReader | None = teacher if cache is None else cache
-    if cache is not None and teacher is not None:
-        rollouts = replace(rollouts, teacher=TeacherDecoder(teacher, cache=cache))
-    if offline is not None:
-        reader, cache_lines = offline, [check_rows(offline, encoded, encoder)]
+    reader, cache_lines = _reader(recipe, method, teacher=teacher, offline=offline, rows=encoded, desk=desk)
+    if isinstance(reader, TeacherCache) and teacher is not None:
+        rollouts = replace(rollouts, teacher=TeacherDecoder(teacher, cache=reader))
     validator = _validator(
         recipe, encoded, encoder=encoder, rollouts=rollouts, teacher=reader, finder=finder, auto=auto
     )
     notes = [*encoded.lines, *pair_lines, *lines, *filter(None, [pair.vocabulary.lines()]), *cache_lines]
     notes += _dense_notes(student, teacher)
-    trained = int(auto["steps"]) * recipe.train.batch_rows
-    notes += _look_notes(method.sequences, steps=int(auto["steps"]), trained=trained, observed=len(encoded.observed))
+    notes += _look_notes(recipe, method.sequences, steps=int(auto["steps"]), observed=len(encoded.observed))
     return Session(
         recipe=recipe,
         method=method,
@@ -181,6 +178,22 @@ def open_session(
     )
 
 
+def _reader(
+    recipe: Recipe,
+    method: Method,
+    *,
+    teacher: Scorer | None,
+    offline: OfflineTeacher | None,
+    rows: Rows,
+    desk: Desk,
+) -> tuple[Scorer | TeacherReader | None, list[str]]:
+    """Who reads rows for the teacher: itself, what is kept of it in this run, or a folder; with what is said of it."""
+    if offline is not None:
+        return offline, [check_rows(offline, rows, desk.encoder)]
+    cache, lines = open_cache(recipe, method, teacher=teacher, rows=rows, world=desk.world)
+    return teacher if cache is None else cache, lines
+
+
 def _optimizer(recipe: Recipe, distiller: Distiller, *, component: Any, world: World) -> torch.optim.Optimizer:
     return adamw(
         distiller,
@@ -196,8 +209,9 @@ def _dense_notes(student: Scorer, teacher: Scorer | None) -> list[str]:
     return [f"the {role}'s logits are not its head applied to its hidden states: the dense path runs" for role in dense]
 
 
-def _look_notes(source: Any, *, steps: int, trained: int, observed: int) -> list[str]:
+def _look_notes(recipe: Recipe, source: Any, *, steps: int, observed: int) -> list[str]:
     """A schedule's looks at the validation loss, where they read a good part of what the run learns from."""
+    trained = steps * recipe.train.batch_rows
     looks = sum(source.observes(step) for step in range(steps + 1)) if isinstance(source, Observing) else 0
     read = looks * observed
     if read * _FEW_LOOKS <= trained:
@@ -219,7 +233,6 @@ def _rollouts(
     auto: Mapping[str, Any],
 ) -> Rollouts:
     sampling = recipe.sampling
-    own_rows = recipe.train.batch_rows // world.size
     return Rollouts(
         decoder=world.decoder(distiller),
         sampling=Sampling(
@@ -231,7 +244,7 @@ def _rollouts(
         ),
         max_new_tokens=sampling.max_new_tokens,
         max_length=recipe.data.max_length,
-        group_rows=min(own_rows, 4 * int(auto["micro_rows"])),
+        group_rows=min(recipe.train.batch_rows // world.size, 4 * int(auto["micro_rows"])),
         pad_id=pair.pad_id,
         seeds=seeds,
         device=world.device,
