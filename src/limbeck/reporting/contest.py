@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from limbeck.errors import DataError
 from limbeck.reporting.comparing import Comparison, compare_arms
 from limbeck.reporting.linking import slug
 from limbeck.reporting.reduce import by_example
@@ -60,7 +59,7 @@ def find_contest(logs: Sequence[RunLogs]) -> Contest | None:
 
 def _evaluations(logs: Sequence[RunLogs]) -> Iterator[Contest]:
     for kind in dict.fromkeys(kind for log in logs for kind in log.answers):
-        scores = {log.name: _scores(log, kind) for log in logs if kind in log.answers}
+        scores = {log.name: by_example(log.answers[kind], score="rouge_l") for log in logs if kind in log.answers}
         shared = set.intersection(*(set(each) for each in scores.values()))
         first = next(log for log in logs if kind in log.answers)
         corpora = [
@@ -78,14 +77,6 @@ def _evaluations(logs: Sequence[RunLogs]) -> Iterator[Contest]:
                 rows=f"rows-{slug(kind)}",
                 scores={name: _weighted({corpus: each[corpus] for corpus in corpora}) for name, each in scores.items()},
             )
-
-
-def _scores(log: RunLogs, kind: str) -> Mapping[str, Mapping[str, float]]:
-    try:
-        return by_example(log.answers[kind], score="rouge_l")
-    except DataError:
-        # An evaluation that is still going; its table says what is wrong.
-        return {}
 
 
 def _weighted(by_corpus: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ _RECIPE, _METRICS = "recipe.yaml", "metrics.jsonl"
 class RunLogs:
     """The rows of a run by their file; empty where a file is missing.
 
-    `best` is the validation row of the student that was kept; `answers` are by the folder below answers/ ("plain"), and
-    `headers` say by folder and corpus how they were drawn. `counted` is rows.json.
+    `best` is the validation row of the student that was kept; `answers` are by the folder below answers/ ("plain"), of
+    the seeds that answered every example, with a line in `unfinished` for each other seed; `headers` say by folder and
+    corpus how they were drawn. `counted` is rows.json.
     """
 
     name: str
@@ -33,6 +35,7 @@ class RunLogs:
     best: Mapping[str, Any]
     validation_answers: tuple[dict[str, Any], ...]
     answers: Mapping[str, tuple[dict[str, Any], ...]]
+    unfinished: Mapping[str, tuple[str, ...]]
     headers: Mapping[tuple[str, str], str]
     counted: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -46,7 +49,8 @@ class RunLogs:
         recipe = (folder / _RECIPE).read_text(encoding="utf-8")
         metrics = tuple(rows_of(folder / _METRICS))
         best: dict[str, Any] = next((row for row in reversed(metrics) if row.get("is_best")), {})
-        answers, headers = _evaluated(folder / "answers")
+        drawn, headers = _evaluated(folder / "answers")
+        parted = {kind: _whole_seeds(rows) for kind, rows in drawn.items()}
         return cls(
             name=name,
             folder=folder,
@@ -57,7 +61,8 @@ class RunLogs:
             looks=tuple(rows_of(folder / "tokens.jsonl")),
             best=best,
             validation_answers=tuple(rows_of(_drawn(folder, int(best.get("step", 0))))),
-            answers=answers,
+            answers={kind: rows for kind, (rows, _) in parted.items()},
+            unfinished={kind: lines for kind, (_, lines) in parted.items()},
             headers=headers,
             counted=_json(folder / "rows.json"),
             environment=_json(folder / "environment.json"),
@@ -115,6 +120,22 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
                 raise DataError(f"broken JSON: {error.msg}.\n  in {path} line {number}") from error
 
 
+def _whole_seeds(rows: Sequence[dict[str, Any]]) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+    """The rows of the seeds that answered as many examples of their corpus as any seed did; a line for each other one.
+
+    An evaluation that is still going, or was stopped, has a seed that answered some: a mean over all rows would weigh
+    these examples more.
+    """
+    counts = Counter((str(row["corpus"]), row["seed"]) for row in rows)
+    most = {corpus: max(count for (other, _), count in counts.items() if other == corpus) for corpus, _ in counts}
+    short = {place: count for place, count in counts.items() if count < most[place[0]]}
+    lines = tuple(
+        f"{corpus}: seed {seed} has {count} of {most[corpus]} answers and is left out"
+        for (corpus, seed), count in sorted(short.items())
+    )
+    return tuple(row for row in rows if (str(row["corpus"]), row["seed"]) not in short), lines
+
+
 def _drawn(folder: Path, step: int) -> Path:
     return folder / "validation" / f"step-{step:06d}.jsonl"
 
@@ -128,7 +149,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _evaluated(
     folder: Path,
-) -> tuple[dict[str, tuple[dict[str, Any], ...]], dict[tuple[str, str], str]]:
+) -> tuple[dict[str, list[dict[str, Any]]], dict[tuple[str, str], str]]:
     """The scored answers by folder, and how those of each corpus were drawn: decoding and content, not the model."""
     found: dict[str, list[dict[str, Any]]] = {}
     headers: dict[tuple[str, str], str] = {}
@@ -140,4 +161,4 @@ def _evaluated(
             elif "decoding" in row and "corpus" in row:
                 about = [row["decoding"], row.get("content"), row.get("max_prompt")]
                 headers[kind, str(row["corpus"])] = json.dumps(about, sort_keys=True)
-    return {kind: tuple(rows) for kind, rows in found.items()}, headers
+    return found, headers

@@ -131,7 +131,8 @@ def _evaluation(logs: Sequence[RunLogs], kind: str) -> Table:
         mean = None if whole is None else Number(value=100 * whole.mean, error=100 * whole.error, to=to)
         rows.append(Row(cells=(Links(parts=((log.name, f"#answers-{slug(kind)}"),)), *cells, mean)))
     columns = [Column(title="run"), *(Column(title=corpus, better="higher") for corpus in corpora)]
-    return Table(columns=(*columns, Column(title="mean", better="higher")), rows=tuple(rows))
+    notes = tuple(f"{log.name}, {line}." for log in logs for line in log.unfinished.get(kind, ()))
+    return Table(columns=(*columns, Column(title="mean", better="higher")), rows=tuple(rows), notes=notes)
 
 
 def _curves(logs: Sequence[RunLogs]) -> list[Section]:

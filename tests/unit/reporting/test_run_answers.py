@@ -186,6 +186,17 @@ def test_answers_that_were_drawn_otherwise_are_not_compared(tmp_path: Path) -> N
     assert "did not answer the same examples" in told["sft"].text
 
 
+def test_of_an_evaluation_that_is_still_going_the_finished_seeds_are_shown(tmp_path: Path) -> None:
+    runs = [save_run(tmp_path / name, base=name, evaluated=["dolly", "vicuna"]) for name in ("sft", "kd")]
+    whole = _told(runs, tmp_path)["best"].text
+    going = runs[1] / "answers" / "plain" / "vicuna-answers-seed20.jsonl"
+    lines = going.read_text().splitlines()
+    going.write_text("\n".join(lines[:12]) + '\n{"corpus": "vicuna", "se')
+    assert _told(runs, tmp_path)["best"].text == whole, "both seeds of these hand-made runs have the same scores"
+    page = (tmp_path / "page.html").read_text()
+    assert f"kd, vicuna: seed 20 has 11 of {len(IDS)} answers and is left out." in page
+
+
 def test_rows_that_were_dropped_and_cut_are_counted_and_named(tmp_path: Path) -> None:
     train = {**COUNTS, "kept": 38, "dropped_prompts": 2, "cut_responses": 3, "dropped_ids": ["long-1", "long-2"],
              "cut_ids": ["cut-1", "cut-2", "cut-3"]}  # fmt: skip
