@@ -2,6 +2,7 @@
 
     python benchmarks/rollouts.py                           # 64 prompts, 16 seats, 128 new tokens, 30 and 15 layers
     python benchmarks/rollouts.py --data dolly/test.jsonl   # the prompts of 64 rows of a file
+    python benchmarks/rollouts.py --draws 5                 # an evaluation with five seeds: `turns` and `loop`, `stops`
     python benchmarks/rollouts.py --quick    # 12 prompts, 4 seats, 8 new tokens, 15 layers; its ratios mean little
     python benchmarks/rollouts.py --count    # a tiny random model: only what is counted, in seconds
 
@@ -13,6 +14,9 @@ come: the plain loop of an evaluation. The first two draw from the same noise. `
 tokens. `stops`: a row ends with the model's end-of-turn token; only tokens up to and including it count. The sides take
 turns; each turn has other random numbers, the same in every run; tokens per second are all tokens over all seconds.
 
+With `--draws`, each prompt is answered so many times: `turns` as an evaluation with so many seeds does, unit by unit,
+in which a prompt is read once; `loop` goes over all prompts once a draw.
+
 Counted, not timed: `forwards`; `idle`, the share of seats in them that drew nothing that counts, 1 − tokens / (forwards
 · seats); and the share of rows that stopped before their limit.
 """
@@ -21,8 +25,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import record
@@ -41,6 +44,7 @@ from limbeck.models.pair import Pair
 from limbeck.models.sampling import Sampling
 from limbeck.models.scoring import Scorer, split_rows
 from limbeck.models.shrinking import measured_layers, shrink
+from limbeck.models.turns import UNIT_TURNS
 from limbeck.seeds import RowNoise, Seeds
 from limbeck.testing import tiny_pair
 from limbeck.types import Sequences, pack_rows
@@ -68,6 +72,7 @@ class Work:
     new: int
     stops: frozenset[int] = frozenset()
     seed: int = 0
+    draws: int = 1
 
 
 class Counting(CausalDecoder):
@@ -87,10 +92,20 @@ def read_prompts(corpus: str, count: int) -> tuple[tuple[int, ...], ...]:
     return tuple(row.prompt for row in rows)
 
 
-def _packed(pair: Pair, work: Work) -> Sequences:
-    keys = [(index,) for index in range(len(work.prompts))]
-    flags = [[False] * len(prompt) for prompt in work.prompts]
-    return pack_rows(work.prompts, flags, origin=["prompt"] * len(keys), keys=keys, pad_id=pair.pad_id)
+def _packed(pair: Pair, work: Work, places: Sequence[int] | None = None) -> Sequences:
+    """Each prompt, of these places, as many times as it is answered."""
+    chosen = range(len(work.prompts)) if places is None else places
+    keys = [(index, draw) for index in chosen for draw in range(work.draws)]
+    rows = [work.prompts[index] for index, _ in keys]
+    flags = [[False] * len(row) for row in rows]
+    return pack_rows(rows, flags, origin=["prompt"] * len(keys), keys=keys, pad_id=pair.pad_id)
+
+
+def _units(work: Work) -> list[list[int]]:
+    """The prompts of each unit of an evaluation's file, the longest first."""
+    order = sorted(range(len(work.prompts)), key=lambda place: (-len(work.prompts[place]), place))
+    size = max(1, UNIT_TURNS * work.seats // work.draws)
+    return [order[first : first + size] for first in range(0, len(order), size)]
 
 
 def _options(rows: Sequences, work: Work) -> dict[str, Any]:
@@ -110,9 +125,13 @@ def _drawn(found: Sequence[Extension], decoder: Counting, began: float) -> Drawn
 
 
 def turns(pair: Pair, work: Work) -> Drawn:
-    rows, decoder = _packed(pair, work), Counting(Scorer.of(pair.student, vocabulary=pair.vocabulary))
+    decoder = Counting(Scorer.of(pair.student, vocabulary=pair.vocabulary))
+    units = [_packed(pair, work, places) for places in _units(work)]
     began = time.perf_counter()
-    return _drawn([extend_in_turn(decoder, rows, seats=work.seats, **_options(rows, work))], decoder, began)
+    found = [
+        extend_in_turn(decoder, rows, seats=work.seats, copies=work.draws, **_options(rows, work)) for rows in units
+    ]
+    return _drawn(found, decoder, began)
 
 
 def groups(pair: Pair, work: Work) -> Drawn:
@@ -157,23 +176,32 @@ def generate(pair: Pair, work: Work, *, is_sorted: bool = True) -> Drawn:
     return Drawn(count, stopped, forwards, time.perf_counter() - began)
 
 
+def loop(pair: Pair, work: Work) -> Drawn:
+    once = [
+        generate(pair, replace(work, draws=1, seed=work.seed * work.draws + draw), is_sorted=False)
+        for draw in range(work.draws)
+    ]
+    return Drawn(*(sum(getattr(each, field.name) for each in once) for field in fields(Drawn)))
+
+
 SIDES: dict[str, Callable[[Pair, Work], Drawn]] = {
     "turns": turns,
     "groups": groups,
     "generate": generate,
-    "loop": partial(generate, is_sorted=False),
+    "loop": loop,
 }
 
 
 def compare(name: str, pair: Pair, work: Work, *, repeats: int, judged: bool, timed: bool) -> dict[str, float]:
     """The speed of `turns` over that of each other side, by model and kind."""
-    rows, ratios = len(work.prompts), dict[str, float]()
-    for kind, stops in (("no stops", frozenset[int]()), ("stops", pair.stop_ids)):
-        found: dict[str, list[Drawn]] = {side: [] for side in SIDES}
+    rows, ratios = len(work.prompts) * work.draws, dict[str, float]()
+    kinds = {"no stops": frozenset[int](), "stops": pair.stop_ids}
+    sides = SIDES if work.draws == 1 else {side: SIDES[side] for side in ("turns", "loop")}
+    for kind, stops in kinds.items() if work.draws == 1 else [("stops", pair.stop_ids)]:
+        found: dict[str, list[Drawn]] = {side: [] for side in sides}
         for seed in range(repeats):
-            asked = Work(prompts=work.prompts, seats=work.seats, new=work.new, stops=stops, seed=seed)
-            for side, draw in SIDES.items():
-                found[side].append(draw(pair, asked))
+            for side, draw in sides.items():
+                found[side].append(draw(pair, replace(work, stops=stops, seed=seed)))
         if not stops and any(each.tokens != work.new * rows for own in found.values() for each in own):
             raise SystemExit("a row ended although nothing stops")
         speeds = {side: sum(t.tokens for t in own) / sum(t.seconds for t in own) for side, own in found.items()}
@@ -189,7 +217,7 @@ def compare(name: str, pair: Pair, work: Work, *, repeats: int, judged: bool, ti
             )
         ratios |= {f"{name}.{kind}.{side}": speeds["turns"] / speed for side, speed in speeds.items()}
         ratios[f"{name}.{kind}.stopped"] = sum(each.stopped for each in found["turns"]) / (repeats * rows)
-        if judged:
+        if judged and work.draws == 1:
             ratio = speeds["turns"] / speeds["generate"]
             print(f"  target {TARGET:.1f} times generate: {'met' if ratio >= TARGET else 'MISSED'}")
     return ratios
@@ -199,12 +227,19 @@ def make_pair(model: PreTrainedModel) -> Pair:
     return Pair.load(teacher=None, student=model, tokenizer=load_tokenizer(str(fetch(MODEL))))
 
 
-def count_only() -> None:
+def count_only(*, draws: int) -> None:
     """Prompts of 3 to 40 tokens for a random model whose rows stop after some 40 tokens."""
     pair = tiny_pair()
     seeds = Seeds(0).child("prompts").generator()
     prompts = [(257, *seeds.integers(32, 127, size=size).tolist()) for size in seeds.integers(2, 40, size=64)]
-    compare("tiny random model", pair, Work(prompts=prompts, seats=16, new=128), repeats=1, judged=False, timed=False)
+    compare(
+        "tiny random model",
+        pair,
+        Work(prompts=prompts, seats=16, new=128, draws=draws),
+        repeats=1,
+        judged=False,
+        timed=False,
+    )
 
 
 def main() -> None:
@@ -212,17 +247,18 @@ def main() -> None:
     parser.add_argument("--count", action="store_true", help="a tiny random model, nothing timed")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--data", default="starter", help="a corpus or a file")
+    parser.add_argument("--draws", type=int, default=1, help="answers to each prompt")
     parser.add_argument("--layers", type=int, nargs="+", default=[30, 15], choices=[30, 15])
     arguments = parser.parse_args()
     if arguments.count:
-        return count_only()
+        return count_only(draws=arguments.draws)
     rows, seats, new, repeats = (12, 4, 8, 1) if arguments.quick else (64, 16, 128, arguments.repeats)
     print(describe())
-    work = Work(prompts=read_prompts(arguments.data, rows), seats=seats, new=new)
+    work = Work(prompts=read_prompts(arguments.data, rows), seats=seats, new=new, draws=arguments.draws)
     lengths = [len(prompt) for prompt in work.prompts]
     print(
         f"{len(lengths)} prompts of {min(lengths)} to {max(lengths)} tokens, {seats} seats, {new} new tokens, "
-        f"{repeats} turns, float32"
+        f"{work.draws} draws, {repeats} turns, float32"
     )
     whole = load_model(str(fetch(MODEL)), device="cpu").eval()
     small = shrink(whole, layers=measured_layers(MODEL, 15))
@@ -233,8 +269,8 @@ def main() -> None:
         for draw in SIDES.values():
             draw(pair, Work(prompts=work.prompts[:2], seats=2, new=2, stops=pair.stop_ids))
         ratios |= compare(name, pair, work, repeats=repeats, judged=not arguments.quick, timed=True)
-    sizes = {"rows": rows, "seats": seats, "new_tokens": new, "repeats": repeats, "layers": layers}
-    record.publish("rollouts", arguments, sizes=sizes, findings=ratios)
+    sizes = {"rows": rows, "draws": work.draws, "seats": seats, "new_tokens": new, "repeats": repeats, "layers": layers}
+    record.publish("rollouts", arguments, sizes=sizes, findings=ratios, variant="draws" if work.draws > 1 else "")
     return None
 
 

@@ -365,7 +365,7 @@ def _asked_in_evaluation(encoder: Any, examples: Iterable[Example]) -> set[tuple
         device=torch.device("cpu"),
         batch_rows=2,
     )
-    for _ in answerer.answers(list(examples), corpus="c", seed=1, decoding=Decoding(max_new_tokens=4)):
+    for _ in answerer.answers(list(examples), corpus="c", seeds=[1], decoding=Decoding(max_new_tokens=4)):
         pass
     return decoder.asked
 

@@ -83,7 +83,7 @@ def answers_and_rollouts_are_one_draw() -> None:
         decoder=decoder, encoder=encoder, pad_id=PAD, device=torch.device("cpu"), batch_rows=4, **settings
     )
     decoding = Decoding(temperature=0.0, max_new_tokens=6)
-    rows = [row for group in answerer.answers(examples, corpus="c", seed=1, decoding=decoding) for row in group]
+    rows = [row for group in answerer.answers(examples, corpus="c", seeds=[1], decoding=decoding) for row in group]
     assert {row.id: list(row.tokens) for row in rows} == expected
     assert not banned.intersection(token for tokens in expected.values() for token in tokens)
 

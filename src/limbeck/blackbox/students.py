@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -187,19 +188,23 @@ def attempt(
     with evaluating(subject.student.model):
         for part, items in parts.items():
             by_id = {item.id: item for item in items}
-            rows: list[dict[str, Any]] = []
-            for draw in range(draws):
-                found = answer_rows(
-                    subject,
-                    [example_of(item) for item in items],
-                    corpus=part,
-                    seed=_FIRST_SEED + draw,
-                    decoding=decoding,
-                    path=answers / f"{slug(part)}-{draw}.jsonl",
-                )
-                rows += [_attempt_row(by_id[str(row["id"])], row, round=round, draw=draw) for row in found]
+            found = answer_rows(
+                subject,
+                [example_of(item) for item in items],
+                corpus=part,
+                seeds=range(_FIRST_SEED, _FIRST_SEED + draws),
+                decoding=decoding,
+                path=functools.partial(_answer_path, answers, part),
+            )
+            rows = [
+                _attempt_row(by_id[str(row["id"])], row, round=round, draw=row["seed"] - _FIRST_SEED) for row in found
+            ]
             write_rows(folder / f"{slug(part)}_attempts.jsonl", rows)
     shutil.rmtree(answers, ignore_errors=True)
+
+
+def _answer_path(folder: Path, part: str, seed: int) -> Path:
+    return folder / f"{slug(part)}-{seed - _FIRST_SEED}.jsonl"
 
 
 def slug(part: str) -> str:

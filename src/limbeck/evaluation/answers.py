@@ -22,7 +22,7 @@ from limbeck.models.turns import UNIT_TURNS
 from limbeck.records import AnswerRow, Example
 from limbeck.registry import Registry
 from limbeck.seeds import RowNoise, Seeds
-from limbeck.types import RowKey, pack_rows
+from limbeck.types import pack_rows
 
 BATCH_ROWS = 16
 """Rows that are decoded at a time, unless told otherwise."""
@@ -55,7 +55,7 @@ class Answerer:
     """A decoder with all that is needed to turn an example into text.
 
     At most `batch_rows` rows are decoded at a time, waiting rows in the place of finished ones; a batch, after which
-    answers are on the disk, holds `UNIT_TURNS` times as many.
+    answers are on the disk, holds `UNIT_TURNS` times as many, those of all seeds together.
     """
 
     decoder: Decoder
@@ -72,13 +72,15 @@ class Answerer:
         examples: Sequence[Example],
         *,
         corpus: str,
-        seed: int,
+        seeds: Sequence[int],
         decoding: Decoding,
         skip: frozenset[str] = frozenset(),
     ) -> Iterator[list[AnswerRow]]:
-        """The answers, a batch at a time, longest prompts first; batches whose ids are all in `skip` are left out.
+        """The answers with every seed, a batch at a time, longest prompts first; batches whose ids are all in `skip`
+        are left out.
 
-        The uniforms of a row come from its key (corpus, id, seed): the same student answers the same again.
+        A prompt is read once for all seeds. The uniforms of a row come from its key (corpus, id, seed): the same
+        student answers the same again, whatever other seeds there are, but for rounding.
         """
         sampling = Sampling(
             temperature=decoding.temperature,
@@ -90,11 +92,11 @@ class Answerer:
         )
         prompts = {example.id: self.encoder.prompt(example) for example in examples}
         by_id = {example.id: example for example in examples}
-        for group in self.plan(prompts):
+        for group in self.plan(prompts, copies=len(seeds)):
             if skip.issuperset(group):
                 continue
-            keys: list[RowKey] = [(corpus, id, seed) for id in group]
-            rows = [prompts[id] for id in group]
+            keys: list[tuple[str, str, int]] = [(corpus, id, seed) for id in group for seed in seeds]
+            rows = [prompts[id] for _, id, _ in keys]
             packed = pack_rows(
                 rows, [[False] * len(row) for row in rows], origin=["prompt"] * len(rows), keys=keys, pad_id=self.pad_id
             ).to(self.device)
@@ -108,22 +110,26 @@ class Answerer:
                 rows=torch.ones(len(rows), dtype=torch.bool),
                 sampling=sampling,
                 noise=RowNoise([Seeds(0).child(_PURPOSE, *key) for key in keys]),
+                copies=len(seeds),
             )
             yield [
                 self._row(by_id[id], place, extension.sequences, bool(extension.stopped[place]), corpus, seed)
-                for place, id in enumerate(group)
+                for place, (_, id, seed) in enumerate(keys)
             ]
 
-    def num_finished(self, examples: Sequence[Example], ids: Sequence[str]) -> int:
-        """How many of these ids, in the order in which they were answered, belong to batches that are all there."""
-        there = frozenset(ids)
-        groups = self.plan({example.id: self.encoder.prompt(example) for example in examples})
-        finished = {id for group in groups if there.issuperset(group) for id in group}
-        return next((place for place, id in enumerate(ids) if id not in finished), len(ids))
+    def finished(self, examples: Sequence[Example], there: Sequence[Sequence[str]]) -> list[int]:
+        """For each seed, how many of its first ids that are `there` belong to batches that all seeds have whole."""
+        groups = self.plan({example.id: self.encoder.prompt(example) for example in examples}, copies=len(there))
+        whole = {id for group in groups if all(set(ids).issuperset(group) for ids in there) for id in group}
+        counts = [next((place for place, id in enumerate(ids) if id not in whole), len(ids)) for ids in there]
+        kept = {frozenset(ids[:count]) for ids, count in zip(there, counts, strict=True)}
+        # Rows that somebody took out of one file: nothing is left that all of them have.
+        return counts if len(kept) == 1 else [0] * len(counts)
 
-    def plan(self, prompts: dict[str, tuple[int, ...]]) -> list[list[str]]:
-        """Ids in batches of like prompt length."""
-        order, size = sorted(prompts, key=lambda id: (-len(prompts[id]), id)), UNIT_TURNS * self.batch_rows
+    def plan(self, prompts: dict[str, tuple[int, ...]], *, copies: int = 1) -> list[list[str]]:
+        """Ids in batches of like prompt length, each of them answered `copies` times."""
+        order = sorted(prompts, key=lambda id: (-len(prompts[id]), id))
+        size = max(1, UNIT_TURNS * self.batch_rows // copies)
         return [order[first : first + size] for first in range(0, len(order), size)]
 
     def _row(self, example: Example, place: int, sequences: Any, stopped: bool, corpus: str, seed: int) -> AnswerRow:
@@ -197,6 +203,18 @@ class AnswerFile:
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain))
             file.flush()
+
+
+def drawn_together(path: Path) -> tuple[int, ...]:
+    """The seeds that a file of answers was drawn with, its own among them; none where nothing was drawn into it."""
+    if not path.is_file():
+        return ()
+    with path.open("rb") as file:
+        header, has_rows = _loads(file.readline()), bool(file.readline())
+    if not has_rows:
+        return ()
+    named = header.get("drawn_together") if isinstance(header, dict) else None
+    return tuple(named) if isinstance(named, list) else ()
 
 
 def _is_header(found: Any, *, like: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -124,9 +125,8 @@ def evaluate_examples(
     """
     rows: list[dict[str, Any]] = []
     slug = corpus.replace("/", "_")
-    for seed in seeds:
-        path = None if out is None else answer_path(out, corpus=corpus, seed=seed)
-        rows += answer_rows(subject, examples, corpus=corpus, seed=seed, decoding=decoding, path=path, scorers=scorers)
+    place = None if out is None else functools.partial(answer_path, out, corpus)
+    rows += answer_rows(subject, examples, corpus=corpus, seeds=seeds, decoding=decoding, path=place, scorers=scorers)
     own = {row["id"]: tuple(row["tokens"]) for row in rows if row["seed"] == seeds[0]}
     answered, references = own_and_references(examples, own, encoder=subject.encoder, pad_id=subject.pair.pad_id)
     across = _across_seeds(rows, corpus=corpus, seed=seeds[0]) if len(seeds) > 1 else []
@@ -208,8 +208,8 @@ def _exposure(
     assert subject.teacher is not None
     speaker = replace(subject, name=subject.pair.teacher_name or "teacher", student=subject.teacher, teacher=None)
     slug = corpus.replace("/", "_")
-    path = None if out is None else out / f"{slug}-teacher-answers-seed{seed}.jsonl"
-    drawn = answer_rows(speaker, examples, corpus=corpus, seed=seed, decoding=decoding, path=path, is_scored=False)
+    path = None if out is None else lambda seed: out / f"{slug}-teacher-answers-seed{seed}.jsonl"
+    drawn = answer_rows(speaker, examples, corpus=corpus, seeds=[seed], decoding=decoding, path=path, is_scored=False)
     said = {row["id"]: tuple(row["tokens"]) for row in drawn}
     teachers, _ = own_and_references(examples, said, encoder=subject.encoder, pad_id=subject.pair.pad_id)
     device = next(subject.pair.student.parameters()).device

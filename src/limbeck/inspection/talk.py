@@ -42,7 +42,7 @@ class Speaker:
         asked = (*self.history, Message(role="user", content=text))
         example = Example(id=f"turn-{turn}", messages=asked, references=("",), corpus="chat")
         with evaluating(self.model):
-            ((row,),) = self.answerer.answers([example], corpus="chat", seed=seed, decoding=decoding)
+            ((row,),) = self.answerer.answers([example], corpus="chat", seeds=[seed], decoding=decoding)
         self.history = [*asked, Message(role="assistant", content=row.text)]
         return row.text
 

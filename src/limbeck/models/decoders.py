@@ -40,7 +40,7 @@ class Decoder(Protocol):
         ...
 
     def keep(self, cache: Any, rows: Int[Tensor, " kept"]) -> None:
-        """Only these rows go on."""
+        """Only these rows go on; a row that is named several times goes on as so many."""
         ...
 
 

@@ -11,12 +11,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from limbeck.models.copies import PromptReader
 from limbeck.models.decoders import Decoder, Sustaining
+from limbeck.models.drawn_rows import DrawnRows, left_padded
 from limbeck.models.prefixes import DrawState, Remembering, attended_after, shared_past
 from limbeck.models.sampling import NgramBan, Sampling, draw
-from limbeck.models.turns import Joining, Table, Turns, in_turn, read_together, seated_together, trimmed
+from limbeck.models.turns import Joining, Table, Turns, in_turn, seated_together, trimmed
 from limbeck.seeds import RowNoise
-from limbeck.types import RowKey, Sequences
+from limbeck.types import Sequences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +98,16 @@ def extend_in_turn(
     sampling: Sampling,
     noise: RowNoise,
     state: DrawState | None = None,
+    copies: int = 1,
 ) -> Extension:
     """`extend` with at most `seats` rows decoded at a time: waiting rows take the seats of finished ones.
 
     Rows come in by `in_turn` and as `Turns` says, so that the shapes follow from these rows and their noise alone. The
     tokens are those of `extend` up to rounding. Where a decoder's caches cannot be put together (a layer keeps anything
     but plain keys and values of its past or of a sliding window), groups are decoded one after the other.
+
+    With `copies`, the chosen rows are that many of each prompt, one after the other, each with noise of its own: the
+    prompt is read once for those that come in together, and where it can be held for the others.
     """
     assert seats > 0, "somebody has to be decoded"
     chosen = [int(row) for row in rows.nonzero().squeeze(1)]
@@ -109,33 +115,17 @@ def extend_in_turn(
     if forced is not None:
         prefixes = [[*prefix, int(forced[row])] for prefix, row in zip(prefixes, chosen, strict=True)]
     assert all(prefixes), "a row needs at least one token to draw on from"
-    drawn = _Drawn(chosen, prefixes, [int(limit[row]) for row in chosen], [sequences.keys[row] for row in chosen])
+    drawn = DrawnRows(chosen, prefixes, [int(limit[row]) for row in chosen], [sequences.keys[row] for row in chosen])
     if forced is not None:
         drawn.stop_where_forced(sampling.stop_ids)
-    loop = _Loop(decoder, drawn, sampling=sampling, noise=noise, device=sequences.tokens.device, state=state)
+    assert drawn.are_copies(copies), "copies of a prompt stand one after the other, with one limit"
+    reader = PromptReader(decoder, copies=copies)
+    loop = _Loop(
+        decoder, drawn, sampling=sampling, noise=noise, device=sequences.tokens.device, state=state, reader=reader
+    )
     with decoder.sustained() if isinstance(decoder, Sustaining) else nullcontext():
         _draw_rows(loop, seats=seats)
     return replace(_assemble(sequences, drawn, start=start), state=state)
-
-
-class _Drawn:
-    """The rows being drawn: their prefixes, what has been added, and which are still going."""
-
-    def __init__(self, rows: list[int], prefixes: list[list[int]], limits: list[int], keys: list[RowKey]) -> None:
-        self.rows = rows
-        self.keys = keys
-        self.prefixes = prefixes
-        self.limits = limits
-        self.added: list[list[int]] = [[] for _ in rows]
-        self.logp: list[list[float]] = [[] for _ in rows]
-        self.stopped = [False] * len(rows)
-
-    def is_going(self, i: int) -> bool:
-        return not self.stopped[i] and len(self.prefixes[i]) + len(self.added[i]) < self.limits[i]
-
-    def stop_where_forced(self, stop_ids: frozenset[int]) -> None:
-        for i, prefix in enumerate(self.prefixes):
-            self.stopped[i] = prefix[-1] in stop_ids
 
 
 class _Loop:
@@ -144,16 +134,18 @@ class _Loop:
     def __init__(
         self,
         decoder: Decoder,
-        drawn: _Drawn,
+        drawn: DrawnRows,
         *,
         sampling: Sampling,
         noise: RowNoise,
         device: torch.device,
         state: DrawState | None,
+        reader: PromptReader,
     ) -> None:
         self.decoder = decoder
         self.drawn = drawn
         self.device = device
+        self.reader = reader
         self._sampling = sampling
         self._noise = noise
         self._state = state
@@ -168,27 +160,25 @@ class _Loop:
 
     def step(self, table: Table) -> Table:
         """One more token for each row; the rows that go on."""
-        new, drawn = self._draw(table), self.drawn
+        logp, cache = self.reader.next_logp(table)
+        new, drawn = self._draw(table.rows, logp), self.drawn
         tokens, positions = new[:, None], table.positions[:, -1:] + 1
         attended = torch.cat([table.attended, table.attended.new_ones(len(new), 1)], dim=1)
         kept = [b for b, i in enumerate(table.rows) if drawn.is_going(i)]
         if self._state is not None and isinstance(self.decoder, Remembering):
             leaving = {b: i for b, i in enumerate(table.rows) if not drawn.is_going(i)}
-            _remember(self.decoder, table.cache, drawn, leaving, state=self._state)
+            _remember(self.decoder, cache, drawn, leaving, state=self._state)
         if len(kept) == len(table.rows):
-            return Table(table.rows, table.cache, tokens, attended, positions)
+            return Table(table.rows, cache, tokens, attended, positions)
         index = torch.tensor(kept, dtype=torch.long, device=self.device)
-        rest = Table([table.rows[b] for b in kept], table.cache, tokens[index], attended[index], positions[index])
+        rest = Table([table.rows[b] for b in kept], cache, tokens[index], attended[index], positions[index])
         if kept:
-            self.decoder.keep(table.cache, index)
+            self.decoder.keep(cache, index)
             rest = trimmed(self.decoder, rest)
         return rest
 
-    def _draw(self, table: Table) -> Int[Tensor, " b"]:
-        drawn, rows, ban = self.drawn, table.rows, self._ban
-        logp = self.decoder.next_logp(
-            table.tokens, attended=table.attended, positions=table.positions, cache=table.cache
-        )
+    def _draw(self, rows: list[int], logp: Float[Tensor, "b V"]) -> Int[Tensor, " b"]:
+        drawn, ban = self.drawn, self._ban
         logp[:, self._banned[self._banned < logp.shape[1]]] = -torch.inf
         if ban is not None:
             for b, i in enumerate(rows):
@@ -215,7 +205,7 @@ def _draw_rows(loop: _Loop, *, seats: int) -> None:
     table = loop.begun([])
     while waiting or table.rows:
         while count := turns.entering(waiting=len(waiting), seated=len(table.rows)):
-            count = read_together([lengths[i] for i in waiting[:count]]) if turns.joins else count
+            count = loop.reader.together(waiting[:count], lengths) if turns.joins else count
             new, waiting = loop.begun(waiting[:count]), waiting[count:]
             new = new if new.is_read else loop.step(new)
             if table.rows and new.rows:
@@ -227,7 +217,7 @@ def _draw_rows(loop: _Loop, *, seats: int) -> None:
 
 
 def _begun(
-    decoder: Decoder, drawn: _Drawn, going: list[int], *, device: torch.device, state: DrawState | None
+    decoder: Decoder, drawn: DrawnRows, going: list[int], *, device: torch.device, state: DrawState | None
 ) -> tuple[Any, Tensor, Tensor]:
     """The cache to start with, the tokens that are still to be read, and which columns of both hold tokens."""
     prefixes = [drawn.prefixes[i] for i in going]
@@ -238,10 +228,10 @@ def _begun(
             rest = [prefix[length:] for prefix, length in zip(prefixes, past, strict=True)]
             tokens = torch.tensor(rest, device=device)
             return cache, tokens, attended_after(past, new=tokens.shape[1], device=device)
-    return decoder.start(), *_left_padded(prefixes, device)
+    return decoder.start(), *left_padded(prefixes, device)
 
 
-def _remember(decoder: Remembering, cache: Any, drawn: _Drawn, leaving: dict[int, int], *, state: DrawState) -> None:
+def _remember(decoder: Remembering, cache: Any, drawn: DrawnRows, leaving: dict[int, int], *, state: DrawState) -> None:
     """Keep the rows that leave the batch (its row b holds the drawn row i); the last token was never read."""
     for b, i in leaving.items():
         if state.is_full():
@@ -250,17 +240,7 @@ def _remember(decoder: Remembering, cache: Any, drawn: _Drawn, leaving: dict[int
         state.put(drawn.keys[i], read, decoder.take(cache, b, length=len(read)))
 
 
-def _left_padded(prefixes: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max((len(prefix) for prefix in prefixes), default=1)
-    tokens = torch.zeros((len(prefixes), width), dtype=torch.long)
-    attended = torch.zeros((len(prefixes), width), dtype=torch.bool)
-    for row, prefix in enumerate(prefixes):
-        tokens[row, width - len(prefix) :] = torch.tensor(prefix)
-        attended[row, width - len(prefix) :] = True
-    return tokens.to(device), attended.to(device)
-
-
-def _assemble(sequences: Sequences, drawn: _Drawn, *, start: Tensor) -> Extension:
+def _assemble(sequences: Sequences, drawn: DrawnRows, *, start: Tensor) -> Extension:
     """Right-padded rows again: chosen ones with what was drawn, the others as they were."""
     lengths = sequences.lengths.tolist()
     for i, row in enumerate(drawn.rows):

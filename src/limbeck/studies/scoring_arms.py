@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Sequence
@@ -71,10 +72,10 @@ def score_arm(
         return ScoredArm(name=name, results=Results(rows=_read(out), folder=out), **kept)
     out.mkdir(parents=True, exist_ok=True)
     subject = load_subject(folder, teacher=teacher, max_prompt=max_prompt, new_tokens=new_tokens)
-    path = answer_path(out, corpus=CORPUS, seed=SEED)
+    place = functools.partial(answer_path, out, CORPUS)
     with evaluating(subject.student.model):
         started = time.perf_counter()
-        answers = answer_rows(subject, examples, corpus=CORPUS, seed=SEED, decoding=decoding, path=path)
+        answers = answer_rows(subject, examples, corpus=CORPUS, seeds=[SEED], decoding=decoding, path=place)
         speed = sum(row["num_tokens"] for row in answers) / (time.perf_counter() - started)
         rows = evaluate_examples(subject, examples, corpus=CORPUS, decoding=decoding, seeds=(SEED,), out=out)
     numbers = {

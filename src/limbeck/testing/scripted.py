@@ -66,7 +66,7 @@ class ScriptedModel:
 
     def keep(self, cache: Any, rows: Int[Tensor, " kept"]) -> None:
         """Only these rows go on."""
-        cache[:] = [cache[row] for row in rows.tolist()]
+        cache[:] = [list(cache[row]) for row in rows.tolist()]
 
     def joins(self, cache: Any) -> bool:
         """Its caches are lists of rows: they can always be put together."""

@@ -100,7 +100,7 @@ class Validator:
         scorer = RougeL()
         rows: list[dict[str, Any]] = []
         with world.decoding(self.answerer.decoder):
-            for group in answerer.answers(mine, corpus=CORPUS, seed=self.seed, decoding=self.decoding):
+            for group in answerer.answers(mine, corpus=CORPUS, seeds=[self.seed], decoding=self.decoding):
                 for row in group:
                     row.scores["rouge_l"] = scorer.score(row.text, row.references)
                     rows.append(row.to_json())

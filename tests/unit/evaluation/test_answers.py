@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def answerer_of(subject: Subject, **changes) -> Answerer:
 
 
 def answers(answerer: Answerer, *, seed: int = 10, decoding: Decoding = SHORT, **options) -> dict[str, AnswerRow]:
-    groups = answerer.answers(EXAMPLES, corpus="toy", seed=seed, decoding=decoding, **options)
+    groups = answerer.answers(EXAMPLES, corpus="toy", seeds=[seed], decoding=decoding, **options)
     return {row.id: row for group in groups for row in group}
 
 
@@ -217,8 +218,62 @@ def test_an_evaluation_killed_anywhere_ends_with_the_rows_of_one_that_was_not(su
     for place in places:
         out = tmp_path / f"killed-{place}"
         out.mkdir()
-        answer_path(out, corpus="toy", seed=10).write_bytes(expected[:place])
+        answer_path(out, "toy", 10).write_bytes(expected[:place])
         assert evaluated(subject, out) == (expected, rows), f"killed after {place} bytes"
+
+
+SEEDS = (10, 30, 20)
+
+
+def several(subject: Subject, out: Path, seeds: Sequence[int] = SEEDS) -> tuple[dict[int, bytes], list]:
+    rows = evaluate_examples(subject, EXAMPLES, corpus="toy", decoding=SHORT, seeds=seeds, out=out)
+    return {seed: answer_path(out, "toy", seed).read_bytes() for seed in seeds}, rows
+
+
+def test_seeds_that_are_drawn_together_have_the_answers_that_each_has_alone(subject: Subject, tmp_path: Path) -> None:
+    files, _ = several(subject, tmp_path)
+    for seed, content in files.items():
+        header, *rows = map(json.loads, content.decode().splitlines())
+        assert header["drawn_together"] == [10, 20, 30]
+        alone = answers(answerer_of(subject), seed=seed)
+        assert {row["id"]: tuple(row["tokens"]) for row in rows} == {id: row.tokens for id, row in alone.items()}
+        assert all(row["seed"] == seed for row in rows)
+
+
+def test_several_seeds_killed_anywhere_end_as_if_they_had_not_been(subject: Subject, tmp_path: Path) -> None:
+    expected, rows = several(subject, tmp_path / "whole")
+    # A batch holds four prompts three times: 26 prompts in seven batches.
+    ends = {seed: [place for place, byte in enumerate(files) if byte == 10] for seed, files in expected.items()}
+    # (rows of seed 10, of seed 20, of seed 30): a kill between the files, in a row, in a batch; a file that was lost.
+    for kept in ((8, 4, 4), (8, 8, 4), (5, 4, 4), (26, 26, 25), (4, 0, 0), (26, 26, None), (26, 0, 26)):
+        out = tmp_path / f"killed-{kept}"
+        out.mkdir()
+        for seed, count in zip((10, 20, 30), kept, strict=True):
+            if count is not None:
+                half = 7 if count < 26 else 0
+                answer_path(out, "toy", seed).write_bytes(expected[seed][: ends[seed][count] + 1 + half])
+        assert several(subject, out) == (expected, rows), f"killed with {kept} rows"
+
+
+def test_a_row_that_was_taken_out_of_one_file_is_drawn_again(subject: Subject, tmp_path: Path) -> None:
+    expected, rows = several(subject, tmp_path)
+    path = answer_path(tmp_path, "toy", 20)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], *lines[3:]]))
+    assert several(subject, tmp_path) == (expected, rows)
+
+
+def test_seeds_that_come_later_leave_the_earlier_ones_as_they_are(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = several(subject, tmp_path, [10])
+    both, _ = several(subject, tmp_path, [20, 10, 30])
+    assert both[10] == first[10]
+    assert json.loads(both[20].splitlines()[0])["drawn_together"] == [20, 30]
+    monkeypatch.setattr(CausalDecoder, "next_logp", None)
+    found, rows = several(subject, tmp_path, [30, 10])
+    assert found == {30: both[30], 10: both[10]}
+    assert {row["seed"] for row in rows if row["measure"] == "answers"} == {10, 30}
 
 
 def test_a_finished_evaluation_draws_nothing_again(

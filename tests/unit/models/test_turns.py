@@ -128,6 +128,61 @@ def test_turns_change_no_token_and_no_work_but_the_number_of_forwards(
     assert turning.forwards == _forwards(drawn, begun=begun, seats=seats, order=order)
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    prompts=st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=12),
+    limits=st.lists(st.integers(0, 9), min_size=12, max_size=12),
+    seats=st.integers(1, 30),
+    copies=st.integers(1, 5),
+    seed=st.integers(0, 5),
+)
+def test_copies_of_a_prompt_are_drawn_as_alone_and_the_prompt_is_read_once(
+    prompts: list[list[int]], limits: list[int], seats: int, copies: int, seed: int
+) -> None:
+    script = random_script(seed, vocab_size=4)
+    rows = _pack([prompt for prompt in prompts for _ in range(copies)])
+    new = [limit for limit in limits[: len(prompts)] for _ in range(copies)]
+    options: dict[str, Any] = {"sampling": Sampling(stop_ids=frozenset({STOP})), "new": new}
+    apart, sharing = (ScriptedModel(script, vocab_size=4) for _ in range(2))
+    expected = _draw(apart, rows, seats=seats, **options)
+    found = _draw(sharing, rows, seats=seats, copies=copies, **options)
+    assert _rows(found) == _rows(expected)
+    assert torch.equal(found.behaviour_logp, expected.behaviour_logp)
+    assert found.stopped.tolist() == expected.stopped.tolist()
+    drawn_prompts = sum(limit > 0 for limit in limits[: len(prompts)])
+    saved = apart.row_steps - sharing.row_steps
+    assert 0 <= saved <= (copies - 1) * drawn_prompts
+    if seats >= len(rows):
+        assert saved == (copies - 1) * drawn_prompts
+    assert sharing.forwards <= apart.forwards
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gemma3"])
+def test_copies_share_what_a_model_keeps_of_their_prompt_and_go_on_apart(architecture: str) -> None:
+    pair = tiny_pair(architecture)
+    rows = _pack([prompt for prompt in PROMPTS for _ in range(3)])
+    sampling = Sampling(stop_ids=pair.stop_ids, no_repeat_ngram=2)
+    decoder = _decoder(pair)
+    with evaluating(pair.student):
+        expected = _draw(_decoder(pair), rows, seats=None, sampling=sampling)
+        found = _draw(decoder, rows, seats=7, copies=3, sampling=sampling)
+        alone = _draw(_decoder(pair), rows, seats=2, copies=3, sampling=sampling)
+    assert _rows(found) == _rows(alone) == _rows(expected)
+    assert len({tuple(row) for row in _rows(found)}) > len(PROMPTS)
+    assert torch.allclose(found.behaviour_logp, expected.behaviour_logp, atol=1e-4)
+    # One row of each prompt is read, although seven seats are no multiple of three; a window keeps no whole prompt.
+    read = sum(rows for rows, new, *_ in decoder.shapes if new > 1)
+    assert read == len(PROMPTS) if architecture != "gemma3" else len(PROMPTS) < read < 3 * len(PROMPTS)
+    assert max(rows for rows, *_ in decoder.shapes) == 7
+
+
+def test_rows_that_are_no_copies_are_not_taken_for_copies() -> None:
+    model = ScriptedModel(random_script(0, vocab_size=4), vocab_size=4)
+    for prompts, new in (([[0], [1]], [4, 4]), ([[0], [0]], [4, 5]), ([[0], [0], [0]], [4, 4, 4])):
+        with pytest.raises(AssertionError, match="copies of a prompt stand one after the other"):
+            _draw(model, _pack(prompts), seats=4, copies=2, new=new)
+
+
 def test_rows_of_unlike_length_are_read_apart_and_drawn_together() -> None:
     """Forty rows with a seat each: the short ones are not padded to the long ones, and then all draw in one forward."""
     pair = tiny_pair()
