@@ -57,4 +57,23 @@ def whoever_sits_beside_a_row_its_tokens_are_its_own() -> None:
         torch.testing.assert_close(apart.behaviour_logp, together.behaviour_logp, rtol=0, atol=1e-6)
 
 
-CHECKS = (whoever_sits_beside_a_row_its_tokens_are_its_own,)
+def an_answer_is_the_same_whoever_shares_its_prompt() -> None:
+    prompts = [prompt for prompt in _PROMPTS for _ in range(3)]
+    keys = [(0, row) for row in range(len(prompts))]
+    flags = [[False] * len(prompt) for prompt in prompts]
+    rows = pack_rows(prompts, flags, origin=["prompt"] * len(keys), keys=keys, pad_id=PAD)
+    settings: dict[str, Any] = {
+        "start": rows.lengths,
+        "limit": rows.lengths + torch.tensor([new for new in _NEW for _ in range(3)]),
+        "rows": torch.ones(len(rows), dtype=torch.bool),
+        "sampling": Sampling(),
+        "noise": RowNoise([Seeds(0).child("draw", *key) for key in keys]),
+    }
+    alone = extend(_decoder(), rows, **settings)
+    for seats in (1, 2, 7, 18):
+        shared = extend_in_turn(_decoder(), rows, seats=seats, copies=3, **settings)
+        assert _rows(shared.sequences) == _rows(alone.sequences), seats
+        torch.testing.assert_close(shared.behaviour_logp, alone.behaviour_logp, rtol=0, atol=1e-6)
+
+
+CHECKS = (whoever_sits_beside_a_row_its_tokens_are_its_own, an_answer_is_the_same_whoever_shares_its_prompt)

@@ -49,4 +49,28 @@ MUTANTS = (
         "sorted(table.rows[b] for b in kept)",
         invariants.whoever_sits_beside_a_row_its_tokens_are_its_own,
     ),
+    Mutant(
+        TURNS,
+        "copies go on from the first prompt that was read",
+        "limbeck.models.copies:PromptReader.next_logp",
+        "[distinct.index(prompt) for prompt in prompts]",
+        "[0 for _ in prompts]",
+        invariants.an_answer_is_the_same_whoever_shares_its_prompt,
+    ),
+    Mutant(
+        TURNS,
+        "what is held of a prompt lacks its first token",
+        "limbeck.models.copies:PromptReader._taken",
+        "int(table.attended[-1].sum())",
+        "int(table.attended[-1].sum()) - 1",
+        invariants.an_answer_is_the_same_whoever_shares_its_prompt,
+    ),
+    Mutant(
+        TURNS,
+        "copies that come later are told what the first prompt of their forward was told",
+        "limbeck.models.copies:PromptReader._taken",
+        "logp_pV[-1].clone()",
+        "logp_pV[0].clone()",
+        invariants.an_answer_is_the_same_whoever_shares_its_prompt,
+    ),
 )
