@@ -21,7 +21,7 @@ from limbeck.studies.measured import Measured
 from limbeck.studies.places import Places
 from limbeck.studies.resolving import STAGE, Planned, identity_of, planned_runs, stage_key, stage_recipe, stages_of
 from limbeck.studies.rows import RunRows
-from limbeck.studies.sizes import counted_in, cut, named_size
+from limbeck.studies.sizes import counted_in, cut, named_size, width_of
 from limbeck.studies.tables import measured_effect
 
 # The standard deviation over prompts of the difference of two students' ROUGE-L, one answer each: SmolLM2-135M cut to
@@ -30,6 +30,7 @@ ASSUMED_SPREAD = 0.07
 _PACKAGED_PARAMETERS = 134_515_008
 _BYTES_A_ROW = 20
 _DRAWN, _FILLED = 3 * 2.0, 0.6
+_WORTH_SAYING = 0.1
 _ROWS_OF_A_CORPUS, _STEPS_OF_AN_EPOCH = 500, 100
 
 
@@ -132,8 +133,8 @@ class Pace:
     def disk(self, planned: tuple[Planned, ...], *, jobs: int) -> str:
         """What the folders will hold while runs are under way, and what stays."""
         known = list(self._sized(planned))
-        rows = sum(self._scored(corpus) for corpus in self.study.scoring.corpora)
-        rows *= len(self.study.scoring.seeds) + 3
+        examples = sum(self._scored(corpus) for corpus in self.study.scoring.corpora)
+        rows = examples * (len(self.study.scoring.seeds) + 3)
         kept = rows * _BYTES_A_ROW * len(planned) / 1e6
         folder = next(
             each for each in (self.places.work.absolute(), *self.places.work.absolute().parents) if each.is_dir()
@@ -145,10 +146,21 @@ class Pace:
         # the checkpoints are small.
         run = max(4 * size * (1 if recipe.models.lora is not None else 1 + 3 * 3) / 1e9 for size, recipe in known)
         stays = 4 * max(size for size, _ in known) * (len(planned) if self.study.keep == "students" else 0) / 1e9
+        states = self._teacher_states(examples)
         return (
-            f"disk: about {run * jobs + stays:.1f} GB while it runs ({free:.0f} GB free), beside the stages; "
-            f"about {kept:.0f} MB of rows stay" + (f" and {stays:.1f} GB of students" if stays else "")
+            f"disk: about {run * jobs + stays + states:.1f} GB while it runs ({free:.0f} GB free), beside the stages; "
+            f"about {kept:.0f} MB of rows stay"
+            + (f", {states:.1f} GB of the teacher's states at the references" if states >= _WORTH_SAYING else "")
+            + (f" and {stays:.1f} GB of students" if stays else "")
         )
+
+    def _teacher_states(self, examples: int) -> float:
+        """Gigabytes of what is kept of the teacher's reading of the references; nothing of a model on the hub."""
+        teacher = str(self.study.recipe.get("models", {}).get("teacher"))
+        is_folder = teacher.startswith(STAGE) or Path(teacher).is_dir()
+        width = width_of(self._parameters(teacher) or 0) if is_folder else 0
+        bytes_each = 2 if self.study.scoring.dtype == "bfloat16" else 4
+        return examples * _FILLED * self.study.scoring.max_new_tokens * width * bytes_each / 1e9
 
     def memory(self, planned: tuple[Planned, ...]) -> str:
         """What the weights of the largest run take, with gradients and moments, beside what its device has."""

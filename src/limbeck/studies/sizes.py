@@ -44,3 +44,12 @@ def named_size(name: str) -> int | None:
         return _SIZES.get(name.rpartition("/")[2])
     number, unit = said[-1]
     return round(float(number) * (1e9 if unit in "bB" else 1e6))
+
+
+def width_of(parameters: int) -> int:
+    """About how many numbers a hidden state has: D of a model of D / 128 layers with 12 · D² parameters each.
+
+    >>> width_of(13_000_000_000), width_of(7_000_000_000), width_of(0)     # LLaMA-2 has 5,120 and 4,096
+    (5176, 4211, 0)
+    """
+    return round(math.cbrt(parameters * 128 / 12))

@@ -94,6 +94,15 @@ def test_weights_that_do_not_fit_are_told_of(tmp_path: Path) -> None:
     assert "at least 5.1 GB" in forecast(read_study(_file("gpt2")), places, gpu=SLOW).memory
 
 
+def test_what_is_kept_of_the_teacher_is_counted(tmp_path: Path) -> None:
+    study, places = read_study(_file("llama2")), Places(work=tmp_path, rows=tmp_path, root=Path("hub"))
+    # Of each reference 0.6 of 256 tokens, 5,176 numbers of two bytes; 7 billion in float32, with LoRA no checkpoint.
+    states = PROMPTS * FILLED * NEW * 5176 * 2 / 1e9
+    told = forecast(study, places, gpu=SLOW).disk
+    assert f"about {4 * 7 + states:.1f} GB while it runs" in told
+    assert f"{states:.1f} GB of the teacher's states at the references" in told
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_dry_run_at_the_papers_scale_knows_every_time(family: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", str(_file(family)), "--root", "hub", "--dry-run", "--gpu", "A100-80G"]) == 0
