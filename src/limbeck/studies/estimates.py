@@ -17,12 +17,11 @@ from limbeck.errors import LimbeckError
 from limbeck.preflight.hardware import Devices, reachable_flops
 from limbeck.reporting.comparing import smallest_effect
 from limbeck.studies.definition import ScoredCorpus, Study
-from limbeck.studies.measured import Measured
+from limbeck.studies.measured import Measured, measured_effect
 from limbeck.studies.places import Places
 from limbeck.studies.resolving import STAGE, Planned, identity_of, planned_runs, stage_key, stage_recipe, stages_of
 from limbeck.studies.rows import RunRows
 from limbeck.studies.sizes import counted_in, cut, named_size, width_of
-from limbeck.studies.tables import measured_effect
 
 # The standard deviation over prompts of the difference of two students' ROUGE-L, one answer each: SmolLM2-135M cut to
 # 15 layers on 96 rows of Dolly, methods against SFT (docs/results/mgsr). Several seeds an answer make it smaller.

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from limbeck.errors import DataError
+from limbeck.reporting.comparing import smallest_effect
 from limbeck.reporting.reduce import Interval, paired_bootstrap
 from limbeck.studies.rows import Ledger, LedgerArm, RunRows
 
@@ -229,6 +230,18 @@ class Measured:
                 if value is not None:
                     found[f"{seed}/{row['step']}"] = value
         return found
+
+
+def measured_effect(measured: Measured) -> str | None:
+    """The smallest effect, from the differences that there are: the median over arms, in points of ROUGE-L."""
+    effects = []
+    for name in measured.arms:
+        sides = measured.paired(name, measured.ledger.baseline, measure=ROUGE[0], score=ROUGE[1])
+        if name != measured.ledger.baseline and sides is not None and len(sides[0]) > 1:
+            effects.append(smallest_effect([value - sides[1][id] for id, value in sides[0].items()]))
+    if not effects:
+        return None
+    return f"{100 * sorted(effects)[len(effects) // 2]:.1f} ROUGE-L"
 
 
 def check_equal_contents(measured: Measured) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from limbeck.errors import DataError, UnknownName
-from limbeck.reporting.comparing import Comparison, compare_arms, smallest_effect
+from limbeck.reporting.comparing import Comparison, compare_arms
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
 from limbeck.studies import paper
-from limbeck.studies.measured import ROUGE, ArmRows, Measured, check_equal_contents
+from limbeck.studies.measured import ROUGE, ArmRows, Measured, check_equal_contents, measured_effect
 from limbeck.studies.published import published_table
 from limbeck.studies.structures import STRUCTURES
 from limbeck.studies.verdicts import Verdict, verdicts
@@ -209,15 +209,17 @@ def _number(
     """Mean and standard error over examples, over all runs of the arm."""
     if arm is None:
         return None
-    means, errors = [], []
+    means, errors = list[float](), list[float | None]()
     for corpus in corpora:
         values = arm.values(list(arm.runs), measure=measure, score=score, corpora=(corpus,))
         cell = _mean(list(values.values()), scale=scale, digits=digits)
         if not isinstance(cell, Number):
             return None
         means.append(cell.value)
-        errors.append(cell.error or 0.0)
-    error = math.sqrt(math.fsum(each**2 for each in errors)) / len(errors)
+        errors.append(cell.error)
+    # A corpus of one example has a mean and no error, and so has an average with it.
+    known = [each for each in errors if each is not None]
+    error = math.sqrt(math.fsum(each**2 for each in known)) / len(known) if len(known) == len(errors) else None
     return Number(value=math.fsum(means) / len(means), error=error, digits=digits)
 
 
@@ -286,15 +288,3 @@ def _together(measured: Measured) -> str:
         if found is None
         else f" (over the {found[1]} trained arms but the controls they correlate with {found[0]:.2f})"
     )
-
-
-def measured_effect(measured: Measured) -> str | None:
-    """The smallest effect, from the differences that there are: the median over arms, in points of ROUGE-L."""
-    effects = []
-    for name in measured.arms:
-        sides = measured.paired(name, measured.ledger.baseline, measure=ROUGE[0], score=ROUGE[1])
-        if name != measured.ledger.baseline and sides is not None and len(sides[0]) > 1:
-            effects.append(smallest_effect([value - sides[1][id] for id, value in sides[0].items()]))
-    if not effects:
-        return None
-    return f"{100 * sorted(effects)[len(effects) // 2]:.1f} ROUGE-L"

@@ -367,3 +367,21 @@ def test_four_arms_tell_no_correlation(rows: Path) -> None:
     assert Measured.read(rows, "mine").correlation(
         ("answers", "rouge_l"), ("references", "kl_teacher_student"), least=2
     )
+
+
+def test_one_example_has_a_mean_and_no_error_alone_and_in_an_average(tmp_path: Path) -> None:
+    lines = [
+        {"measure": "answers", "corpus": corpus, "seed": 10, "id": f"{i}", "scores": {"rouge_l": 0.1 * (i + 1)}}
+        for corpus, count in (("many", 3), ("one", 1))
+        for i in range(count)
+    ]
+    about = {"start": "s", "corpora": {corpus: {"rows": 1, "content": "c"} for corpus in ("many", "one")}}
+    write_rows(tmp_path / "sft.jsonl.gz", about=about, rows=lines)
+    ledger("mine", {"sft": {"0": "sft"}}).write(tmp_path)
+    table = scores_table(Measured.read(tmp_path, "mine"))
+    found = {title: cell(table, "sft", title) for title in ("many", "one", "average")}
+    assert {title: number.error for title, number in found.items() if isinstance(number, Number)} == {
+        "many": pytest.approx(10 / math.sqrt(3)),
+        "one": None,
+        "average": None,
+    }
