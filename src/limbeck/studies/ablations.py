@@ -15,7 +15,12 @@ Part = Mapping[str, Any]
 SCRG: Part = {"kind": "scrg"}
 SPAN: Part = {"kind": "correlation"}
 STUDENT: Part = {"kind": "student"}
-OFF_POLICY: Part = {"kind": "replay", "schedule": {"kind": "adaptive", "initial": 0.5}}
+# The published buffer of 1,000 rows would not fill in 32 steps of 16, and before it is full nothing is replayed.
+OFF_POLICY: Part = {
+    "kind": "replay",
+    "capacity": 4 * BATCH_ROWS,
+    "schedule": {"kind": "adaptive", "initial": 0.5},
+}
 FORWARD_KL: Part = {"kind": "match", "divergence": {"kind": "forward-kl"}}
 MGSR = Arm(name="mgsr", title="MGSR", changes={"method": {"base": "mgsr"}})
 
