@@ -234,3 +234,16 @@ def test_looks_that_read_a_good_part_of_what_is_trained_are_told_of(models: Mode
         " beside 54 that are trained; a larger check_every looks less often"
     ]
     assert set(seldom) <= set(often)
+
+
+@pytest.mark.parametrize(("capacity", "is_told"), [(28, True), (27, False)])
+def test_a_buffer_that_never_fills_is_told_of(capacity: int, is_told: bool, models: Models, tmp_path: Path) -> None:
+    # Nine steps of six rows, half of which the schedule has drawn: 27.
+    schedule = {"kind": "constant", "share": 0.5}
+    settings = _settings(models, "distillm", schedule=schedule, capacity=capacity)
+    notes = [note for note in opened(settings, tmp_path / "run").notes if "replay buffer" in note]
+    told = (
+        "the replay buffer holds 28 rows, and the schedule begins with about 27 drawn rows in 9 steps: until it is "
+        "full nothing is replayed; a smaller capacity replays earlier"
+    )
+    assert notes == ([told] if is_told else [])

@@ -70,6 +70,15 @@ class Observing(Protocol):
 
 
 @runtime_checkable
+class Foreseeing(Protocol):
+    """A source that knows before the first step what a person should hear of the run."""
+
+    def notes(self) -> list[str]:
+        """Lines for the start of the run."""
+        ...
+
+
+@runtime_checkable
 class Exchanging(Protocol):
     """A source whose steps may learn from other rows than were drawn in them."""
 

@@ -115,6 +115,17 @@ class Replaying:
         threshold = self.component.schedule.threshold(step, steps=steps, rises=self._rises)
         return threshold, self.component.fresh_threshold(step, steps=steps, threshold=threshold)
 
+    def notes(self) -> list[str]:
+        """That nothing will be replayed, where so few rows are drawn that the buffer does not fill."""
+        steps, capacity = self._ground.steps, self.component.capacity
+        drawn = self._ground.batch_rows * sum(self.thresholds(step)[0] for step in range(1, steps + 1))
+        if drawn >= capacity or self.component.replay_on_mixed:
+            return []
+        return [
+            f"the replay buffer holds {capacity:,} rows, and the schedule begins with about {drawn:,.0f} drawn rows in "
+            f"{steps:,} steps: until it is full nothing is replayed; a smaller capacity replays earlier"
+        ]
+
     def turn(self, step: int, *, seeds: Seeds) -> Turn:
         """Which rows the step learns from; it does not change before `keep`."""
         threshold, fresh = self.thresholds(step)

@@ -25,7 +25,6 @@ from limbeck.models.teacher_cache import TeacherCache, TeacherReader
 from limbeck.models.teaching import teacher_of
 from limbeck.records import EncodedRow
 from limbeck.seeds import Seeds
-from limbeck.sequences.building import Observing
 from limbeck.sequences.source import Collecting, Rollouts, Source
 from limbeck.spans.packing import SpanFinder
 from limbeck.training.caching import open_cache
@@ -36,15 +35,12 @@ from limbeck.training.pairing import load_pair, read_only_weights
 from limbeck.training.resolving import resolve_auto, resolve_precision
 from limbeck.training.rows import Rows, build_encoder, encode_rows
 from limbeck.training.rundir import RunDirectory
-from limbeck.training.sourcing import Desk, with_source
+from limbeck.training.sourcing import Desk, source_notes, with_source
 from limbeck.training.spanning import open_finder, pairs_of, try_extractors
 from limbeck.training.tracking import check_tracker
 from limbeck.training.validation import Validator
 from limbeck.training.world import World
 from limbeck.types import Pairs, Sequences
-
-# A look at a row is a forward of the student: about a fifth of what a step does with one.
-_FEW_LOOKS = 4
 
 
 @dataclass(kw_only=True)
@@ -152,7 +148,7 @@ def open_session(
     )
     notes = [*encoded.lines, *pair_lines, *lines, *filter(None, [pair.vocabulary.lines()]), *cache_lines]
     notes += _dense_notes(student, teacher)
-    notes += _look_notes(recipe, method.sequences, steps=int(auto["steps"]), observed=len(encoded.observed))
+    notes += source_notes(recipe, method.sequences, steps=int(auto["steps"]), observed=len(encoded.observed))
     return Session(
         recipe=recipe,
         method=method,
@@ -207,19 +203,6 @@ def _optimizer(recipe: Recipe, distiller: Distiller, *, component: Any, world: W
 def _dense_notes(student: Scorer, teacher: Scorer | None) -> list[str]:
     dense = [role for role, scorer in (("student", student), ("teacher", teacher)) if scorer and not scorer.split]
     return [f"the {role}'s logits are not its head applied to its hidden states: the dense path runs" for role in dense]
-
-
-def _look_notes(recipe: Recipe, source: Any, *, steps: int, observed: int) -> list[str]:
-    """A schedule's looks at the validation loss, where they read a good part of what the run learns from."""
-    trained = steps * recipe.train.batch_rows
-    looks = sum(source.observes(step) for step in range(steps + 1)) if isinstance(source, Observing) else 0
-    read = looks * observed
-    if read * _FEW_LOOKS <= trained:
-        return []
-    return [
-        f"the schedule looks at the loss of {observed} validation rows {looks} times: {read:,} rows are read for it"
-        f" beside {trained:,} that are trained; a larger check_every looks less often"
-    ]
 
 
 def _rollouts(

@@ -25,12 +25,14 @@ from limbeck.records import EncodedRow, Example
 from limbeck.seeds import Seeds
 from limbeck.sequences.answer_cache import Answer, AnswerCache
 from limbeck.sequences.answering import Author, Reading, Share, write_answers
-from limbeck.sequences.building import Ground, SourceToBuild, Written
+from limbeck.sequences.building import Foreseeing, Ground, Observing, SourceToBuild, Written
 from limbeck.sequences.source import Rollouts
 from limbeck.sequences.teacher import TeacherWritten
 from limbeck.training.progress import Progress
 from limbeck.training.world import World
 
+# A look at a row is a forward of the student: about a fifth of what a step does with one.
+_FEW_LOOKS = 4
 # The length of a row of a teacher whose configuration does not say how much it reads.
 _NO_LIMIT = 1 << 30
 
@@ -218,3 +220,19 @@ class _OwnTokens:
         if answer.stopped or encoded.cut:
             return encoded
         return dataclasses.replace(encoded, tokens=encoded.tokens[:-1], is_response=encoded.is_response[:-1], cut=True)
+
+
+def source_notes(recipe: Recipe, source: object, *, steps: int, observed: int) -> list[str]:
+    """What the source foresees, and a schedule's looks at the validation loss where they read a good part of what the
+    run learns from."""
+    notes = source.notes() if isinstance(source, Foreseeing) else []
+    trained = steps * recipe.train.batch_rows
+    looks = sum(source.observes(step) for step in range(steps + 1)) if isinstance(source, Observing) else 0
+    read = looks * observed
+    if read * _FEW_LOOKS <= trained:
+        return notes
+    return [
+        *notes,
+        f"the schedule looks at the loss of {observed} validation rows {looks} times: {read:,} rows are read for it"
+        f" beside {trained:,} that are trained; a larger check_every looks less often",
+    ]
