@@ -155,7 +155,7 @@ def structure_table(measured: Measured) -> Table:
         per_example = _plain_values(arm, measured.corpora)
         for kind in shown:
             values = [value for id, value in per_example.items() if kinds.get(id) == kind]
-            cells.append(_mean(values, scale=100, digits=1))
+            cells.append(_mean(values, scale=100.0, digits=1))
         rows.append(Row(cells=tuple(cells), ranked=not arm.is_stage and arm.arm.name not in measured.ledger.controls))
     columns = (Column(title="arm"), *(Column(title=f"{kind} ({counts[kind]})", better="higher") for kind in shown))
     note = "In brackets how many examples have a reference of that structure, by rule (limbeck.studies.structures)."
@@ -181,7 +181,7 @@ def course_table(measured: Measured) -> Table:
                 if arm is None
                 else arm.values(list(arm.runs), measure="references", score="kl_teacher_student", corpora=(task,))
             )
-            cells.append(_mean(list(values.values()), scale=1, digits=3))
+            cells.append(_mean(list(values.values()), scale=1.0, digits=3))
         rows.append(Row(cells=tuple(cells)))
     columns = (Column(title="range"), *(Column(title=f"{task}, {share}", better="lower") for task, share in heads))
     return Table(columns=columns, rows=tuple(rows), notes=("In nats a token.",))

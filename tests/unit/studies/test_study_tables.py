@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -385,3 +386,25 @@ def test_one_example_has_a_mean_and_no_error_alone_and_in_an_average(tmp_path: P
         "one": None,
         "average": None,
     }
+
+
+def test_spans_are_shown_by_the_structure_of_the_references(tmp_path: Path) -> None:
+    save_run(tmp_path, "mgsr", lambda corpus, id, seed: 0.25)
+    save_run(tmp_path, "none", lambda corpus, id, seed: 0.5)
+    ledger("spans", {"mgsr": {"0": "mgsr"}, "none": {"0": "none"}}).write(tmp_path)
+    _, (title, table) = result_of(tmp_path, "spans").tables
+    assert "structure" in title
+    assert cell(table, "none", "prose (40)") == Number(value=50.0, error=0.0, digits=1)
+
+
+def test_ranges_are_shown_by_task_and_share_of_the_steps(tmp_path: Path) -> None:
+    places = itertools.product(("all", "learned"), ("a", "b"), (25, 100))
+    names = [f"{each} @ {task} @ {share} %" for each, task, share in places]
+    for number in range(len(names)):
+        save_run(tmp_path, str(number), lambda corpus, id, seed, n=number: 0.1 * n, corpora=("a", "b"))  # type: ignore[misc]
+    ledger("clip-ranges", {name: {"0": str(number)} for number, name in enumerate(names)}).write(tmp_path)
+    _, (_, table) = result_of(tmp_path, "clip-ranges").tables
+    assert [column.title for column in table.columns] == ["range", "a, 25 %", "a, 100 %", "b, 25 %", "b, 100 %"]
+    found = [[each.value for each in row.cells if isinstance(each, Number)] for row in table.rows]
+    # `save_run` makes the KL 1 + the score.
+    assert found == [pytest.approx([1.0, 1.1, 1.2, 1.3]), pytest.approx([1.4, 1.5, 1.6, 1.7])]
