@@ -229,11 +229,11 @@ def test_looks_that_read_a_good_part_of_what_is_trained_are_told_of(models: Mode
         opened(_settings(models, "distillm", schedule={"check_every": every}), tmp_path / str(every)).notes
         for every in (2, 9)
     )
-    assert [note for note in often if note not in seldom] == [
+    assert [note for note in often if "looks at the loss" in note] == [
         "the schedule looks at the loss of 4 validation rows 5 times: 20 rows are read for it"
         " beside 54 that are trained; a larger check_every looks less often"
     ]
-    assert set(seldom) <= set(often)
+    assert not [note for note in seldom if "looks at the loss" in note]
 
 
 @pytest.mark.parametrize(("capacity", "is_told"), [(28, True), (27, False)])
