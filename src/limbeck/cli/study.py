@@ -108,7 +108,7 @@ def _run(
     from limbeck.studies.running import run_study
 
     chosen = find_study(name, settings=settings, seeds=None if seeds is None else _numbers(seeds))
-    only = tuple(part.strip() for part in arms.split(",")) if arms else ()
+    only = chosen.named(arms) if arms else ()
     places = Places(work=out, rows=rows, root=root)
     effect = effect_line(chosen, places)
     if not dry_run:

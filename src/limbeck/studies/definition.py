@@ -97,6 +97,15 @@ class Study:
                 return arm
         raise UnknownName.among(f"arm of the study {self.name}", name, [arm.name for arm in self.arms])
 
+    def named(self, text: str) -> tuple[str, ...]:
+        """The names of arms in a text with commas between; a name may hold commas. Raises `UnknownName`."""
+        parts, names, found = text.split(","), {arm.name for arm in self.arms}, list[str]()
+        while parts:
+            ends = [end for end in range(len(parts), 0, -1) if ",".join(parts[:end]).strip() in names]
+            found.append(self.arm(",".join(parts[: ends[0] if ends else 1]).strip()).name)
+            parts = parts[ends[0] :]
+        return tuple(found)
+
     def stage(self, name: str) -> Stage:
         """The stage of this name. Raises `UnknownName`."""
         for stage in self.stages:

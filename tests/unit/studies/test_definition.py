@@ -204,6 +204,21 @@ def test_every_arm_of_every_built_in_study_is_a_recipe() -> None:
     assert sum(bool(each) for each in keys.values()) >= 9
 
 
+@pytest.mark.parametrize("study", ["table1", "table3a", "limits", "clip-ranges"])
+def test_any_arms_of_a_study_can_be_named_with_commas_between(study: str) -> None:
+    found = find_study(study)
+    names = tuple(arm.name for arm in found.arms)
+    assert found.named(",".join(names)) == found.named(", ".join(names)) == names
+    assert all(found.named(name) == (name,) for name in names)
+
+
+def test_an_arm_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert find_study("limits").named("gkd, 64 tokens, mgsr, gsm8k") == ("gkd, 64 tokens", "mgsr, gsm8k")
+    for given, wrong in (("gkd", "gkd"), ("gkd, 64 tokens, mgrs, gsm8k", "mgrs"), ("", "")):
+        with pytest.raises(UnknownName, match=f"'{wrong}'"):
+            find_study("limits").named(given)
+
+
 def test_the_tables_share_what_they_score() -> None:
     shared = ("table1", "table2", "table3a", "table3b", "table3c", "detectors", "clip-networks", "spans", "generation")
     assert len({scoring_key(STUDIES[name]()) for name in shared}) == 1
