@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from limbeck import files
 from limbeck.errors import CheckpointError
+from limbeck.files import json_lines, write_whole
 
 EVENTS = "events.jsonl"
 _DONE = "done"
+_DAMAGED = "the run's folder is damaged: put the file back, or start again in another folder"
 
 
 def digest(value: Any) -> str:
@@ -35,43 +37,24 @@ def file_digest(path: Path) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file and force it to the disk: a reader sees the old text or the new, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    with draft.open("w", encoding="utf-8", errors="surrogatepass") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-
-
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSON lines, written whole."""
-    write_text(path, "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows))
+    write_whole(path, json_lines(rows))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of JSON lines. Raises `CheckpointError` where it is missing or damaged."""
-    try:
-        # Split by hand: text may hold line breaks of its own (U+2028), which JSON leaves as they are.
-        lines = path.read_bytes().decode("utf-8", errors="surrogatepass").split("\n")
-        return [json.loads(line) for line in lines if line]
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}; the run directory is damaged") from error
+    return list(files.read_rows(path, error=CheckpointError, remedy=_DAMAGED))
 
 
 def write_json(path: Path, value: Any) -> None:
     """One JSON value, written whole."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
     """The value of a JSON file. Raises `CheckpointError` where it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}; the run directory is damaged") from error
+    return files.read_json(path, error=CheckpointError, remedy=_DAMAGED)
 
 
 @dataclass(frozen=True, kw_only=True)

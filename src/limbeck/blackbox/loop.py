@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.blackbox import mixing
-from limbeck.blackbox.artefacts import read_json, write_json, write_text
+from limbeck.blackbox.artefacts import read_json, write_json
 from limbeck.blackbox.presets import Preset
 from limbeck.blackbox.prompted_teacher import NotRecorded
 from limbeck.blackbox.recipes import UndoRecipe, is_recorded
@@ -23,6 +23,7 @@ from limbeck.blackbox.rounds import Bench, Round, finish_round, measure_untouche
 from limbeck.blackbox.stopping import Decision, RoundScores, decide
 from limbeck.blackbox.workshop import Workshop, open_workshop
 from limbeck.errors import NonFiniteLoss, Stopped
+from limbeck.files import write_whole
 
 OUTCOME = "outcome.json"
 
@@ -202,7 +203,7 @@ def _write_costs(work: Workshop) -> None:
         if (path / "metrics.json").is_file():
             metrics = read_json(path / "metrics.json")
             table.writerow([metrics["arm"], metrics["round"], *metrics["cost"].values()])
-    write_text(work.run / "cost.csv", text.getvalue())
+    write_whole(work.run / "cost.csv", text.getvalue())
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections import deque
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from limbeck.blackbox.artefacts import EVENTS, read_json
 from limbeck.blackbox.ledger import Ledger
 from limbeck.blackbox.workshop import LEDGER, RECIPE
 from limbeck.errors import CheckpointError
+from limbeck.files import read_rows
 
 
 def standing(run: Path) -> tuple[str, ...]:
@@ -57,9 +58,7 @@ def _stage(run: Path) -> str:
     last: dict[str, str] = {}
     path = run / EVENTS
     if path.is_file():
-        # A kill may have cut the last line.
-        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-            last = json.loads(line)
+        last = dict(next(iter(deque(read_rows(path, growing=True), maxlen=1)), {}))
     if not last:
         return f"nothing is done yet; go on with: limbeck undo resume {run}"
     if last["event"] == "end":

@@ -19,7 +19,6 @@ from limbeck.blackbox.artefacts import (
     read_rows,
     write_json,
     write_rows,
-    write_text,
 )
 from limbeck.blackbox.endpoints import Budget
 from limbeck.blackbox.items import Choice, Item
@@ -30,6 +29,7 @@ from limbeck.blackbox.students import Reader
 from limbeck.blackbox.writers import Desk, Writer, writer_of
 from limbeck.blackbox.writing import Assignment, RationaleTeacher
 from limbeck.errors import CheckpointError, ConfigError
+from limbeck.files import write_whole
 from limbeck.seeds import Seeds
 
 LEDGER = "calls.sqlite"
@@ -130,7 +130,7 @@ def open_workshop(
     run.mkdir(parents=True, exist_ok=True)
     if ledger is not None:
         os.replace(ledger, run / LEDGER)
-    write_text(run / RECIPE, recipe.dump())
+    write_whole(run / RECIPE, recipe.dump())
     with Ledger.open(run / LEDGER) as calls:
         work = Workshop(
             recipe=recipe,

@@ -15,12 +15,14 @@ from pydantic.dataclasses import dataclass as settings
 
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import CheckpointError
+from limbeck.files import json_lines, read_row, write_whole
 from limbeck.models.decoders import Decoder
 from limbeck.models.extending import extend_in_turn
 from limbeck.models.sampling import Sampling
 from limbeck.models.turns import UNIT_TURNS
 from limbeck.records import AnswerRow, Example
 from limbeck.registry import Registry
+from limbeck.reporting.run_logs import DRAW_AGAIN
 from limbeck.seeds import RowNoise, Seeds
 from limbeck.types import pack_rows
 
@@ -183,7 +185,10 @@ class AnswerFile:
             )
         if whole != found:
             os.truncate(self.path, len(whole))
-        return [json.loads(line) for line in lines[1:]]
+        return [
+            read_row(line, place=f"{self.path} line {number}", error=CheckpointError, remedy=DRAW_AGAIN)
+            for number, line in enumerate(lines[1:], start=2)
+        ]
 
     def cut_back(self, count: int) -> None:
         """Let go of the rows after the first `count`."""
@@ -192,16 +197,13 @@ class AnswerFile:
 
     def replace(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """These rows in place of all that are there."""
-        draft = self.path.with_name(f".{self.path.name}.draft")
-        lines = [self.header, *rows]
-        draft.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-        os.replace(draft, self.path)
+        write_whole(self.path, json_lines([self.header, *rows]))
 
     def append(self, rows: Sequence[AnswerRow | Mapping[str, Any]]) -> None:
         """One batch of answers, or of other rows."""
         plain = [row.to_json() if isinstance(row, AnswerRow) else row for row in rows]
         with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain))
+            file.write(json_lines(plain))
             file.flush()
 
 

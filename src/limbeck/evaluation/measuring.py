@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from limbeck.evaluation.kept_teacher import KeptTeacher
 from limbeck.evaluation.results import Results
 from limbeck.evaluation.scorers import Scorer, self_bleu
 from limbeck.evaluation.subjects import Subject, load_subject
+from limbeck.files import json_lines, write_whole
 from limbeck.losses.heads import auto_chunk
 from limbeck.models.extending import evaluating
 from limbeck.records import Example
@@ -131,7 +131,7 @@ def evaluate_examples(
     answered, references = own_and_references(examples, own, encoder=subject.encoder, pad_id=subject.pair.pad_id)
     across = _across_seeds(rows, corpus=corpus, seed=seeds[0]) if len(seeds) > 1 else []
     if across and out is not None:
-        _write_rows(out / f"{slug}-across-seeds.jsonl", across)
+        write_whole(out / f"{slug}-across-seeds.jsonl", json_lines(across))
     rows += across
     for measure, sequences in (("references", references), ("own", answered)):
         path = None if out is None else out / f"{slug}-{measure}.jsonl"
@@ -190,7 +190,7 @@ def _agreement(
         rows += [{"measure": measure, "corpus": corpus, "seed": seed, **row} for row in group]
     rows.sort(key=lambda row: str(row["id"]))
     if path is not None:
-        _write_rows(path, rows)
+        write_whole(path, json_lines(rows))
     return rows
 
 
@@ -227,12 +227,5 @@ def _exposure(
         about = {"measure": "exposure", "corpus": corpus, "seed": seed}
         rows += [{**about, **row} for row in sorted(found, key=lambda row: str(row["id"]))]
     if out is not None:
-        _write_rows(out / f"{slug}-exposure.jsonl", rows)
+        write_whole(out / f"{slug}-exposure.jsonl", json_lines(rows))
     return rows
-
-
-def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    os.replace(draft, path)

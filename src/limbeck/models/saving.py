@@ -13,6 +13,7 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.errors import ModelError
+from limbeck.files import read_json
 from limbeck.models.bars import without_bars
 from limbeck.models.loading import has_lora, merged
 
@@ -66,7 +67,7 @@ def save_student(
 def training_settings(folder: str) -> dict[str, Any]:
     """What `save_student` was given as settings; empty for a model that Limbeck did not train."""
     path = Path(folder) / _SETTINGS
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return dict(read_json(path, error=ModelError)) if path.is_file() else {}
 
 
 def _may_replace(folder: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from limbeck.config.sections import (
 )
 from limbeck.data.examples import Dataset, read_examples
 from limbeck.errors import ConfigError
+from limbeck.files import write_whole
 from limbeck.records import Example
 
 _TEACHER = "smollm2-135m-instruct"
@@ -196,7 +196,4 @@ def _line(key: str, value: object, meaning: str) -> str:
 
 
 def _write(text: str, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = out.with_name(f".{out.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, out)
+    write_whole(out, text)

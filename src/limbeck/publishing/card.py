@@ -12,6 +12,7 @@ from limbeck.config import CorpusShare, Recipe
 from limbeck.config.reading import scalar, to_yaml
 from limbeck.data.templates import PaperTemplate
 from limbeck.errors import LimbeckError
+from limbeck.files import read_json
 from limbeck.inspection import explain
 from limbeck.models.packaged import PACKAGED
 from limbeck.publishing.card_scores import model_index, scores_section
@@ -219,7 +220,7 @@ def _limits(recipe: Recipe, rows: Sequence[Mapping[str, Any]], *, directory: Run
 
 def _never_trained(student: Path) -> int:
     path = student / "generation_config.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = read_json(path) if path.is_file() else {}
     return len(found.get("suppress_tokens") or ())
 
 
@@ -264,7 +265,7 @@ def _asking(template: object) -> list[str]:
 
 def _settings(student: Path) -> dict[str, Any]:
     path = student / "limbeck.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    return dict(read_json(path)) if path.is_file() else {}
 
 
 def _made_with(run: Path, rows: Sequence[Mapping[str, Any]]) -> str:
@@ -272,7 +273,7 @@ def _made_with(run: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     path = run / "environment.json"
     if not path.is_file():
         return ""
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path)
     seconds = sum(float(row["time"]["seconds"]) for row in rows if row["kind"] == "step")
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return (

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from limbeck.errors import DataError
 from limbeck.evaluation.results import Results
+from limbeck.files import read_rows
 from limbeck.reporting.reduce import by_example, mean_interval
+from limbeck.reporting.run_logs import DRAW_AGAIN
 
 _INTERVALS = "In brackets: 95 % bootstrap intervals over examples. ROUGE-L in %, KL in nats a token."
 
@@ -85,19 +86,13 @@ def _called(corpora: Iterable[str], public: Callable[[str], str]) -> dict[str, s
 def _evaluated(folder: Path) -> Iterator[dict[str, Any]]:
     """All rows of an evaluation, without the answers that a teacher gave beside the student's (`exposure`)."""
     for path in sorted(folder.glob("*.jsonl")):
-        for row in _lines(path):
+        for row in read_rows(path, growing=True, remedy=DRAW_AGAIN):
             if "id" not in row or "scores" not in row:
                 continue
             if "-answers-seed" not in path.name:
                 yield row
             elif path.name.startswith(f"{str(row['corpus']).replace('/', '_')}-answers-seed"):
                 yield {"measure": "answers", **row}
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    # Split by hand: answers hold line breaks of their own (U+2028), which JSON leaves. The last line may be half a one.
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
-        yield json.loads(line)
 
 
 def _losses(results: Results) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import tempfile
 from pathlib import Path
 
 from limbeck.errors import CheckpointError, ConfigError
+from limbeck.files import read_json
 from limbeck.publishing.card import model_card
 from limbeck.training.rundir import RunDirectory
 
@@ -80,7 +80,7 @@ def _check_weights(folder: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     index = folder / "model.safetensors.index.json"
-    named = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
+    named = set(read_json(index, error=CheckpointError)["weight_map"].values()) if index.is_file() else set()
     found = {path.name for path in folder.glob("*.safetensors")}
     if not found or named - found:
         raise CheckpointError(f"the student lacks weights: {', '.join(sorted(named - found)) or 'no safetensors'}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from markupsafe import Markup
 
+from limbeck.files import write_whole
 from limbeck.reporting.anchors import RowAnchors
 from limbeck.reporting.cases import Case, cases_html
 from limbeck.reporting.clipping import Distribution, clipping_html
@@ -145,10 +145,7 @@ def write_page(page: Page, path: Path) -> Path:
     """Writes the page to `path` (folders are made, an older page is replaced at once or not at all); returns `path`."""
     # A model's text may hold half a surrogate pair, which UTF-8 cannot: it becomes a numeric reference.
     content = render_page(page).encode("utf-8", errors="xmlcharrefreplace")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(content)
-    os.replace(beside, path)
+    write_whole(path, content)
     return path
 
 

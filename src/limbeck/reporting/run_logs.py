@@ -12,7 +12,10 @@ from typing import Any
 import yaml
 
 from limbeck.errors import DataError
+from limbeck.files import read_json, read_rows
 
+DRAW_AGAIN = "remove that file, and the same limbeck evaluate draws its answers again"
+"""What to do about a damaged file of answers."""
 _RECIPE, _METRICS = "recipe.yaml", "metrics.jsonl"
 
 
@@ -106,18 +109,10 @@ class RunLogs:
         return {str(row["id"]): float(row["scores"]["rouge_l"]) for row in rows}
 
 
-def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+def rows_of(path: Path, *, remedy: str = "put the file back") -> Iterator[dict[str, Any]]:
     """The rows of a log; none where it is missing. The line that a running process is writing is left out."""
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith("\n"):
-                return
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"broken JSON: {error.msg}.\n  in {path} line {number}") from error
+    if path.is_file():
+        yield from read_rows(path, growing=True, remedy=remedy)
 
 
 def _whole_seeds(rows: Sequence[dict[str, Any]]) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
@@ -141,10 +136,7 @@ def _drawn(folder: Path, step: int) -> Path:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except ValueError as error:
-        raise DataError(f"broken JSON: {error}\n  in {path}") from error
+    return dict(read_json(path, remedy="put the file back")) if path.is_file() else {}
 
 
 def _evaluated(
@@ -155,7 +147,7 @@ def _evaluated(
     headers: dict[tuple[str, str], str] = {}
     for path in sorted(folder.rglob("*.jsonl")):
         kind = str(path.parent.relative_to(folder))
-        for row in rows_of(path):
+        for row in rows_of(path, remedy=DRAW_AGAIN):
             if "rouge_l" in row.get("scores", {}):
                 found.setdefault(kind, []).append(row)
             elif "decoding" in row and "corpus" in row:

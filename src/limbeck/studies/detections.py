@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.errors import DataError
+from limbeck.files import read_rows
 from limbeck.reporting.reduce import mean_interval
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
 from limbeck.studies.error_kinds import ERROR_KINDS
@@ -61,8 +61,8 @@ class Detections:
             raise DataError(
                 f"there are no rows of injected errors in {folder}\n  run it: limbeck study injected-errors"
             )
-        read = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-        return cls(rows=[row for row in read if row.get("measure") in (_ROWS, _SPARED)], folder=folder)
+        rows = read_rows(path, growing=True, remedy="remove that file, and the study begins again")
+        return cls(rows=[row for row in rows if row.get("measure") in (_ROWS, _SPARED)], folder=folder)
 
     def values(self, source: str, kind: str, detector: str, column: str) -> dict[str, float]:
         """The number of a column by row id; "all" for `kind` takes each row's mean over its kinds.

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from limbeck.data.corpora import cut_validation, load_corpus, own_validation
 from limbeck.data.examples import Dataset, read_examples
-from limbeck.errors import ConfigError, DataError
+from limbeck.errors import CheckpointError, ConfigError, DataError
+from limbeck.files import read_json, write_whole
 from limbeck.records import Example
 from limbeck.seeds import Seeds
-from limbeck.studies.rows import write_whole
 
 _SEED = 0
 _LEAST_ROWS = 40
@@ -89,9 +89,9 @@ def _claim(out: Path, identity: Mapping[str, object]) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"'{out}' exists and holds no quickstart; choose another --out")
         out.mkdir(parents=True, exist_ok=True)
-        write_whole(path, (json.dumps(dict(identity), indent=2) + "\n").encode())
+        write_whole(path, json.dumps(dict(identity), indent=2) + "\n")
         return
-    recorded = json.loads(path.read_text(encoding="utf-8"))
+    recorded = read_json(path, error=CheckpointError, remedy="choose another --out or remove that folder")
     different = [key for key in identity if recorded.get(key) != identity[key]]
     if different:
         changes = ", ".join(f"{key}: {recorded.get(key)} there, {identity[key]} now" for key in different)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from limbeck.errors import CheckpointError
+from limbeck.files import read_json, write_whole
 from limbeck.records import Example
 from limbeck.reporting.durations import duration
 from limbeck.studies.budget import Pace, Plan, check_room, make_plan
@@ -221,7 +222,7 @@ def _plan(out: Path, *, rows: Rows, sizes: Sizes, teacher: Path, student: Path, 
     """The plan of this folder: read back if there is one, else made from two measured steps."""
     path = out / "plan.json"
     if path.is_file():
-        return Plan(**json.loads(path.read_text()))
+        return Plan(**read_json(path, error=CheckpointError, remedy="remove it, and the plan is made again"))
     pace = _measure(out, rows=rows, sizes=sizes, teacher=teacher, student=student)
     plan = make_plan(
         minutes=minutes,
@@ -230,9 +231,7 @@ def _plan(out: Path, *, rows: Rows, sizes: Sizes, teacher: Path, student: Path, 
         train_rows=rows.num_train,
         held_out_rows=len(rows.held_out),
     )
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(plan.to_json(), indent=2) + "\n")
-    os.replace(draft, path)
+    write_whole(path, json.dumps(plan.to_json(), indent=2) + "\n")
     return plan
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.errors import DataError
+from limbeck.files import read_json, write_whole
 
 FORMAT = 1
 _DIGITS = 6
@@ -55,7 +55,7 @@ class Ledger:
 
     def write(self, rows: Path) -> None:
         """Write it into the folder of rows; a reader sees the old ledger or the new."""
-        write_whole(_ledger_path(rows, self.study), (json.dumps(asdict(self), indent=1) + "\n").encode())
+        write_whole(_ledger_path(rows, self.study), json.dumps(asdict(self), indent=1) + "\n")
 
     @classmethod
     def read(cls, rows: Path, study: str) -> Ledger:
@@ -66,7 +66,7 @@ class Ledger:
                 f"{rows} holds no rows of the study {study} (no {path.name})\n"
                 f"  run it: limbeck study {study} --rows {rows}, or name the folder that holds them by --rows"
             )
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(path, remedy=f"remove it and run the study again: limbeck study {study} --rows {rows}")
         arms = tuple(LedgerArm(**arm) for arm in plain.pop("arms"))
         plain |= {key: tuple(plain[key]) for key in ("controls", "corpora", "average")}
         return cls(**plain, arms=arms)
@@ -96,17 +96,6 @@ def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _short(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Put a file in its place: a reader sees the old content or the new, whatever kills this process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 from limbeck.config import Recipe
 from limbeck.errors import LimbeckError, Stopped
+from limbeck.files import read_json, write_whole
 from limbeck.records import Example
 from limbeck.studies.definition import Stage, Study
 from limbeck.studies.places import Places
@@ -28,7 +29,7 @@ from limbeck.studies.resolving import (
     stages_of,
 )
 from limbeck.studies.resuming import same_command_goes_on
-from limbeck.studies.rows import Ledger, LedgerArm, write_rows, write_whole
+from limbeck.studies.rows import Ledger, LedgerArm, write_rows
 from limbeck.studies.staging import build_stage, build_teacher, is_built, train_or_resume
 
 Say = Callable[[str], None]
@@ -158,7 +159,7 @@ def make_ledger(study: Study, places: Places) -> Ledger:
 def failure_of(places: Places, key: str) -> str:
     """How a run failed when it was tried last, "" where it did not."""
     path = _failure_path(places, key)
-    return str(json.loads(path.read_text())["error"]) if path.is_file() else ""
+    return str(read_json(path)["error"]) if path.is_file() else ""
 
 
 def _train_and_score(
@@ -291,7 +292,7 @@ def _failure_path(places: Places, key: str) -> Path:
 
 def _record_failure(places: Places, planned: Planned, error: Exception) -> None:
     told = {"arm": planned.arm, "seed": planned.seed, "error": _told(error), "traceback": traceback.format_exc()}
-    write_whole(_failure_path(places, planned.key), (json.dumps(told, indent=1) + "\n").encode())
+    write_whole(_failure_path(places, planned.key), json.dumps(told, indent=1) + "\n")
 
 
 def _told(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from limbeck.evaluation.identity import fingerprint
 from limbeck.evaluation.measuring import evaluate_examples
 from limbeck.evaluation.scorers import distinct
 from limbeck.evaluation.subjects import load_subject
+from limbeck.files import read_json
 from limbeck.models.extending import evaluating
 from limbeck.models.packaged import PACKAGED, fetch
 from limbeck.records import Example
@@ -50,7 +50,7 @@ def kept_of_run(run: Run, recipe: Recipe) -> dict[str, Any]:
     """What stays of a run's logs when its directory is removed: steps, validations, signatures, counts of its rows."""
     metrics = run.metrics()
     kind = {name: [row for row in metrics if row["kind"] == name] for name in ("step", "validation", "watch")}
-    counted = json.loads((run.directory / ROWS).read_text()) if (run.directory / ROWS).is_file() else {}
+    counted = read_json(run.directory / ROWS) if (run.directory / ROWS).is_file() else {}
     return {
         "seconds": sum(row["time"]["seconds"] for row in kind["step"]),
         "tokens": learned_tokens(kind["step"]),
@@ -59,7 +59,7 @@ def kept_of_run(run: Run, recipe: Recipe) -> dict[str, Any]:
         "signatures": kind["watch"],
         "thresholds": {key: getattr(recipe.watch, key) for key in THRESHOLDS},
         "counted": _without_names(counted),
-        "environment": json.loads((run.directory / "environment.json").read_text()),
+        "environment": read_json(run.directory / "environment.json"),
     }
 
 

@@ -12,18 +12,20 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from limbeck.errors import CheckpointError
 from limbeck.evaluation.answering import answer_path, answer_rows
 from limbeck.evaluation.answers import Decoding
 from limbeck.evaluation.measuring import evaluate_examples
 from limbeck.evaluation.results import Results
 from limbeck.evaluation.subjects import load_subject
+from limbeck.files import json_lines, read_json, read_rows, write_whole
 from limbeck.models.extending import evaluating
 from limbeck.records import Example
-from limbeck.studies.rows import write_whole
 
 CORPUS = "held-out"
 SEED = 10
 _DONE, _ROWS = "scored.json", "rows.jsonl"
+_AGAIN = f"remove {_DONE} beside it, and the same command scores this model again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ def score_arm(
     """
     done, decoding = out / _DONE, Decoding(max_new_tokens=new_tokens)
     if done.is_file():
-        kept = json.loads(done.read_text())
+        kept = read_json(done, error=CheckpointError, remedy=_AGAIN)
         return ScoredArm(name=name, results=Results(rows=_read(out), folder=out), **kept)
     out.mkdir(parents=True, exist_ok=True)
     subject = load_subject(folder, teacher=teacher, max_prompt=max_prompt, new_tokens=new_tokens)
@@ -84,14 +86,13 @@ def score_arm(
         "tokens_per_second": speed,
         "training_seconds": None if run is None else _training_seconds(run),
     }
-    write_whole(out / _ROWS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    write_whole(done, (json.dumps(numbers, indent=2) + "\n").encode())
+    write_whole(out / _ROWS, json_lines(rows))
+    write_whole(done, json.dumps(numbers, indent=2) + "\n")
     return ScoredArm(name=name, results=Results(rows=rows, folder=out), **numbers)
 
 
 def _read(out: Path) -> list[dict[str, Any]]:
-    # Split by hand: answers hold line breaks of their own (U+2028), which JSON leaves as they are.
-    return [json.loads(line) for line in (out / _ROWS).read_text(encoding="utf-8").split("\n") if line]
+    return list(read_rows(out / _ROWS, error=CheckpointError, remedy=_AGAIN))
 
 
 def _training_seconds(run: Path) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
+
+from limbeck.errors import ModelError
+from limbeck.files import read_json
 
 # "Llama-2-13b-hf", "Qwen2.5-0.5B", "open_llama_7b_v2"; these two say no number.
 _SIZE = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)([bm])(?![a-z\d])", re.IGNORECASE)
@@ -28,7 +30,7 @@ def cut(whole: int, model: str, layers: object) -> int:
     left = layers if isinstance(layers, int) else len(layers) if isinstance(layers, list) else 0
     config = Path(model) / "config.json"
     if config.is_file():
-        total = int(json.loads(config.read_text()).get("num_hidden_layers", left) or left)
+        total = int(read_json(config, error=ModelError).get("num_hidden_layers", left) or left)
         return round(whole * (0.2 + 0.8 * left / max(total, 1)))
     return whole - (30 - left) * 3_540_096
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,10 @@ from limbeck.errors import DataError, UnknownName
 from limbeck.reporting.comparing import Comparison, compare_arms
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
 from limbeck.studies import paper
+from limbeck.studies.cells import score_cell
 from limbeck.studies.measured import ROUGE, ArmRows, Measured, check_equal_contents, measured_effect
 from limbeck.studies.published import published_table
-from limbeck.studies.structures import STRUCTURES
+from limbeck.studies.special_tables import special_tables
 from limbeck.studies.verdicts import Verdict, verdicts
 
 _DRAWS = 4_000
@@ -64,10 +64,7 @@ def result_of(rows: Path, study: str, *, against: str = "") -> Result:
     tables = [(measured.ledger.title or study, scores_table(_against(measured, against)))]
     if study == "table1":
         tables.append(("What the paper prints", published_table()))
-    if study == "spans":
-        tables.append(("ROUGE-L by the structure of the reference", structure_table(measured)))
-    if study == "clip-ranges":
-        tables.append(("KL(teacher‖student) on references in the course of training", course_table(measured)))
+    tables += special_tables(measured)
     title = measured.ledger.title or study
     return Result(title=title, tables=tuple(tables), verdicts=verdicts(measured), measured=measured)
 
@@ -107,13 +104,13 @@ def scores_table(measured: Measured) -> Table:
     for arm in ledger.arms:
         found = measured.arms.get(arm.name)
         cells: list[Cell] = [arm.label]
-        cells += [_number(found, (corpus,), *ROUGE) for corpus in measured.corpora]
-        cells += [_number(found, measured.average, *ROUGE)]
+        cells += [score_cell(found, (corpus,), *ROUGE) for corpus in measured.corpora]
+        cells += [score_cell(found, measured.average, *ROUGE)]
         comparison = compared.get(arm.name)
         cells += [None if comparison is None else Number.of(comparison.gap, scale=100, digits=2, signed=True)]
         cells += [None if comparison is None else Number(value=comparison.adjusted, digits=3)]
         cells += [
-            _number(found, measured.average, measure, score, scale=scale, digits=digits)
+            score_cell(found, measured.average, measure, score, scale=scale, digits=digits)
             for measure, score, _, scale, digits, _ in beside
         ]
         cells += [distils(measured, arm.name)] if has_controls else []
@@ -139,54 +136,6 @@ def distils(measured: Measured, arm: str) -> str | None:
     return "no" if any(gap.high < 0 for gap in known) else "not shown"
 
 
-def structure_table(measured: Measured) -> Table:
-    """ROUGE-L of each arm over the examples whose reference is of one structure; all corpora together."""
-    kinds = {
-        f"{corpus}/{id}": kind
-        for arm in measured.arms.values()
-        for run in list(arm.runs.values())[:1]
-        for (corpus, id), kind in run.structures().items()
-    }
-    counts = {kind: sum(each == kind for each in kinds.values()) for kind in STRUCTURES}
-    shown = [kind for kind in STRUCTURES if counts[kind]]
-    rows = []
-    for arm in measured.arms.values():
-        cells: list[Cell] = [arm.arm.label]
-        per_example = _plain_values(arm, measured.corpora)
-        for kind in shown:
-            values = [value for id, value in per_example.items() if kinds.get(id) == kind]
-            cells.append(_mean(values, scale=100.0, digits=1))
-        rows.append(Row(cells=tuple(cells), ranked=not arm.is_stage and arm.arm.name not in measured.ledger.controls))
-    columns = (Column(title="arm"), *(Column(title=f"{kind} ({counts[kind]})", better="higher") for kind in shown))
-    note = "In brackets how many examples have a reference of that structure, by rule (limbeck.studies.structures)."
-    return Table(columns=columns, rows=tuple(rows), notes=(note,))
-
-
-def course_table(measured: Measured) -> Table:
-    """Arms called "RANGE | TASK | SHARE %" as a table of ranges by task and share: KL on the task's references."""
-    places: dict[tuple[str, str, str], str] = {}
-    for name in measured.arms:
-        parts = tuple(part.strip() for part in name.split("@"))
-        if len(parts) == 3:
-            places[parts[0], parts[1], parts[2]] = name
-    ranges = list(dict.fromkeys(each for each, _, _ in places))
-    heads = list(dict.fromkeys((task, share) for _, task, share in places))
-    rows = []
-    for each in ranges:
-        cells: list[Cell] = [each]
-        for task, share in heads:
-            arm = measured.arms.get(places.get((each, task, share), ""))
-            values = (
-                {}
-                if arm is None
-                else arm.values(list(arm.runs), measure="references", score="kl_teacher_student", corpora=(task,))
-            )
-            cells.append(_mean(list(values.values()), scale=1.0, digits=3))
-        rows.append(Row(cells=tuple(cells)))
-    columns = (Column(title="range"), *(Column(title=f"{task}, {share}", better="lower") for task, share in heads))
-    return Table(columns=columns, rows=tuple(rows), notes=("In nats a token.",))
-
-
 def compared_arms(measured: Measured) -> dict[str, Comparison]:
     """Every arm against the baseline, where both have runs of one start; Holm over all of them."""
     baseline = measured.ledger.baseline
@@ -201,42 +150,6 @@ def compared_arms(measured: Measured) -> dict[str, Comparison]:
     nothing = dict.fromkeys(next(iter(gaps.values())), 0.0)
     found = compare_arms({"": nothing, **gaps}, baseline="", draws=_DRAWS)
     return {each.arm: each for each in found}
-
-
-def _number(
-    arm: ArmRows | None, corpora: tuple[str, ...], measure: str, score: str, *, scale: float = 100.0, digits: int = 1
-) -> Cell:
-    """Mean and standard error over examples, over all runs of the arm."""
-    if arm is None:
-        return None
-    means, errors = list[float](), list[float | None]()
-    for corpus in corpora:
-        values = arm.values(list(arm.runs), measure=measure, score=score, corpora=(corpus,))
-        cell = _mean(list(values.values()), scale=scale, digits=digits)
-        if not isinstance(cell, Number):
-            return None
-        means.append(cell.value)
-        errors.append(cell.error)
-    # A corpus of one example has a mean and no error, and so has an average with it.
-    known = [each for each in errors if each is not None]
-    error = math.sqrt(math.fsum(each**2 for each in known)) / len(known) if len(known) == len(errors) else None
-    return Number(value=math.fsum(means) / len(means), error=error, digits=digits)
-
-
-def _mean(values: list[float], *, scale: float, digits: int) -> Cell:
-    if not values:
-        return None
-    count, mean = len(values), math.fsum(values) / len(values)
-    spread = math.fsum((value - mean) ** 2 for value in values)
-    error = math.sqrt(spread / (count - 1) / count) if count > 1 else None
-    return Number(value=scale * mean, error=None if error is None else scale * error, digits=digits)
-
-
-def _plain_values(arm: ArmRows, corpora: tuple[str, ...]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for corpus in corpora:
-        found |= arm.values(list(arm.runs), measure=ROUGE[0], score=ROUGE[1], corpora=(corpus,))
-    return found
 
 
 def _where(runs: Mapping[str, str], failures: Mapping[str, str], found: ArmRows | None) -> Cell:

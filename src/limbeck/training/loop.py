@@ -198,7 +198,7 @@ class _Loop:
         if session.world.is_main:
             if answers:
                 name = f"validation/step-{position.step:06d}.jsonl"
-                self.directory.write_text(name, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in answers))
+                self.directory.write_rows(name, answers)
             for each in tokens:
                 self.directory.append(TOKENS, each)
         self._log(row)

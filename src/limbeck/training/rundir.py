@@ -8,13 +8,14 @@ import platform
 import shutil
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from limbeck.errors import CheckpointError, ConfigError
+from limbeck.files import json_lines, read_json, read_rows, write_whole
 
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
@@ -30,6 +31,7 @@ FINISHED = "finished.json"
 PAGE = "page.html"
 _CHECKPOINTS = "checkpoints"
 _ENVIRONMENT = "environment.json"
+_DAMAGED = "Put the file back, or start again in another directory: run=runs/NAME"
 _LOGS = (METRICS, SAMPLES, TOKENS)
 _PACKAGES = ("limbeck", "torch", "transformers", "accelerate", "datasets", "peft", "numpy", "rouge-score")
 
@@ -82,14 +84,11 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a whole file so that a reader sees the old text or the new, never half of one."""
-        target = self.path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.draft")
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
+        write_whole(self.path / name, text)
+
+    def write_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write a whole file of rows in the same way."""
+        write_whole(self.path / name, json_lines(rows))
 
     def append(self, log: str, row: Mapping[str, Any]) -> None:
         """One line at the end of a log."""
@@ -113,7 +112,7 @@ class RunDirectory:
             if not path.exists() or path.stat().st_size < size:
                 raise CheckpointError(
                     f"{path} is shorter than at the last checkpoint ({size} bytes); the run directory is damaged.\n"
-                    "  Put the file back, or start again in another directory: run=runs/NAME"
+                    f"  {_DAMAGED}"
                 )
         for log, size in sizes.items():
             os.truncate(self.path / log, size)
@@ -138,20 +137,13 @@ class RunDirectory:
     def rows(self, log: str) -> Iterator[dict[str, Any]]:
         """The rows of a log; a last line that was cut off by a crash is left out."""
         path = self.path / log
-        if not path.exists():
-            return
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                if line.endswith("\n"):
-                    yield json.loads(line)
+        if path.exists():
+            yield from read_rows(path, growing=True, error=CheckpointError, remedy=_DAMAGED)
 
     def auto(self) -> dict[str, Any]:
         """What `auto` settings became at the first step, and out-of-memory halvings with their steps."""
         path = self.path / AUTO
-        try:
-            return dict(json.loads(path.read_text())) if path.exists() else {}
-        except ValueError as error:
-            raise CheckpointError(f"{path} cannot be read: {error}; the run directory is damaged") from error
+        return dict(read_json(path, error=CheckpointError, remedy=_DAMAGED)) if path.exists() else {}
 
     def extractor(self) -> dict[str, Any]:
         """What the extractor of spans learned at the start of the run. Raises `CheckpointError` if it is damaged."""
@@ -163,10 +155,7 @@ class RunDirectory:
             why = "it does not have the sum that was written with it"
         except (OSError, ValueError, KeyError, TypeError) as error:
             why = f"{type(error).__name__}: {error}"
-        raise CheckpointError(
-            f"{path}, what the extractor of spans has learned, cannot be read: {why}.\n"
-            "  Put the file back, or start again in another directory: run=runs/NAME"
-        )
+        raise CheckpointError(f"{path}, what the extractor of spans has learned, cannot be read: {why}.\n  {_DAMAGED}")
 
     def environment(self) -> dict[str, Any]:
         """The environment that the run was started in; empty if its file is not there any more."""

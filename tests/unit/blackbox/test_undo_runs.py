@@ -165,7 +165,7 @@ def test_a_kill_between_any_two_writes_changes_nothing(
                     raise Killed
             real(source, target)
 
-        monkeypatch.setattr(artefacts.os, "replace", replace)
+        monkeypatch.setattr(os, "replace", replace)
         is_there = (folder / "killed" / "recipe.yaml").is_file()
         if not is_there:
             shutil.rmtree(folder / "killed", ignore_errors=True)
@@ -174,7 +174,7 @@ def test_a_kill_between_any_two_writes_changes_nothing(
             break
         except Killed:
             kills += 1
-    monkeypatch.setattr(artefacts.os, "replace", real)
+    monkeypatch.setattr(os, "replace", real)
     assert kills > 5
     assert len(_compare(finished.directory, folder / "killed")) > 60
 

@@ -189,6 +189,18 @@ def test_a_half_written_last_line_is_dropped_wherever_it_was_cut(tmp_path: Path)
         assert file.path.read_bytes() == whole[:start]
 
 
+def test_a_broken_row_within_the_file_is_told_with_its_line_and_left_as_it_is(tmp_path: Path) -> None:
+    file = AnswerFile(tmp_path / "a.jsonl", header=HEADER)
+    file.existing()
+    file.append([answer_row("a", "Oui"), answer_row("b", "Non")])
+    lines = file.path.read_bytes().split(b"\n")
+    broken = b"\n".join([lines[0], lines[1][:30], *lines[2:]])
+    file.path.write_bytes(broken)
+    with pytest.raises(CheckpointError, match=r"a\.jsonl line 2 cannot be read: .*\n  remove that file"):
+        file.existing()
+    assert file.path.read_bytes() == broken
+
+
 def test_a_kill_while_the_header_is_written_costs_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     for text in ("", json.dumps(HEADER)[:7]):

@@ -408,3 +408,29 @@ def test_ranges_are_shown_by_task_and_share_of_the_steps(tmp_path: Path) -> None
     found = [[each.value for each in row.cells if isinstance(each, Number)] for row in table.rows]
     # `save_run` makes the KL 1 + the score.
     assert found == [pytest.approx([1.0, 1.1, 1.2, 1.3]), pytest.approx([1.4, 1.5, 1.6, 1.7])]
+
+
+def test_of_limits_a_method_is_held_against_the_other_under_the_same_condition_and_start(tmp_path: Path) -> None:
+    arms = {}
+    conditions = (("64 tokens", "s0", "s0"), ("20 layers", "s20", "s20"), ("gsm8k", "s0", "s1"))
+    for condition, mine, theirs in conditions:
+        level = 0.1 if condition == "64 tokens" else 0.0
+        for method, start, gain in (("gkd", theirs, 0.0), ("mgsr", mine, level)):
+            stem = f"{method}{condition}".replace(" ", "")
+            save_run(tmp_path, stem, lambda corpus, id, seed, gain=gain: 0.3 + gain + int(id[1:]) / 100, start=start)
+            arms[f"{method}, {condition}"] = {"3": stem}
+    ledger("limits", {**arms, "mgsr, 1024 tokens": {}}).write(tmp_path)
+    title, table = result_of(tmp_path, "limits").tables[1]
+    assert "MGSR minus GKD" in title
+    # The runs of gsm8k have no start in common, and one condition has no rows.
+    assert [row.cells[0] for row in table.rows] == ["64 tokens", "20 layers"]
+    long, large = (row.cells[1] for row in table.rows)
+    assert isinstance(long, Number)
+    assert isinstance(large, Number)
+    assert (long.value, long.low, long.high) == (pytest.approx(10.0), pytest.approx(10.0), pytest.approx(10.0))
+    assert (large.value, large.low, large.high) == (0.0, 0.0, 0.0)
+    distance = table.rows[0].cells[2]
+    assert isinstance(distance, Number)
+    assert distance.value == pytest.approx(0.1)
+    # These rows hold nothing that was measured on the answers.
+    assert table.rows[0].cells[3:] == (None, None)

@@ -1,0 +1,81 @@
+"""JSON and rows of JSON on disk: written whole, and read so that what is broken is told with its place."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from limbeck.errors import DataError, LimbeckError
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Put a file in its place and force it to the disk: a reader sees the old content or the new, whatever happens.
+
+    Half a surrogate pair, which a JSON string may hold, is kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    with draft.open("wb") as file:
+        file.write(content.encode("utf-8", errors="surrogatepass") if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """One row a line.
+
+    >>> json_lines([{"id": 1}, {"id": "é"}])
+    '{"id": 1}\\n{"id": "é"}\\n'
+    """
+    return "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_json(path: Path, *, error: type[LimbeckError] = DataError, remedy: str = "") -> Any:
+    """The value of a JSON file. Raises `error`, with what to do, where it is missing or broken."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as broken:
+        raise _unreadable(error, str(path), broken, remedy) from broken
+
+
+def read_rows(
+    path: Path, *, growing: bool = False, error: type[LimbeckError] = DataError, remedy: str = ""
+) -> Iterator[dict[str, Any]]:
+    """The rows of a file of JSON lines. Raises `error`, with the line and what to do, where one is broken.
+
+    `growing` says that a process may be writing it, or was killed while it did: a last line without its end is then
+    left out.
+    """
+    try:
+        # In bytes: a text may hold line breaks of its own (U+2028), which JSON leaves as they are.
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if growing and not line.endswith(b"\n"):
+                    return
+                yield read_row(line, place=f"{path} line {number}", error=error, remedy=remedy)
+    except OSError as missing:
+        raise _unreadable(error, str(path), missing, remedy) from missing
+
+
+def read_row(line: bytes, *, place: str, error: type[LimbeckError] = DataError, remedy: str = "") -> dict[str, Any]:
+    """The JSON object of a line; `place` it stands at is said where it is none.
+
+    >>> read_row(b'{"id": 1}', place="rows.jsonl line 1")
+    {'id': 1}
+    """
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError(f"{type(row).__name__} where a row should be, which is a JSON object")
+    except ValueError as broken:
+        raise _unreadable(error, place, broken, remedy) from broken
+    return row
+
+
+def _unreadable(error: type[LimbeckError], place: str, why: Exception, remedy: str) -> LimbeckError:
+    said = why.msg if isinstance(why, json.JSONDecodeError) else str(why)
+    return error(f"{place} cannot be read: {said}" + (f"\n  {remedy}" if remedy else ""))

@@ -1,0 +1,99 @@
+"""Tables that one study has beside the scores: by structure, in the course of training, by condition. No torch."""
+
+from __future__ import annotations
+
+from limbeck.reporting.tables import Cell, Column, Number, Row, Table
+from limbeck.studies.cells import mean_cell
+from limbeck.studies.measured import ROUGE, ArmRows, Measured
+from limbeck.studies.structures import STRUCTURES
+
+# measure, score, title
+_BETWEEN = (
+    ("references", "kl_teacher_student", "KL(t‖s) refs"),
+    ("own", "kl_student_teacher", "KL(s‖t) own"),
+    ("own", "cross_entropy", "−log s of own answers"),
+)
+
+
+def special_tables(measured: Measured) -> list[tuple[str, Table]]:
+    """Title and table, of what this study has beside its scores."""
+    match measured.ledger.study:
+        case "spans":
+            return [("ROUGE-L by the structure of the reference", structure_table(measured))]
+        case "clip-ranges":
+            return [("KL(teacher‖student) on references in the course of training", course_table(measured))]
+        case "limits":
+            return [("MGSR minus GKD under the same condition", conditions_table(measured, "mgsr", "gkd"))]
+        case _:
+            return []
+
+
+def structure_table(measured: Measured) -> Table:
+    """ROUGE-L of each arm over the examples whose reference is of one structure; all corpora together."""
+    kinds = {
+        f"{corpus}/{id}": kind
+        for arm in measured.arms.values()
+        for run in list(arm.runs.values())[:1]
+        for (corpus, id), kind in run.structures().items()
+    }
+    counts = {kind: sum(each == kind for each in kinds.values()) for kind in STRUCTURES}
+    shown = [kind for kind in STRUCTURES if counts[kind]]
+    rows = []
+    for arm in measured.arms.values():
+        cells: list[Cell] = [arm.arm.label]
+        per_example = _plain_values(arm, measured.corpora)
+        for kind in shown:
+            values = [value for id, value in per_example.items() if kinds.get(id) == kind]
+            cells.append(mean_cell(values, scale=100.0, digits=1))
+        rows.append(Row(cells=tuple(cells), ranked=not arm.is_stage and arm.arm.name not in measured.ledger.controls))
+    columns = (Column(title="arm"), *(Column(title=f"{kind} ({counts[kind]})", better="higher") for kind in shown))
+    note = "In brackets how many examples have a reference of that structure, by rule (limbeck.studies.structures)."
+    return Table(columns=columns, rows=tuple(rows), notes=(note,))
+
+
+def course_table(measured: Measured) -> Table:
+    """Arms called "RANGE @ TASK @ SHARE %" as a table of ranges by task and share: KL on the task's references."""
+    places: dict[tuple[str, str, str], str] = {}
+    for name in measured.arms:
+        parts = tuple(part.strip() for part in name.split("@"))
+        if len(parts) == 3:
+            places[parts[0], parts[1], parts[2]] = name
+    ranges = list(dict.fromkeys(each for each, _, _ in places))
+    heads = list(dict.fromkeys((task, share) for _, task, share in places))
+    rows = []
+    for each in ranges:
+        cells: list[Cell] = [each]
+        for task, share in heads:
+            arm = measured.arms.get(places.get((each, task, share), ""))
+            values = (
+                {}
+                if arm is None
+                else arm.values(list(arm.runs), measure="references", score="kl_teacher_student", corpora=(task,))
+            )
+            cells.append(mean_cell(list(values.values()), scale=1.0, digits=3))
+        rows.append(Row(cells=tuple(cells)))
+    columns = (Column(title="range"), *(Column(title=f"{task}, {share}", better="lower") for task, share in heads))
+    return Table(columns=columns, rows=tuple(rows), notes=("In nats a token.",))
+
+
+def conditions_table(measured: Measured, method: str, other: str) -> Table:
+    """Arms called "METHOD, CONDITION": a method minus another one under each condition that both have rows of."""
+    conditions = [name.partition(", ")[2] for name in measured.arms if name.startswith(f"{method}, ")]
+    rows = []
+    for condition in conditions:
+        pair = f"{method}, {condition}", f"{other}, {condition}"
+        rouge = measured.gap(*pair)
+        if rouge is not None:
+            beside = [measured.gap(*pair, measure=measure, score=score) for measure, score, _ in _BETWEEN]
+            cells = (Number.of(gap, scale=1, digits=3, signed=True) if gap is not None else None for gap in beside)
+            rows.append(Row(cells=(condition, Number.of(rouge, scale=100, digits=2, signed=True), *cells)))
+    columns = (Column(title="condition"), Column(title="ROUGE-L"), *(Column(title=title) for *_, title in _BETWEEN))
+    note = "[95 % bootstrap interval over examples], paired by example within one start and one training seed."
+    return Table(columns=columns, rows=tuple(rows), notes=(note,))
+
+
+def _plain_values(arm: ArmRows, corpora: tuple[str, ...]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for corpus in corpora:
+        found |= arm.values(list(arm.runs), measure=ROUGE[0], score=ROUGE[1], corpora=(corpus,))
+    return found
