@@ -1,4 +1,4 @@
-"""Tables of studies inside pages of docs/results, made again from the committed rows.
+"""Tables of studies inside pages of docs/, made again from the committed rows.
 
     python tools/result_pages.py            # between <!-- study NAME --> and <!-- end -->
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from limbeck.studies.printing import printed
 
-RESULTS = Path(__file__).parent.parent / "docs/results"
+DOCS = Path(__file__).parent.parent / "docs"
 _BLOCK = re.compile(r"(<!-- study ([\w.+-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -29,9 +29,10 @@ def refreshed(text: str, *, rows: Path) -> str:
 
 def main() -> None:
     """Every page, in place."""
-    for page in sorted(RESULTS.glob("*.md")):
+    for page in sorted(DOCS.rglob("*.md")):
         text = page.read_text(encoding="utf-8")
-        page.write_text(refreshed(text, rows=RESULTS / "rows"), encoding="utf-8")
+        if _BLOCK.search(text):
+            page.write_text(refreshed(text, rows=DOCS / "results/rows"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from limbeck.blackbox.items import Item
-from limbeck.blackbox.numbers import numbers_in, read_number, same_number
+from limbeck.blackbox.labels import folded, label_of
+from limbeck.blackbox.numbers import numbers_in, read_number, same_number, without_latex
 from limbeck.errors import DataError
 from limbeck.registry import Registry
 
@@ -16,6 +18,17 @@ Mode = Literal["marker", "boxed", "phrase", "fallback", "none"]
 
 _PHRASE = re.compile(r"(?:answer|result)\s*(?:is|=|:)+\s*:?\s*", re.IGNORECASE)
 _MARKER = "####"
+# Up to the end of a sentence or clause; a point or comma inside a number ends none.
+_CLAUSE = re.compile(r"(?:[^,;(\n.]|[,.](?=\d))*")
+_SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d|[.,]\d)")
+_MINUS = re.compile(r"^([ \t]*)-[ \t]+(?=[$€£]?\d)")
+_OPERATOR = re.compile(r"\d(?:[ \t]*(?:[-+*×÷^]|\\(?:times|cdot|div))[ \t]*|[ \t]+/[ \t]+)[$€£]?\d")
+_YES = frozenset({"yes", "true"})
+_SAID = re.compile(r"((?:\b(?:not|never)|n['’]t)\s+(?:\w+\s+)?)?\b(yes|true|no|false)\b")
+# Here "no" answers nothing.
+_NO_ANSWER = re.compile(
+    r"\bno\s+(?=doubt|question|problem|way|longer|one|more|other|evidence|reason|such|matter|need|idea)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +58,8 @@ def numeric(text: str, item: Item) -> Verdict:
     """A number, equal to the gold one up to 1e-4 relative (exactly, for integers).
 
     Read in this order: the first number after the last ####, the last \\boxed{}, the first number after the last
-    "answer is" or "answer:", else the last number of the text.
+    "answer is" or "answer:", else the last number of the text. Of an equation that stands there ("6 * 7 = 42") its
+    right side counts; a sum that is not worked out, or a box of several numbers, is no answer.
 
     >>> item = Item(id="1", question="6 times 7?", gold="42", kind="numeric")
     >>> numeric("6 * 7 = 42\\n#### 42", item).mode, numeric("So it is 42.", item).strict, numeric("41", item).correct
@@ -55,9 +69,8 @@ def numeric(text: str, item: Item) -> Verdict:
     if gold is None:
         raise DataError(f"the gold answer '{item.gold}' is no number\n  {item.source or item.id}")
     for mode, said in places_of(text):
-        found = numbers_in(said)
-        if found:
-            value = found[0] if mode != "fallback" else found[-1]
+        value = _number(said, mode)
+        if value is not None:
             return Verdict(extracted=str(value), mode=mode, correct=same_number(value, gold))
     return _NOTHING
 
@@ -65,7 +78,8 @@ def numeric(text: str, item: Item) -> Verdict:
 def choice(text: str, item: Item) -> Verdict:
     """A label of the question's choices: alone or in parentheses where an answer is said, or one option's whole text.
 
-    Two different labels in one place are no answer. In the fallback a label counts only in parentheses.
+    Two different labels in one place are no answer, unless the one that is said comes first ("B, not (A)"). In the
+    fallback a label counts only in parentheses. See `label_of`.
 
     >>> from limbeck.blackbox.items import Choice
     >>> options = (Choice(label="A", text="barn"), Choice(label="B", text="moon"))
@@ -74,7 +88,7 @@ def choice(text: str, item: Item) -> Verdict:
     (True, 'none')
     """
     for mode, said in places_of(text):
-        label = _label(said, item, alone=mode != "fallback")
+        label = label_of(said, item.choices, is_said=mode != "fallback")
         if label is not None:
             return Verdict(extracted=label, mode=mode, correct=label == item.gold)
     return _NOTHING
@@ -83,14 +97,16 @@ def choice(text: str, item: Item) -> Verdict:
 def boolean(text: str, item: Item) -> Verdict:
     """Yes or no (true or false) where an answer is said, else in the first sentence. Both in one place are no answer.
 
+    "Not true" is no, and "not false" yes.
+
     >>> item = Item(id="1", question="Is it?", gold="no", kind="boolean")
     >>> boolean("No, it is not.", item).mode, boolean("Yes and no.", item).mode, boolean("Answer: false", item).strict
     ('fallback', 'none', True)
     """
     for mode, said in places_of(text):
         part = said if mode != "fallback" else re.split(r"[.!?\n]", said.strip(), maxsplit=1)[0]
-        words = re.findall(r"\b(yes|true|no|false)\b", part.lower())
-        found = {"yes" if word in ("yes", "true") else "no" for word in words}
+        words = _SAID.findall(_NO_ANSWER.sub("", part.lower()))
+        found = {"yes" if (word in _YES) != bool(negation) else "no" for negation, word in words}
         if len(found) == 1:
             value = found.pop()
             return Verdict(extracted=value, mode=mode, correct=value == item.gold)
@@ -105,9 +121,9 @@ def exact(text: str, item: Item) -> Verdict:
     (True, 'fallback', False)
     """
     for mode, said in places_of(text):
-        value = _folded(said.strip().split("\n")[0])
+        value = folded(said.strip().split("\n")[0])
         if value:
-            return Verdict(extracted=value, mode=mode, correct=value == _folded(item.gold))
+            return Verdict(extracted=value, mode=mode, correct=value == folded(item.gold))
     return _NOTHING
 
 
@@ -141,7 +157,9 @@ def places_of(text: str) -> list[tuple[Mode, str]]:
         places.append(("marker", after))
     boxed = _boxed(text)
     if boxed is not None:
-        places.append(("boxed", boxed))
+        # With a box on a later line, the marker is a heading.
+        is_heading = bool(marker) and "\n" in after[: max(0, after.rfind("\\boxed{"))]
+        places.insert(0 if is_heading else len(places), ("boxed", boxed))
     phrases = list(_PHRASE.finditer(text))
     if phrases:
         places.append(("phrase", text[phrases[-1].end() :]))
@@ -161,31 +179,16 @@ def _boxed(text: str) -> str | None:
     return None
 
 
-def _label(said: str, item: Item, *, alone: bool) -> str | None:
-    labels = "|".join(re.escape(each.label) for each in item.choices)
-    first = said.strip().split("\n")[0] if alone else said
-    found = set(re.findall(rf"\(({labels})\)", first))
-    if not found and alone:
-        found = set(re.findall(rf"^\W*({labels})(?=\W|$)", first))
-    if not found:
-        folded = _folded(first)
-        found = {each.label for each in item.choices if re.search(rf"\b{re.escape(_folded(each.text))}\b", folded)}
-        longest = max((len(each.text) for each in item.choices if each.label in found), default=0)
-        # "ice" is no second answer beside "ice cream".
-        found = {
-            each.label
-            for each in item.choices
-            if each.label in found and not (len(each.text) < longest and _is_inside(each.text, item, found))
-        }
-    return found.pop() if len(found) == 1 else None
-
-
-def _is_inside(text: str, item: Item, found: set[str]) -> bool:
-    return any(
-        each.label in found and _folded(text) != _folded(each.text) and _folded(text) in _folded(each.text)
-        for each in item.choices
-    )
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.lower().split()).strip(" .!\"'")
+def _number(said: str, mode: Mode) -> Fraction | None:
+    """The number that is said in one place; None where none is, or nothing that is worked out."""
+    if mode == "fallback":
+        return next(reversed(numbers_in(said)), None)
+    text = _SPACED.sub(lambda match: match[0].replace(" ", ","), without_latex(said))
+    text = _MINUS.sub(r"\1-", text)
+    clause = _CLAUSE.match(text)
+    right = numbers_in(clause[0].rpartition("=")[2]) if clause is not None and "=" in clause[0] else []
+    if right:
+        return right[0]
+    found = numbers_in(text)
+    is_one = len(found) == 1 or (bool(found) and mode != "boxed")
+    return found[0] if is_one and _OPERATOR.search(clause[0] if clause else "") is None else None

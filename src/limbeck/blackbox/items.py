@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
+from limbeck.blackbox.numbers import is_number, read_number
+from limbeck.data.examples import file_content, numbered_rows
 from limbeck.errors import DataError
 
 Kind = Literal["numeric", "choice", "boolean", "exact", "latex"]
@@ -55,40 +57,28 @@ class Item:
 
 
 def read_items(path: Path) -> tuple[Item, ...]:
-    """The questions of a file of JSON lines: `question`, `answer`, and what it may have of `choices`, `rationale`,
-    `equation`, `steps`, `facts`, `kind` and `id`.
+    """The questions of a file of JSON lines, or of one JSON list, perhaps gzipped: `question`, `answer`, and what it
+    may have of `choices`, `rationale`, `equation`, `steps`, `facts`, `kind` and `id`.
 
-    Without a `kind` it follows from the row: with choices "choice"; yes, no, true and false are "boolean"; what reads
-    as a number is "numeric"; else "exact". A missing id is the line's number. Raises `DataError` with file and line.
+    Without a `kind` it follows from the row: with choices "choice"; yes, no, true and false are "boolean"; what is a
+    number, with currency, percent or a unit at most, is "numeric"; else "exact". A missing id is the line's number.
+    Raises `DataError` with file and line.
     """
     if not path.is_file():
         raise DataError(f"no file of questions at '{path}'; give a .jsonl file with question and answer in each line")
     items: list[Item] = []
-    lines_by_id: dict[str, int] = {}
-    # Split by hand: a text may hold line breaks of its own (U+2028), which JSON leaves as they are.
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        item = read_row(_loaded(line, path, number), where=f"{path} line {number}", default_id=str(number))
-        if item.id in lines_by_id:
-            raise DataError(f"{path} line {number}: the id '{item.id}' stands in line {lines_by_id[item.id]} already")
-        lines_by_id[item.id] = number
+    numbers_by_id: dict[str, str] = {}
+    for where, number, row in numbered_rows(file_content(path), path):
+        if not isinstance(row, Mapping):
+            raise DataError(f"{where} is {type(row).__name__}; a line is a JSON object with question and answer")
+        item = read_row(row, where=where, default_id=number)
+        if item.id in numbers_by_id:
+            raise DataError(f"{where}: the id '{item.id}' stands in line {numbers_by_id[item.id]} already")
+        numbers_by_id[item.id] = number
         items.append(item)
     if not items:
         raise DataError(f"{path} holds no question; each line is a JSON object with question and answer")
     return tuple(items)
-
-
-def _loaded(line: str, path: Path, number: int) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{path} line {number} is no JSON: {error}") from error
-    if not isinstance(row, Mapping):
-        raise DataError(
-            f"{path} line {number} is {type(row).__name__}; a line is a JSON object with question and answer"
-        )
-    return row
 
 
 def read_row(row: Mapping[str, Any], *, where: str, default_id: str) -> Item:
@@ -108,12 +98,12 @@ def read_row(row: Mapping[str, Any], *, where: str, default_id: str) -> Item:
     elif answer.lower() in _TRUTH:
         kind, gold = "boolean", _TRUTH[answer.lower()]
     else:
-        kind = "numeric" if _is_number(answer) else "exact"
-    if "kind" in row and (not choices or row["kind"] != "choice"):
+        kind = "numeric" if is_number(answer) else "exact"
+    if row.get("kind") is not None and (not choices or row["kind"] != "choice"):
         kind = _said_kind(row["kind"], answer=answer, where=where)
     rationale, expression = (str(row.get(key) or "") for key in ("rationale", "equation"))
     return Item(
-        id=str(row.get("id", default_id)),
+        id=default_id if row.get("id") is None else str(row["id"]),
         question=question,
         gold=gold,
         kind=kind,
@@ -132,7 +122,7 @@ def _said_kind(kind: Any, *, answer: str, where: str) -> Kind:
         return "exact"
     if kind == "latex":
         return "latex"
-    if kind == "numeric" and _is_number(answer):
+    if kind == "numeric" and read_number(answer) is not None:
         return "numeric"
     if kind == "boolean" and answer.lower() in _TRUTH:
         return "boolean"
@@ -154,9 +144,14 @@ def _text(row: Mapping[str, Any], key: str, where: str) -> str:
     if isinstance(value, bool):
         value = "yes" if value else "no"
     if isinstance(value, int | float):
-        value = str(value)
+        # Without an exponent, which no checker reads.
+        value = format(Decimal(repr(value)), "f")
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{where}: '{key}' is {value!r}; it is a text that is not empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: '{key}' holds half of a surrogate pair at character {error.start}") from error
     return value.strip()
 
 
@@ -171,9 +166,3 @@ def _choices(given: Any, where: str) -> tuple[Choice, ...]:
     if len({choice.label for choice in choices}) < len(choices):
         raise DataError(f"{where}: two choices have one label")
     return tuple(choices)
-
-
-def _is_number(text: str) -> bool:
-    from limbeck.blackbox.numbers import read_number
-
-    return read_number(text) is not None

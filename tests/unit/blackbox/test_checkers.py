@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -41,6 +42,21 @@ def item(gold: str, kind: str = "numeric", choices: tuple[Choice, ...] = ()) -> 
         ("version 1.2.3", []),
         ("1e5", []),
         ("1/0", []),
+        (r"\frac{3}{4}, \dfrac12 and -\frac{1}{2}", ["3/4", "1/2", "-1/2"]),
+        (r"2\frac{1}{2} \text{ tons}", ["5/2"]),
+        ("1{,}234 and 1\\,234 and 1\u2009234", ["1234", "1234", "1234"]),
+        (r"\$5 or 20\%", ["5", "20"]),
+        ("2^3, 10^{-4}, 1,234^2", []),
+        ("x^2 = 4 and x_{1} = 3", ["4", "3"]),
+        (r"3 \times 10^5 or 2*10^3 or 6.02 x 10^23", []),
+        (r"\sqrt{2} + 2\sqrt{3} + \sqrt[3]{8} + √2", []),
+        (r"3\pi, 3π and 3 pi", []),
+        ("3 pipes", ["3"]),
+        ("12:30 or 3:4", []),
+        ("a ratio: 3", ["3"]),
+        ("$15/hour", ["15"]),
+        ("1e-7", []),
+        ("**42**", ["42"]),
         ("no digits", []),
     ],
 )
@@ -76,6 +92,23 @@ def test_any_decimal_is_read_near_enough(top: int, bottom: int) -> None:
         ("#### none, but 8", "marker", True),
         ("#### none\\boxed{8}", "marker", True),
         ("", "none", False),
+        ("The answer is 2*4=8", "phrase", True),
+        ("#### 7 + 1 = 8", "marker", True),
+        ("#### 8 (7 + 1 = 8)", "marker", True),
+        ("#### x = 8, as 9 = 9", "marker", True),
+        ("#### 8 + 1", "fallback", False),
+        ("\\boxed{8 \\times 2}", "fallback", False),
+        ("\\boxed{8, 9}", "fallback", False),
+        ("#### - 8", "marker", False),
+        ("####\n- 8 apples", "marker", True),
+        ("#### 8 000", "marker", False),
+        ("#### 8^2", "none", False),
+        ("#### Step 1: 3 and 5\nSo \\boxed{8}", "boxed", True),
+        ("#### 8\n#### Check: 3", "marker", False),
+        ("#### **8**", "marker", True),
+        ("The answer is 8!", "phrase", True),
+        ("#### 16/2", "marker", True),
+        ("#### $\\frac{16}{2}$", "marker", True),
     ],
 )
 def test_where_a_number_is_read(text: str, mode: str, correct: bool) -> None:
@@ -90,7 +123,22 @@ def test_where_a_number_is_read(text: str, mode: str, correct: bool) -> None:
         ("The answer is (B).", "B", "phrase"),
         ("The answer is B, since A melts.", "B", "phrase"),
         ("#### C", "C", "marker"),
-        ("Answer: A race track", "A", "phrase"),
+        ("Answer: A race track", "C", "phrase"),
+        ("Answer: A since it melts", "A", "phrase"),
+        ("Answer: A.", "A", "phrase"),
+        ("The answer is B, not (A).", "B", "phrase"),
+        ("The answer is (B) because (A) is wrong", "B", "phrase"),
+        ("The answer is B because a race track is long", "B", "phrase"),
+        ("So \\boxed{\\text{B}}", "B", "boxed"),
+        ("So \\boxed{\\mathrm{(B)}}", "B", "boxed"),
+        ("The answer is option B.", "B", "phrase"),
+        ("The correct answer is choice (B)", "B", "phrase"),
+        ("**Answer:** B", "B", "phrase"),
+        ("#### b", "B", "marker"),
+        ("#### (b)", "B", "marker"),
+        ("#### b or c", "", "none"),
+        ("Answer: A or B", "", "none"),
+        ("Answer: Bananas", "", "none"),
         ("Answer: a race track", "C", "phrase"),
         ("Answer: ice cream", "B", "phrase"),
         ("Answer: ice", "A", "phrase"),
@@ -115,6 +163,12 @@ def test_which_label_is_read(text: str, extracted: str, mode: str) -> None:
         ("Answer: True or false", ""),
         ("#### yes", "yes"),
         ("nobody knows", ""),
+        ("The answer is not true", "no"),
+        ("Answer: it isn't false", "yes"),
+        ("No, it is not true.", "no"),
+        ("#### Yes, no doubt", "yes"),
+        ("Yes, but no", ""),
+        ("\\boxed{\\text{No}}", "no"),
     ],
 )
 def test_yes_or_no(text: str, extracted: str) -> None:
@@ -156,9 +210,52 @@ def test_kinds_follow_from_the_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ("42", "numeric"), ("-3.5", "numeric"), ("$1,000.00", "numeric"), ("50%", "numeric"), ("5kg", "numeric"),
+        ("12 apples", "numeric"), ("60 km/h", "numeric"), ("20 °C", "numeric"), ("1/2", "numeric"),
+        ("2 1/2", "numeric"), (r"\frac{3}{4}", "numeric"), (1e-7, "numeric"), (1e20, "numeric"), (-0.5, "numeric"),
+        (r"\sqrt{2}", "exact"), (r"3\pi", "exact"), ("x^2", "exact"), ("3x", "exact"), ("5!", "exact"),
+        ("Apollo 11", "exact"), ("World War 2", "exact"), ("-3i", "exact"), ("2:30", "exact"), ("(3,4)", "exact"),
+        ("3 < x", "exact"), ("log_2(8)", "exact"), ("3 out of 4", "exact"), ("H2O", "exact"), ("yes", "boolean"),
+    ],
+)  # fmt: skip
+def test_only_what_is_a_number_is_checked_as_one(answer: object, kind: str, tmp_path: Path) -> None:
+    found = read_items(write(tmp_path / "q.jsonl", {"question": "?", "answer": answer}))[0]
+    assert found.kind == kind
+    if kind == "numeric":
+        assert CHECKERS[kind](f"#### {found.gold}", found).strict
+        assert not CHECKERS[kind]("#### 77", found).correct
+
+
+def test_a_row_may_name_the_kind_that_its_answer_does_not_look_like(tmp_path: Path) -> None:
+    rows = [{"question": "?", "answer": "Apollo 11", "kind": "numeric"}, {"question": "?", "answer": "1", "kind": None}]
+    assert [each.kind for each in read_items(write(tmp_path / "q.jsonl", *rows))] == ["numeric", "numeric"]
+
+
+def test_questions_are_read_as_other_rows_are(tmp_path: Path) -> None:
+    rows = [{"question": "a", "answer": 1, "id": None}, {"question": "b", "answer": 2, "id": None}]
+    plain = "".join(json.dumps(row) + "\r\n" for row in rows).encode()
+    (tmp_path / "mark.jsonl").write_bytes(b"\xef\xbb\xbf" + plain)
+    (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress(plain))
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    for name in ("mark.jsonl", "packed.jsonl.gz", "list.json"):
+        assert [(each.id, each.gold) for each in read_items(tmp_path / name)] == [("1", "1"), ("2", "2")]
+
+
+def test_questions_that_are_no_utf8_or_hold_half_a_character_are_named_by_their_line(tmp_path: Path) -> None:
+    (tmp_path / "latin.jsonl").write_bytes(b'{"question": "a", "answer": 1}\n{"question": "caf\xe9", "answer": 1}\n')
+    with pytest.raises(DataError, match=r"not UTF-8(?s:.*)latin\.jsonl line 2"):
+        read_items(tmp_path / "latin.jsonl")
+    (tmp_path / "half.jsonl").write_text('{"question": "a \\ud83d", "answer": 1}\n')
+    with pytest.raises(DataError, match=r"half\.jsonl line 1: 'question' holds half of a surrogate pair"):
+        read_items(tmp_path / "half.jsonl")
+
+
+@pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("{broken", "line 2 is no JSON"),
+        ("{broken", "broken JSON: .*(?s:.*)q.jsonl line 2"),
         ("[1]", "line 2 is list"),
         ({"question": "a"}, "line 2: 'answer' is None"),
         ({"question": " ", "answer": "1"}, "line 2: 'question' is ' '"),
