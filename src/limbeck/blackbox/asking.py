@@ -39,14 +39,15 @@ class Request:
     def key(self, teacher: str) -> str:
         """A hash of the teacher and of everything that decides the answer: equal calls are paid once."""
         body = json.dumps([teacher, asdict(self)], sort_keys=True, ensure_ascii=False)
-        return hashlib.blake2b(body.encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(body.encode("utf-8", errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
     """What a teacher said. `finish`: "stop", "length" (cut), or what else the server calls it.
 
-    Tokens as the server counts them, 0 where it does not. `cost` in the price list's money, 0 without one.
+    Tokens as the server counts them; where it does not, one for every four letters of the texts. `cost` in the price
+    list's money, 0 without one.
     """
 
     text: str

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from limbeck.blackbox.asking import Answer, Completion, Refusal, Request
-from limbeck.errors import CheckpointError
+from limbeck.blackbox.endpoints import Budget
+from limbeck.errors import CheckpointError, Stopped
 
 _FORMAT = 1
 _TABLES = """
@@ -86,10 +88,18 @@ class Ledger:
         """Keep an answer. A second answer to one request is dropped: the first is what was used."""
         body = {"refusal": asdict(answer)} if isinstance(answer, Refusal) else {"completion": answer.to_json()}
         tokens = (answer.prompt_tokens, answer.completion_tokens, answer.cost)
-        asked = json.dumps(asdict(request), ensure_ascii=False)
-        values = (request.key(teacher), teacher, asked, json.dumps(body, ensure_ascii=False), *tokens, stage)
+        values = (request.key(teacher), teacher, _json(asdict(request)), _json(body), *tokens, stage)
         with self._lock:
             self._connection.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def has_completion(self, teacher: str, *, stage: str | None = None) -> bool:
+        """Whether this teacher has said something, in this stage where one is named."""
+        where, values = ("", (teacher,)) if stage is None else (" AND stage = ?", (teacher, stage))
+        with self._lock:
+            row = self._connection.execute(
+                f"SELECT 1 FROM calls WHERE teacher = ? AND answer LIKE '{{\"completion\"%'{where} LIMIT 1", values
+            ).fetchone()
+        return row is not None
 
     def attempted(self, teacher: str, request: Request, outcome: str) -> None:
         """Keep that a call went over the wire, and how it ended ("200", "429", "timeout", …)."""
@@ -111,6 +121,28 @@ class Ledger:
         return Spent(
             calls=calls, attempts=attempts, prompt_tokens=prompt, completion_tokens=completion, cost=float(cost)
         )
+
+    def check(self, budget: Budget) -> None:
+        """Raise `Stopped` where the calls so far have reached a limit."""
+        if budget == Budget():
+            return
+        spent = self.spent()
+        used = {
+            "calls": (spent.calls, budget.calls),
+            "tokens": (spent.prompt_tokens + spent.completion_tokens, budget.tokens),
+            "money": (spent.cost, budget.money),
+        }
+        for what, (amount, limit) in used.items():
+            if limit is not None and amount >= limit:
+                raise Stopped(
+                    f"the budget is used up: {amount:,.6g} {what} of {limit:,.6g}.\n"
+                    f"  What was answered is kept; raise budget.{what} to go on."
+                )
+
+
+def _json(value: Any) -> str:
+    """JSON in which half a surrogate pair stands as its escape: SQLite takes no text that holds one."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", errors="backslashreplace").decode()
 
 
 def _answer(text: str) -> Answer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from limbeck.blackbox.presets import Preset
 from limbeck.blackbox.prompting import Prompts
 from limbeck.blackbox.recipes import UndoRecipe
 from limbeck.blackbox.splits import make_splits
-from limbeck.blackbox.writers import HttpWriter, Writer, writer_of
+from limbeck.blackbox.writers import HttpWriter, Writer, check_limits, writer_of
 from limbeck.blackbox.writing import Assignment, Attempt, Example
 
 _LETTERS_A_TOKEN = 4
 _SUMMARY_LETTERS = 1_200
+_SUMMARISED = ("summary", "hybrid")
 # What an answer is taken to be where nothing was measured: a worked solution of some 150 tokens, an attempt of as many.
 _RATIONALE_LETTERS = 600
 # Seconds of a call of a large model that writes 150 tokens, several calls at once.
@@ -96,13 +97,14 @@ def plan(recipe: UndoRecipe | Mapping[str, Any] | Path | str, *overrides: str) -
     """
     settings = UndoRecipe.load(recipe, list(overrides))
     writer = writer_of(settings.teacher)
+    check_limits(writer, settings.budget.of_calls())
     splits = make_splits(settings.task)
     counting = _Counting(settings, writer, splits.train, splits.probe)
     stages, shared = [counting.fresh()], 0
     for name in (settings.method.base, *settings.controls):
         arm = settings.arm(name)
         for number in range(1, arm.rounds + 1):
-            if arm.scope == "none":
+            if arm.scope == "none" and arm.feedback not in _SUMMARISED:
                 continue
             stage, prefix = counting.refined(name, arm, number)
             stages.append(stage)
@@ -128,7 +130,9 @@ def plan(recipe: UndoRecipe | Mapping[str, Any] | Path | str, *overrides: str) -
 class _Counting:
     def __init__(self, recipe: UndoRecipe, writer: Writer, train: Sequence[Item], probe: Sequence[Item]) -> None:
         self._recipe, self._costs = recipe, writer.calls_cost
-        self._train, self._probe = train, probe[: recipe.task.probe]
+        self._train, self._probe = train, probe
+        # Where each round shows others, the start answers all that rounds may show.
+        self._shown = probe[: recipe.task.probe]
         folder = getattr(writer, "prompts", None)
         self._prompts = Prompts.load(None if folder is None else Path(folder))
         self._filler = "x" * _RATIONALE_LETTERS
@@ -139,28 +143,42 @@ class _Counting:
 
     def refined(self, name: str, arm: Preset, number: int) -> tuple[Planned, int]:
         """A later round of an arm, with the prompt tokens that all its calls share."""
-        share = self._recipe.method.scope_share if arm.scope == "sample" else 1.0
-        items = [*self._train[: round(share * len(self._train))], *self._probe]
-        is_blind = arm.feedback == "none"
-        own = arm.feedback in ("instance", "validation+instance", "hybrid")
-        has_summary = arm.feedback in ("summary", "hybrid")
-        shown = arm.feedback in ("validation", "validation+instance")
         seen = number if self._recipe.method.history != "last" else 1
-        probe = tuple(self._example(item, number, seen) for item in self._probe) if shown else ()
+        examples = tuple(self._example(item, number, seen) for item in self._shown)
+        own = arm.feedback in ("instance", "validation+instance", "hybrid")
+        has_summary = arm.feedback in _SUMMARISED
+        shown = arm.feedback in ("validation", "validation+instance")
         wanted = [
             Assignment(
                 item=item,
                 round=number,
                 previous=self._filler,
                 attempts=self._attempts(item, seen) if own else (),
-                probe=probe,
+                probe=examples if shown else (),
                 summary="x" * _SUMMARY_LETTERS if has_summary else "",
             )
-            for item in items
+            for item in self._rewritten(arm)
         ]
         stage = self._stage(name, number, wanted)
-        prefix = 0 if is_blind or not self._costs else len(items) * self._system_tokens(wanted[0])
-        return stage, prefix
+        if has_summary and self._costs:
+            stage = self._with_summary(stage, examples)
+        is_shared = wanted and arm.feedback != "none" and self._costs
+        return stage, len(wanted) * self._system_tokens(wanted[0]) if is_shared else 0
+
+    def _rewritten(self, arm: Preset) -> list[Item]:
+        if arm.scope == "none":
+            return []
+        share = self._recipe.method.scope_share if arm.scope == "sample" else 1.0
+        return [*self._train[: round(share * len(self._train))], *self._shown]
+
+    def _with_summary(self, stage: Planned, examples: Sequence[Example]) -> Planned:
+        letters = sum(len(turn.content) for turn in self._prompts.summary_turns(examples, round=stage.round - 1))
+        return replace(
+            stage,
+            calls=stage.calls + 1,
+            prompt_tokens=stage.prompt_tokens + round(letters / _LETTERS_A_TOKEN),
+            completion_tokens=stage.completion_tokens + round(_SUMMARY_LETTERS / _LETTERS_A_TOKEN),
+        )
 
     def _stage(self, name: str, number: int, wanted: Sequence[Assignment]) -> Planned:
         calls = len(wanted) * self._recipe.method.candidates if self._costs else 0
@@ -195,6 +213,4 @@ class _Counting:
 
 def _without_shared(asked: Assignment) -> Assignment:
     """The assignment with a probe of one letter: its own turn is the same."""
-    from dataclasses import replace
-
     return replace(asked, probe=(), summary="x") if asked.probe or asked.summary else asked

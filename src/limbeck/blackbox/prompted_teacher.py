@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from limbeck.blackbox.asking import Answer, Completion, Refusal, Request, Teacher, Turn
+from limbeck.blackbox.endpoints import Budget
 from limbeck.blackbox.ledger import Ledger
 from limbeck.blackbox.prompting import Prompts
 from limbeck.blackbox.writing import Assignment, Example
@@ -15,6 +16,8 @@ from limbeck.seeds import Seeds
 _SUMMARY_TOKENS = 400
 _LETTERS_A_TOKEN = 3
 _TOGETHER = 512
+# Calls between two looks at a budget: two batches of a local model.
+_UNWATCHED = 16
 
 
 class PromptedTeacher:
@@ -23,7 +26,8 @@ class PromptedTeacher:
     An answer that is cut is asked for once more with twice the room. A request that is too long for the teacher is
     shortened: earlier attempts first, then half of the probe again and again, then the summary; what is still too long
     comes back as `Refusal` ("context"). `context`, where known, is the teacher's in tokens (three letters each): then
-    no call is spent to find out.
+    no call is spent to find out. `budget` is for a teacher that does not keep to one itself: it is looked at after
+    every 16 calls, so that tokens may be passed by as many, and raises `Stopped`.
     """
 
     def __init__(
@@ -36,10 +40,12 @@ class PromptedTeacher:
         temperature: float = 0.7,
         max_tokens: int = 512,
         context: int | None = None,
+        budget: Budget | None = None,
         seed: int = 0,
     ) -> None:
         self._teacher, self._ledger, self._prompts, self._stage = teacher, ledger, prompts, stage
         self._temperature, self._max_tokens, self._context = temperature, max_tokens, context
+        self._budget = budget or Budget()
         self._seeds = Seeds(seed)
 
     @property
@@ -117,19 +123,28 @@ class PromptedTeacher:
         return [answers[place] for place in range(len(wanted))]
 
     def _complete(self, requests: Sequence[Request]) -> list[Answer]:
-        answers: list[Answer] = []
-        for first in range(0, len(requests), _TOGETHER):
-            group = requests[first : first + _TOGETHER]
-            known = [self._ledger.answer(self.name, request) for request in group]
-            missing = [request for request, answer in zip(group, known, strict=True) if answer is None]
-            fresh = iter(self._teacher.complete(missing) if missing else [])
-            for request, answer in zip(group, known, strict=True):
-                if answer is None:
-                    answer = next(fresh)
-                    # A teacher over HTTP has recorded it already, and the first record stays.
-                    self._ledger.record(self.name, request, answer, stage=self._stage)
-                answers.append(answer)
-        return answers
+        wanted = {request.key(self.name): request for request in requests}
+        known = {key: self._ledger.answer(self.name, request) for key, request in wanted.items()}
+        missing = [request for key, request in wanted.items() if known[key] is None]
+        while missing:
+            self._ledger.check(self._budget)
+            count = self._unwatched()
+            group, missing = missing[:count], missing[count:]
+            for request, answer in zip(group, self._teacher.complete(group), strict=True):
+                # A teacher over HTTP has recorded it already, and the first record stays.
+                self._ledger.record(self.name, request, answer, stage=self._stage)
+                known[request.key(self.name)] = answer
+        answers = [known[request.key(self.name)] for request in requests]
+        assert all(answer is not None for answer in answers), "every request that was missing was asked"
+        return [answer for answer in answers if answer is not None]
+
+    def _unwatched(self) -> int:
+        """How many calls may be made before the budget is looked at again."""
+        if self._budget == Budget():
+            return _TOGETHER
+        if self._budget.calls is None:
+            return _UNWATCHED
+        return min(_UNWATCHED, self._budget.calls - self._ledger.spent().calls)
 
     def _seed(self, asked: Assignment) -> int:
         return self._seeds.child("teacher", asked.item.id, asked.round, asked.sample).integer() % 2**31

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from limbeck.blackbox.endpoints import Budget
 from limbeck.blackbox.presets import CONTROLS, PRESETS, Preset
 from limbeck.blackbox.sections import (
     SECTIONS,
@@ -77,6 +78,9 @@ class UndoRecipe:
         except ValidationError as error:
             raise _value_error(error, draft) from error
         _check_uses(recipe, draft)
+        # What a run has recorded stays readable; going on with it is another matter.
+        if not (draft.is_recorded or isinstance(source, UndoRecipe)):
+            _check_limits(recipe, draft)
         return recipe
 
     def arm(self, name: str) -> Preset:
@@ -247,6 +251,16 @@ def _check_uses(recipe: UndoRecipe, draft: Draft) -> None:
     for key, (is_wrong, message) in found.items():
         if is_wrong:
             raise ConfigError(f"{key} {message}\n  {draft.where(tuple(key.split('.')))}")
+
+
+def _check_limits(recipe: UndoRecipe, draft: Draft) -> None:
+    from limbeck.blackbox.writers import WRITERS, check_limits, writer_of
+
+    # The code of a teacher of one's own is imported where the run begins, and checked there.
+    if recipe.teacher.get("kind") in WRITERS and recipe.budget.of_calls() != Budget():
+        check_limits(
+            writer_of(recipe.teacher), recipe.budget.of_calls(), lambda key: draft.where(tuple(key.split(".")))
+        )
 
 
 def _unread(recipe: UndoRecipe, main: Preset) -> dict[str, tuple[bool, str]]:

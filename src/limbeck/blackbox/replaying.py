@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from limbeck.blackbox.artefacts import file_digest
 from limbeck.blackbox.loop import UndoRun, run_undo
@@ -43,7 +42,7 @@ def replay(
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"'{out}' exists and is not empty; choose another folder for the replay")
     source = recipe or run
-    given: Any = UndoRecipe.load(source, [f"run={json.dumps(str(out))}"]).values()
+    given = UndoRecipe.load(source, [f"run={json.dumps(str(out))}"])
     begun = out.with_name(f".{out.name}.ledger")
     begun.mkdir(parents=True, exist_ok=True)
     try:

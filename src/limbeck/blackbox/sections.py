@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from limbeck.blackbox.endpoints import Budget
 from limbeck.config.sections import Attention, Count, Decay, Key, LoraSection, Name, NotNegative, Positive
 
 _STRICT = ConfigDict(extra="forbid")
@@ -177,6 +178,10 @@ class BudgetSection:
     tokens: Annotated[Whole | None, Key("tokens of prompts and answers", "null, or " + _NOT_NEGATIVE)] = None
     money: Annotated[NotNegative | None, Key("in the price list's money", "null, or a number of at least 0")] = None
     minutes: Annotated[Positive | None, Key("of one start of the command", "null, or a number above 0")] = None
+
+    def of_calls(self) -> Budget:
+        """The limits that a teacher keeps to."""
+        return Budget(calls=self.calls, tokens=self.tokens, money=self.money)
 
 
 SECTIONS: dict[str, type[Any]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,11 @@ def transfer(
 
     That is the arm's best round unless `round` names one of its others.
 
-    Returns what metrics.json in `transfer/<student>/` holds: accuracy on stop and test for each, and their paired
-    difference. Rows that do not fit into this student are left out of both and counted. A stopped transfer goes on
-    when it is called again. Raises `CheckpointError` where the run has no outcome yet, `ConfigError` for a round that
-    the arm has not.
+    Returns what metrics.json in `transfer/<student>/<max_new_tokens>-tokens/<arm>-round-<round>/` holds: accuracy on
+    stop and test for each, and their paired difference. What round 0 makes of the student lies beside it in `first/`,
+    for all rounds and arms. Rows that do not fit into this student are left out of both and counted. A stopped transfer
+    goes on when it is called again. Raises `CheckpointError` where the run has no outcome yet, `ConfigError` for a
+    round that the arm has not.
     """
     done = UndoRun(run)
     recipe = UndoRecipe.load(run)
@@ -43,21 +44,42 @@ def transfer(
     if name not in done.arms:
         raise CheckpointError(f"the run {run} has no outcome of '{name}' yet; see: limbeck undo status {run}")
     outcome = done.arms[name]
-    own = dataclasses.replace(recipe.student, model=student, scratch=None)
-    if max_new_tokens is not None:
-        own = dataclasses.replace(own, max_new_tokens=max_new_tokens)
-    recipe = dataclasses.replace(recipe, student=own)
-    folder = run / "transfer" / student.strip("/.~").replace("/", "-")
-    folder.mkdir(parents=True, exist_ok=True)
-    stages = Stages(run=folder, say=say)
-    splits = read_splits(run / ITEMS)
-    reader = Reader.of(recipe, student)
-    items = {item.id: item for item in splits.train}
     rounds = {read_json(run / each / "metrics.json")["round"]: run / each for each in outcome["rounds"]}
     number = outcome["best"] if round is None else round
     if number not in rounds:
         raise ConfigError(f"{name} has no round {number}; it has {', '.join(map(str, rounds))}")
+    own = dataclasses.replace(recipe.student, model=student, scratch=None)
+    if max_new_tokens is not None:
+        own = dataclasses.replace(own, max_new_tokens=max_new_tokens)
+    recipe = dataclasses.replace(recipe, student=own)
+    folder = run / "transfer" / student.strip("/.~").replace("/", "-") / f"{own.max_new_tokens}-tokens"
+    folder.mkdir(parents=True, exist_ok=True)
     sources = {"first": run / "iter_00", "final": rounds[number]}
+    places = {"first": folder / "first", "final": folder / f"{name}-round-{number}"}
+    answers, dropped = _measured(recipe, run, student, folder=folder, sources=sources, places=places, say=say)
+    numbers: dict[str, Any] = {"student": student, "arm": name, "round": number, "left_out": dropped}
+    for kind, found in answers.items():
+        numbers[kind] = {part: accuracy(rows) for part, rows in found.items()}
+    gaps = {part: paired(_right(answers["final"][part]), _right(rows)) for part, rows in answers["first"].items()}
+    numbers["final_minus_first"] = {part: {"mean": gap, "error": error} for part, (gap, error) in gaps.items()}
+    write_json(places["final"] / "metrics.json", numbers)
+    return numbers
+
+
+def _measured(
+    recipe: UndoRecipe,
+    run: Path,
+    student: str,
+    *,
+    folder: Path,
+    sources: Mapping[str, Path],
+    places: Mapping[str, Path],
+    say: Callable[[str], None],
+) -> tuple[dict[str, dict[str, list[dict[str, Any]]]], dict[str, int]]:
+    """The attempts at each part of the student of each source, and how many rows were left out."""
+    splits = read_splits(run / ITEMS)
+    reader = Reader.of(recipe, student)
+    items = {item.id: item for item in splits.train}
     fitted, dropped = {}, {}
     for kind, source in sources.items():
         fitted[kind], dropped[kind] = _fitted(source / "train.jsonl", items, reader)
@@ -65,10 +87,10 @@ def transfer(
             raise NothingToLearn(f"no row of {source / 'train.jsonl'} fits into {student}; raise max_new_tokens")
     tokens = recipe.train.epochs * sum(map(row_tokens, fitted["first"]))
     parts = {"stop": splits.stop, "test": splits.test}
-    right: dict[str, dict[str, dict[str, float]]] = {}
-    numbers: dict[str, Any] = {"student": student, "arm": name, "round": number, "left_out": dropped}
+    stages = Stages(run=folder, say=say)
+    answers = {}
     for kind, rows in fitted.items():
-        place = folder / kind
+        place = places[kind]
         place.mkdir(parents=True, exist_ok=True)
 
         def study(place: Path = place, rows: list[dict[str, Any]] = rows) -> None:
@@ -85,15 +107,12 @@ def transfer(
             outputs=["student.json", "stop_attempts.jsonl", "test_attempts.jsonl"],
             make=study,
         )
-        answers = {part: read_rows(place / f"{part}_attempts.jsonl") for part in parts}
-        numbers[kind] = {part: accuracy(found) for part, found in answers.items()}
-        right[kind] = {
-            part: {row["item_id"]: float(row["correct"]) for row in found} for part, found in answers.items()
-        }
-    gaps = {part: paired(right["final"][part], right["first"][part]) for part in parts}
-    numbers["final_minus_first"] = {part: {"mean": gap, "error": error} for part, (gap, error) in gaps.items()}
-    write_json(folder / "metrics.json", numbers)
-    return numbers
+        answers[kind] = {part: read_rows(place / f"{part}_attempts.jsonl") for part in parts}
+    return answers, dropped
+
+
+def _right(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    return {row["item_id"]: float(row["correct"]) for row in rows}
 
 
 def _fitted(path: Path, items: Mapping[str, Item], reader: Reader) -> tuple[list[dict[str, Any]], int]:

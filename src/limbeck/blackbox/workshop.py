@@ -20,13 +20,12 @@ from limbeck.blackbox.artefacts import (
     write_json,
     write_rows,
 )
-from limbeck.blackbox.endpoints import Budget
 from limbeck.blackbox.items import Choice, Item
 from limbeck.blackbox.ledger import Ledger, Spent
 from limbeck.blackbox.recipes import UndoRecipe, lasting_differences
 from limbeck.blackbox.splits import Splits, make_splits, without_long
 from limbeck.blackbox.students import Reader
-from limbeck.blackbox.writers import Desk, Writer, writer_of
+from limbeck.blackbox.writers import Desk, Writer, check_limits, writer_of
 from limbeck.blackbox.writing import Assignment, RationaleTeacher
 from limbeck.errors import CheckpointError, ConfigError
 from limbeck.files import write_whole
@@ -70,8 +69,7 @@ class Workshop:
 
     def teacher(self, stage: str) -> RationaleTeacher:
         """The teacher, its calls entered under this stage."""
-        limits = self.recipe.budget
-        budget = Budget(calls=limits.calls, tokens=limits.tokens, money=limits.money)
+        budget = self.recipe.budget.of_calls()
         desk = Desk(ledger=self.ledger, stage=stage, budget=budget, seed=self.recipe.seed, is_replay=self.is_replay)
         return self.writer.build(desk)
 
@@ -120,6 +118,8 @@ def open_workshop(
     """
     run = Path(recipe.run)
     writer = writer_of(recipe.teacher, allow_import=allow_import)
+    if not is_replay:
+        check_limits(writer, recipe.budget.of_calls())
     if resume:
         _check_same(run, recipe)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -127,6 +127,7 @@ class LocalWriter:
             stage=desk.stage,
             temperature=self.temperature,
             max_tokens=self.max_tokens,
+            budget=None if desk.is_replay else desk.budget,
             seed=desk.seed,
         )
 
@@ -190,6 +191,30 @@ def writer_of(stated: Mapping[str, Any], *, allow_import: bool = True) -> Writer
         said = "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in found()) if found else str(error)
         raise ConfigError(f"teacher ('{kind}') does not take these values: {said}") from error
     return made
+
+
+def check_limits(writer: Writer, limits: Budget, where: Callable[[str], str] = lambda key: "") -> None:
+    """Raise `ConfigError` for a limit that no call of this teacher would ever reach.
+
+    `where` gives the line of an error message about a key.
+    """
+    void: dict[str, str] = {}
+    if not writer.calls_cost:
+        void = dict.fromkeys(
+            ("calls", "tokens", "money"), "its calls are not counted; delete it (budget.minutes is the loop's own)"
+        )
+    elif isinstance(writer, LocalWriter):
+        void = {"money": "a model on this machine costs none; delete it, or set budget.calls or budget.tokens"}
+    elif isinstance(writer, HttpWriter) and writer.prices() == Prices():
+        void = {
+            "money": "no price is set, so that nothing would be spent; set teacher.price_prompt and "
+            "teacher.price_completion, money a million tokens, or budget.money to null"
+        }
+    for name, reason in void.items():
+        limit = getattr(limits, name)
+        if limit is not None:
+            said = f"budget.{name} is {limit}, but the teacher is {writer.what}: {reason}"
+            raise ConfigError("\n  ".join(each for each in (said, where(f"budget.{name}")) if each))
 
 
 def _imported(kind: str, allow_import: bool) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from time import time
+from time import monotonic, time
 from typing import Any
 
 import pytest
@@ -134,12 +136,28 @@ def test_what_was_paid_is_not_paid_again_by_another_process(server: Server, tmp_
         (429, {}, "slow down"),
         (500, {}, "oops"),
         (503, {}, ""),
+        (418, {}, "nobody knows"),
+        (520, {}, "the cloud"),
+        (429, {"retry-after": "inf"}, ""),
+        (429, {"retry-after": "nan"}, ""),
         (200, {}, "{truncated"),
         (200, {}, json.dumps({"choices": []})),
         (200, {"content-length": "9999"}, "{"),
         (200, {"content-length": "9999", "x-stall": "0.8"}, "{"),
     ],
-    ids=["429", "500", "503", "no json", "no choice", "cut in the middle", "silent in the middle"],
+    ids=[
+        "429",
+        "500",
+        "503",
+        "418",
+        "520",
+        "retry inf",
+        "retry nan",
+        "no json",
+        "no choice",
+        "cut in the middle",
+        "silent in the middle",
+    ],
 )
 def test_what_passes_is_asked_again_with_longer_waits(trouble: Any, server: Server, ledger: Ledger) -> None:
     server.replies = [trouble, trouble, says("ok")]
@@ -213,6 +231,121 @@ def test_a_server_that_stays_away_stops_the_run_and_keeps_what_came(server: Serv
     assert [each.text for each in found if isinstance(each, Completion)] == ["one", "again", "again"]
 
 
+def test_a_credit_that_ends_stops_the_run_and_the_rest_is_answered_when_there_is_more(
+    server: Server, ledger: Ledger
+) -> None:
+    server.replies = [says("one"), says("two"), (402, {}, "Insufficient Balance")]
+    requests = [ask(letter) for letter in "abcdef"]
+    with pytest.raises(Stopped, match="credit or quota is used up"):
+        teacher(server, ledger, concurrency=1).complete(requests)
+    assert (len(server.asked), ledger.spent().calls) == (3, 2)
+    server.replies = [says("more")]
+    found = teacher(server, ledger, concurrency=1).complete(requests)
+    assert [each.text for each in found if isinstance(each, Completion)] == ["one", "two", *["more"] * 4]
+
+
+def test_a_server_that_rejects_all_of_the_first_requests_is_bad_input_and_they_are_asked_again(
+    server: Server, ledger: Ledger
+) -> None:
+    server.replies = [(400, {}, "System role not supported")]
+    requests = [ask(str(number)) for number in range(50)]
+    with pytest.raises(ConfigError, match=r"first 8 requests of 'solve': 400: System role not[\s\S]*resume the run"):
+        teacher(server, ledger, concurrency=3).complete(requests)
+    assert (len(server.asked), ledger.spent().calls) == (8, 0)
+    server.replies = [says("mended")]
+    found = teacher(server, ledger).complete(requests)
+    assert all(isinstance(each, Completion) for each in found)
+    # A stage of its own may ask in a way that the server does not take.
+    server.replies = [(400, {}, "System role not supported")]
+    later = HttpTeacher(Endpoint(url=server.url, model="m"), ledger=ledger, stage="refine")
+    with pytest.raises(ConfigError, match="first 8 requests of 'refine'"):
+        later.complete([ask(f"again {number}") for number in range(20)])
+
+
+def test_requests_that_are_rejected_among_others_are_refusals_and_asked_once(server: Server, ledger: Ledger) -> None:
+    server.replies = [lambda body: says("ok") if body["messages"][0]["content"] == "7" else (422, {}, "no")]
+    requests = [ask(str(number)) for number in range(20)]
+    for _ in range(2):
+        found = teacher(server, ledger).complete(requests)
+        assert [place for place, each in enumerate(found) if isinstance(each, Completion)] == [7]
+    assert (len(server.asked), ledger.spent().calls) == (20, 20)
+    # Others of a stage that is known to be answered may all be rejected.
+    assert len(teacher(server, ledger).complete([ask(f"more {number}") for number in range(20)])) == 20
+
+
+def test_a_server_that_answered_an_earlier_stage_and_is_gone_stops_the_run(ledger: Ledger) -> None:
+    running = Server()
+    running.replies = [says("one")]
+    teacher(running, ledger).complete([ask("a")])
+    running.close()
+    endpoint = Endpoint(url=running.url, model="m", attempts=2, first_wait=0.0)
+    with pytest.raises(Stopped, match=r"gave no answer in 2 attempts[\s\S]*kept"):
+        HttpTeacher(endpoint, ledger=ledger, stage="refine").complete([ask("b")])
+    another = Endpoint(url=running.url, model="other", attempts=1)
+    with pytest.raises(ConfigError, match="does the server run"):
+        HttpTeacher(another, ledger=ledger, stage="refine").complete([ask("b")])
+
+
+def test_a_wait_ends_when_another_call_fails(server: Server, ledger: Ledger) -> None:
+    def busy_or_closed(body: Any) -> Any:
+        is_first = body["messages"][0]["content"] == "a"
+        return (429, {"retry-after": "60"}, "") if is_first else (401, {}, "who")
+
+    server.replies = [busy_or_closed]
+    endpoint = Endpoint(url=server.url, model="m", concurrency=2)
+    started = monotonic()
+    with pytest.raises(ConfigError, match="refuses the key"):
+        HttpTeacher(endpoint, ledger=ledger, stage="s").complete([ask("a"), ask("b")])
+    assert monotonic() - started < 30
+
+
+def test_control_c_does_not_wait_for_a_wait(server: Server, ledger: Ledger) -> None:
+    server.replies = [(429, {"retry-after": "60"}, "")]
+    asks = HttpTeacher(Endpoint(url=server.url, model="m"), ledger=ledger, stage="s")
+
+    def interrupt() -> None:
+        while not server.asked:
+            threading.Event().wait(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        started = monotonic()
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            asks.complete([ask("a"), ask("b")])
+        assert monotonic() - started < 30
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+
+
+def test_a_server_that_does_not_count_is_taken_to_use_a_token_for_four_letters(server: Server, ledger: Ledger) -> None:
+    counted, answer = {"prompt_tokens": 7}, {"message": {"content": "a" * 9}, "finish_reason": "stop"}
+    server.replies = [
+        (200, {}, json.dumps({"choices": [answer]})),
+        (200, {}, json.dumps({"choices": [answer], "usage": counted})),
+        (200, {}, json.dumps({"choices": [answer], "usage": None})),
+    ]
+    asks = teacher(server, ledger, prices=Prices(prompt=1e6, completion=2e6), concurrency=1)
+    found = asks.complete([ask("q" * 21), ask("r" * 21)])
+    assert [(each.prompt_tokens, each.completion_tokens, each.cost) for each in found] == [(6, 3, 12.0), (7, 3, 13.0)]
+    with pytest.raises(Stopped, match="28 tokens of 20"):
+        teacher(server, ledger, budget=Budget(tokens=20), concurrency=1).complete([ask("s" * 21), ask("t" * 21)])
+
+
+def test_half_a_surrogate_pair_is_replaced_and_paid_once(server: Server, ledger: Ledger) -> None:
+    answer = {"message": {"content": "x \ud83d \U0001f600 #### 4"}, "finish_reason": "st\udc00p"}
+    server.replies = [(200, {}, json.dumps({"choices": [answer]}))]
+    for _ in range(2):
+        found = teacher(server, ledger).complete([ask("half \ud83d")])[0]
+        assert isinstance(found, Completion)
+        assert (found.text, found.finish) == ("x \ufffd \U0001f600 #### 4", "st\ufffdp")
+    assert [body["messages"][0]["content"] for body in server.asked] == ["half \ufffd"]
+    assert ask("\ud83d").key("m") != ask("\ufffd").key("m")
+    ledger.record("m", ask("\ud83d"), Completion(text="\udc00 é", finish="stop"), stage="s")
+    assert ledger.answer("m", ask("\ud83d")) == Completion(text="\udc00 é", finish="stop")
+
+
 def test_nobody_there_is_bad_input(ledger: Ledger) -> None:
     endpoint = Endpoint(url="http://127.0.0.1:9/v1", model="m", attempts=2)
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:9/v1 gave no answer in 2 attempts[\s\S]*does the server run"):
@@ -229,7 +362,13 @@ def test_nobody_there_is_bad_input(ledger: Ledger) -> None:
             r"refuses the key \(401\): bad key …\s+the environment variable MY_KEY",
         ),
         ((404, {}, "no such model"), ConfigError, r"knows no 'm' there \(404\)"),
+        ((403, {}, "not for you"), ConfigError, r"refuses the key \(403\)"),
+        ((400, {}, "API key not valid."), ConfigError, r"refuses the key \(400\)"),
         ((429, {}, '{"code": "insufficient_quota"}'), Stopped, "quota is used up"),
+        ((402, {}, "Insufficient Balance"), Stopped, r"credit or quota is used up \(402\): Insufficient"),
+        ((400, {}, "Your credit balance is too low"), Stopped, r"credit or quota is used up \(400\)"),
+        ((307, {"location": "https://a.b/v1"}, ""), ConfigError, r"\(307\): it sends to https://a.b/v1\n.*teacher.url"),
+        ((405, {}, "GET alone"), ConfigError, r"takes no questions there \(405\): GET alone\n.*teacher.url"),
     ],
 )
 def test_what_never_passes_is_not_asked_again(
@@ -242,6 +381,7 @@ def test_what_never_passes_is_not_asked_again(
     assert KEY not in str(raised.value)
     assert (len(server.asked), server.keys) == (1, [f"Bearer {KEY}"])
     assert KEY.encode() not in ledger.path.read_bytes()
+    assert ledger.spent().calls == 0
 
 
 def test_no_part_of_a_key_is_told_where_a_long_reply_is_cut(
@@ -282,7 +422,10 @@ def test_an_answer_without_a_word_is_paid_like_any_other(reply: Any, server: Ser
     ("reply", "reason"),
     [
         ((400, {}, "maximum context length is 2048 tokens"), "context"),
+        ((413, {}, "too large"), "context"),
         ((422, {}, "temperature"), "rejected"),
+        ((403, {}, "Your input was flagged"), "content_filter"),
+        ((400, {}, '{"code": "content_filter"}'), "content_filter"),
         (says(" "), "empty"),
         (says("…", finish="content_filter"), "content_filter"),
     ],

@@ -9,9 +9,13 @@ import pytest
 import torch
 
 from limbeck.blackbox.asking import Answer, Completion, Refusal, Request, Teacher, Turn
+from limbeck.blackbox.endpoints import Budget
+from limbeck.blackbox.items import Item
 from limbeck.blackbox.ledger import Ledger
 from limbeck.blackbox.local_teacher import LocalTeacher
-from limbeck.errors import ConfigError, DataError
+from limbeck.blackbox.writers import Desk, writer_of
+from limbeck.blackbox.writing import Assignment
+from limbeck.errors import ConfigError, DataError, Stopped
 from limbeck.testing import byte_tokenizer, save_tiny, tiny_model
 
 TOKENIZER = byte_tokenizer()
@@ -139,3 +143,14 @@ def test_a_folder_is_loaded_and_its_answers_fit_the_ledger(tmp_path: Path) -> No
         ledger.record(local.name, asked, answer, stage="solve")
         assert ledger.answer(local.name, asked) == answer
         assert ledger.answer(teacher().name, asked) is None
+
+
+def test_a_recipes_budget_holds_inside_a_stage(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "teacher", seed=3)
+    writer = writer_of({"kind": "local", "model": str(folder), "device": "cpu", "max_tokens": 4})
+    items = [Item(id=str(number), question=f"{number}+1?", gold="1", kind="numeric") for number in range(6)]
+    with Ledger.open(tmp_path / "calls.sqlite") as ledger:
+        local = writer.build(Desk(ledger=ledger, stage="s", budget=Budget(calls=2), seed=0))
+        with pytest.raises(Stopped, match="2 calls of 2"):
+            local.write([Assignment(item=item) for item in items])
+        assert ledger.spent().calls == 2

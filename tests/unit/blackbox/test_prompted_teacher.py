@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limbeck.blackbox.asking import Answer, Completion, Refusal, Request
+from limbeck.blackbox.endpoints import Budget
 from limbeck.blackbox.items import Choice, Item
 from limbeck.blackbox.ledger import Ledger
 from limbeck.blackbox.planning import plan
 from limbeck.blackbox.prompted_teacher import PromptedTeacher, RecordedTeacher, smaller_than
 from limbeck.blackbox.prompting import Prompts
 from limbeck.blackbox.writing import Assignment, Attempt, Example
-from limbeck.errors import CheckpointError, ConfigError
+from limbeck.errors import CheckpointError, ConfigError, Stopped
 
 PROMPTS = Prompts.load()
 ITEM = Item(id="1", question="What is 6 times 7?", gold="42", kind="numeric", rationale="six sevens")
@@ -168,6 +169,20 @@ def test_nothing_is_asked_twice(ledger: Ledger) -> None:
     assert recorded.write(wanted) == first
     with pytest.raises(CheckpointError, match=r"1 of 1 calls of 'model' are not in"):
         recorded.write([Assignment(item=ITEM, sample=2)])
+
+
+def test_a_budget_holds_for_a_teacher_that_keeps_to_none_itself(ledger: Ledger) -> None:
+    model, wanted = Model(fine), [Assignment(item=ITEM, sample=number) for number in range(40)]
+    with pytest.raises(Stopped, match="18 calls of 18"):
+        teacher(model, ledger, budget=Budget(calls=18)).write(wanted)
+    assert len(model.asked) == 18
+    # Each takes 12 tokens; they are counted after every 16 calls.
+    with pytest.raises(Stopped, match="408 tokens of 300"):
+        teacher(model, ledger, budget=Budget(tokens=300)).write(wanted)
+    assert len(model.asked) == 34
+    assert len(teacher(model, ledger, budget=Budget(calls=40)).write(wanted)) == 40
+    assert len(teacher(model, ledger, budget=Budget(calls=0)).write(wanted)) == 40
+    assert len(model.asked) == 40
 
 
 def test_a_cut_answer_is_asked_for_once_more_with_twice_the_room(ledger: Ledger) -> None:

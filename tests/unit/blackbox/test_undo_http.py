@@ -24,7 +24,7 @@ from undo_kit import undo_values
 class Adder:
     """Solves the last sum of a prompt; in rounds with another word. `fails` takes calls away: a status and a body."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.asked: list[str] = []
         self.fails: list[tuple[int, str]] = []
         adder = self
@@ -42,8 +42,9 @@ class Adder:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.port = self._http.server_port
+        self.url = f"http://127.0.0.1:{self.port}/v1"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 
@@ -135,6 +136,55 @@ def test_an_outage_is_resumable_and_a_server_that_never_was_is_bad_input(adder: 
     adder.fails = [(401, "who")]
     with pytest.raises(ConfigError, match=r"refuses the key \(401\)"):
         run_undo(recipe, "teacher.concurrency=1", resume=True, say=quiet)
+
+
+def test_a_server_that_goes_away_or_a_credit_that_ends_in_a_later_round_is_resumable(
+    adder: Adder, tmp_path: Path
+) -> None:
+    recipe = values(adder, tmp_path)
+    answered = adder.answer
+
+    def credit_for_the_first_round(turns: list[dict[str, str]]) -> str:
+        if len(adder.asked) == 26:
+            adder.fails = [(402, "Insufficient Balance")]
+        return answered(turns)
+
+    adder.answer = credit_for_the_first_round  # type: ignore[method-assign]
+    with pytest.raises(Stopped, match=r"credit or quota is used up[\s\S]*limbeck undo resume"):
+        run_undo(recipe, "teacher.concurrency=1", say=quiet)
+    assert len(adder.asked) == 27
+    adder.close()
+    with pytest.raises(Stopped, match=r"gave no answer in 2 attempts[\s\S]*limbeck undo resume"):
+        run_undo(recipe, "teacher.concurrency=1", resume=True, say=quiet)
+    adder.__init__(adder.port)  # type: ignore[misc]
+    run = run_undo(recipe, "teacher.concurrency=1", resume=True, say=quiet)
+    assert len(adder.asked) == 26
+    assert run.arms["undo-v1"]["reason"] == "all 1 rounds are done"
+    assert not read_rows(run.directory / "arms" / "undo-v1" / "iter_01" / "rejected.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("method", "policy", "calls"),
+    [
+        ({"feedback": "hybrid", "candidates": 2}, "resample", {"start": 52, "undo-v1": 29, "blind": 28}),
+        ({"feedback": "summary", "scope": "none"}, "fixed", {"start": 26, "undo-v1": 1}),
+    ],
+)
+def test_a_plan_counts_the_calls_of_a_run(
+    method: dict[str, Any], policy: str, calls: dict[str, int], adder: Adder, tmp_path: Path
+) -> None:
+    recipe = values(adder, tmp_path, method=method, task={"probe_policy": policy})
+    recipe["controls"] = [name for name in calls if name == "blind"]
+    planned = plan(recipe)
+    run = run_undo(recipe, say=quiet)
+    with Ledger.open(run.directory / "calls.sqlite") as ledger:
+        asked = {
+            each.arm: ledger.spent(stage="start" if each.round == 0 else f"{each.arm}/{each.round}").calls
+            for each in planned.stages
+        }
+        assert planned.calls == ledger.spent().calls == len(adder.asked)
+    assert {each.arm: each.calls for each in planned.stages} == asked
+    assert asked == calls
 
 
 class Killed(BaseException):

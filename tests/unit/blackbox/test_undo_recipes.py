@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 
+from limbeck.blackbox.loop import run_undo
+from limbeck.blackbox.planning import plan
 from limbeck.blackbox.presets import CONTROLS, PRESETS
 from limbeck.blackbox.recipes import UndoRecipe, is_recorded, lasting_differences
+from limbeck.blackbox.sections import BudgetSection
 from limbeck.blackbox.writers import writer_of
 from limbeck.errors import ConfigError, UnknownName
+from undo_kit import undo_values
 
 
 def values(**changes: Any) -> dict[str, Any]:
@@ -113,6 +117,11 @@ def test_what_may_differ_on_resume() -> None:
             ConfigError,
             "task.root is the folder of named tasks",
         ),
+        (
+            {"budget": {"money": 5}},
+            ConfigError,
+            r"budget.money is 5.0, but .* over HTTP: no price is set[\s\S]*teacher.price_prompt",
+        ),
         ({"teacher": 3}, ConfigError, "a section of keys is expected"),
         ({"run": ""}, ConfigError, "run"),
         (
@@ -125,6 +134,50 @@ def test_what_may_differ_on_resume() -> None:
 def test_what_is_refused(changes: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         UndoRecipe.load(values(**changes))
+
+
+@pytest.mark.parametrize("limit", ["calls", "tokens", "money"])
+@pytest.mark.parametrize("kind", ["solver", "facts"])
+def test_a_limit_on_calls_that_are_not_counted_is_refused(kind: str, limit: str) -> None:
+    stated = {**values(), "teacher": {"kind": kind}}
+    with pytest.raises(ConfigError, match=rf"budget.{limit} is 3(.0)?, but the teacher is .* not counted; delete it"):
+        UndoRecipe.load({**stated, "budget": {limit: 3}})
+    assert UndoRecipe.load({**stated, "budget": {"minutes": 3}}).budget.minutes == 3
+
+
+def test_a_limit_on_money_needs_what_costs_money() -> None:
+    local = {**values(), "teacher": {"kind": "local", "model": "m"}}
+    with pytest.raises(ConfigError, match=r"budget.money is 3.0, but .* costs none; delete it"):
+        UndoRecipe.load({**local, "budget": {"money": 3}})
+    assert UndoRecipe.load({**local, "budget": {"calls": 3, "tokens": 3}}).budget.calls == 3
+    priced = values(teacher={"price_completion": 0.1}, budget={"money": 3})
+    assert UndoRecipe.load(priced).budget.money == 3
+    assert UndoRecipe.load(values(budget={"calls": 3, "tokens": 9})).budget.calls == 3
+
+
+def test_a_limit_that_does_not_hold_is_told_with_its_line_and_leaves_a_recorded_run_readable(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("teacher: {kind: solver}\ntask: {name: arithmetic}\nstudent: {model: x}\nbudget:\n  calls: 3\n")
+    with pytest.raises(ConfigError, match=r"budget.calls is 3[\s\S]*a.yaml line 5"):
+        UndoRecipe.load(path)
+    whole = UndoRecipe.load(values())
+    run = tmp_path / "run"
+    run.mkdir()
+    old = dataclasses.replace(whole, budget=BudgetSection(money=3), run=str(run))
+    (run / "recipe.yaml").write_text(old.dump())
+    assert UndoRecipe.load(run).budget.money == 3
+    with pytest.raises(ConfigError, match=r"budget.money to null"):
+        run_undo(run, resume=True)
+    with pytest.raises(ConfigError, match=r"budget.money to null"):
+        plan(run)
+
+
+def test_a_limit_on_a_rule_of_your_own_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    stated = undo_values(tmp_path, budget={"calls": 3})
+    for ask in (run_undo, plan):
+        with pytest.raises(ConfigError, match=r"budget.calls is 3, but the teacher is a rule that adds.* delete it"):
+            ask(stated)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_recipe_that_is_missing_or_empty_points_to_recipes_of_undo(tmp_path: Path) -> None:

@@ -300,8 +300,31 @@ def test_another_student_learns_from_the_data(finished: UndoRun, folder: Path) -
     numbers = transfer(finished.directory, str(other), max_new_tokens=120, say=quiet)
     assert numbers["left_out"] == {"first": 0, "final": 0}
     assert set(numbers["final_minus_first"]) == {"stop", "test"}
-    again = transfer(finished.directory, str(other), max_new_tokens=120, say=quiet)
+    learned: list[str] = []
+    again = transfer(finished.directory, str(other), max_new_tokens=120, say=learned.append)
     assert again == numbers
+    assert learned == []
+    # Another arm or round shares what the first rationales make of this student; another length shares nothing.
+    blind = transfer(finished.directory, str(other), arm="blind", round=1, max_new_tokens=120, say=learned.append)
+    assert (blind["arm"], blind["round"], blind["first"]) == ("blind", 1, numbers["first"])
+    assert len(learned) == 1
+    transfer(finished.directory, str(other), round=0, max_new_tokens=120, say=quiet)
+    transfer(finished.directory, str(other), max_new_tokens=110, say=learned.append)
+    assert len(learned) == 3
+    places = {str(path.parent.relative_to(finished.directory / "transfer")) for path in _transferred(finished)}
+    name, best = str(other).strip("/").replace("/", "-"), finished.arms["undo-v1"]["best"]
+    assert places == {
+        f"{name}/120-tokens/undo-v1-round-{best}",
+        f"{name}/120-tokens/undo-v1-round-0",
+        f"{name}/120-tokens/blind-round-1",
+        f"{name}/110-tokens/undo-v1-round-{best}",
+    }
+    with pytest.raises(ConfigError, match="undo-v1 has no round 7; it has 0, 1"):
+        transfer(finished.directory, str(other), round=7, say=quiet)
+
+
+def _transferred(run: UndoRun) -> list[Path]:
+    return [path for path in (run.directory / "transfer").rglob("metrics.json") if "training" not in path.parts]
 
 
 def test_what_stands_of_a_run(finished: UndoRun, tmp_path: Path) -> None:
