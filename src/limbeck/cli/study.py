@@ -45,11 +45,13 @@ def study(
     """
     from limbeck.errors import LimbeckError
     from limbeck.studies.builtin import INJECTED_ERRORS
+    from limbeck.studies.definition import study_name
     from limbeck.studies.printing import FORMATS, check_format, printed, result_values
 
     if gpu is not None and not dry_run:
         raise typer.BadParameter("it is for a dry run; give --dry-run too", param_hint="--gpu")
     check_format(format, FORMATS)
+    called = study_name(Path(name)) if name.endswith((".yaml", ".yml")) else name
     if against and not table:
         # Before hours of training, not after them.
         _check_arm(name, against)
@@ -62,7 +64,6 @@ def study(
         failures = _run(name, settings or [], root, out, folder, seeds, arms, jobs, dry_run, gpu, as_json)
         if dry_run:
             return
-    called = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     text = printed(folder, called, format=format, against=against)
     if as_json:
         print_json({**result_values(folder, called, against=against), "failures": failures})

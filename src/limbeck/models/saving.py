@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,14 @@ def save_student(
     stop_ids: Collection[int] = (),
     pad_id: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    fingerprint: Callable[[PreTrainedModel], str] | None = None,
 ) -> Path:
     """Write model, tokenizer, chat template and generation_config; returns the folder.
 
     LoRA is merged into the weights, and the adapter itself lies beside them in `adapter/`. The generation_config lists
     `stop_ids` as end tokens (default: the tokenizer's EOS) and suppresses `dropped_ids`, which were never trained.
-    `settings`, if given, go into limbeck.json: how rows became text in training (`training_settings` reads them).
+    `settings`, if given, go into limbeck.json: how rows became text in training (`training_settings` reads them); as
+    its `weights` what `fingerprint`, if given, makes of the model that is written.
     The folder appears whole or not at all: it is written beside its place and renamed; a model folder that is already
     there is replaced. `AutoModelForCausalLM.from_pretrained(folder)` reads it. Raises `ModelError` if the place is
     taken by something else. Does not write in a smaller precision than the model has.
@@ -50,8 +52,9 @@ def save_student(
         with without_bars():
             _write(whole, into=made, generation=generation)
             tokenizer.save_pretrained(made)
-        if settings is not None:
-            (made / _SETTINGS).write_text(json.dumps(dict(settings), indent=2) + "\n", encoding="utf-8")
+        told = {**(settings or {}), **({} if fingerprint is None else {"weights": fingerprint(whole)})}
+        if told:
+            (made / _SETTINGS).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         if has_lora(model):
             with without_bars():
                 model.save_pretrained(made / "adapter")

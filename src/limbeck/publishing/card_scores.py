@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from limbeck.errors import DataError
 from limbeck.evaluation.results import Results
-from limbeck.files import read_rows
-from limbeck.reporting.reduce import by_example, mean_interval
-from limbeck.reporting.run_logs import DRAW_AGAIN
+from limbeck.reporting.reduce import Interval, by_example, mean_interval
+from limbeck.reporting.run_logs import Evaluation, read_evaluations
+from limbeck.reporting.tables import Column, Number, Row, Table
 
 _INTERVALS = "In brackets: 95 % bootstrap intervals over examples. ROUGE-L in %, KL in nats a token."
+_STOPPED = "This evaluation was stopped before its end; the same `limbeck evaluate` goes on with it."
+_OUTDATED = (
+    "Answers of an earlier student of this run are left out: evaluate again with another `--out`, or first remove "
+    "their folder."
+)
 
 
 def scores_section(run: Path, rows: Sequence[Mapping[str, Any]], *, public: Callable[[str], str]) -> str:
@@ -28,14 +33,9 @@ def scores_section(run: Path, rows: Sequence[Mapping[str, Any]], *, public: Call
         parts.append(
             f"Validation rows, which chose the student: cross-entropy {kept['cross_entropy']:.3f} nats a token{rouge}."
         )
-    evaluations = _evaluations(run, public)
-    for name, results in evaluations.items():
-        try:
-            found = [results.table().markdown().strip(), "", _INTERVALS, "", *_losses(results)]
-        except DataError:
-            # Means over different seeds would compare unequal things.
-            found = ["This evaluation was stopped before its end; the same `limbeck evaluate` goes on with it.", ""]
-        parts += ["", f"### Decoding `{name}`", "", *found]
+    evaluations = read_evaluations(run)
+    for name, evaluation in evaluations.items():
+        parts += ["", f"### Decoding `{name}`", "", *_found(evaluation, public)]
     if not evaluations:
         parts += ["", "This student was not evaluated on test rows: `limbeck evaluate RUN --corpora ...` would do it."]
     return "\n".join(parts) + "\n"
@@ -47,9 +47,10 @@ def model_index(run: Path, name: str, *, public: Callable[[str], str]) -> list[d
     The bounds of each number stand in the card itself.
     """
     results = []
-    for decoding, found in _evaluations(run, public).items():
+    for decoding, evaluation in read_evaluations(run).items():
         try:
-            corpora = found.values("answers", "rouge_l")
+            found = _results(evaluation, public)
+            corpora = {} if found is None else found.values("answers", "rouge_l")
         except DataError:
             continue
         for corpus, values in corpora.items():
@@ -60,15 +61,28 @@ def model_index(run: Path, name: str, *, public: Callable[[str], str]) -> list[d
     return [{"name": name, "results": results}] if results else []
 
 
-def _evaluations(run: Path, public: Callable[[str], str]) -> dict[str, Results]:
-    """By decoding; those without a row are left out."""
-    found = {}
-    for folder in sorted((run / "answers").glob("*")):
-        rows = list(_evaluated(folder)) if folder.is_dir() else []
-        if rows:
-            names = _called(dict.fromkeys(str(row["corpus"]) for row in rows), public)
-            found[folder.name] = Results(rows=[{**row, "corpus": names[str(row["corpus"])]} for row in rows])
-    return found
+def _found(evaluation: Evaluation, public: Callable[[str], str]) -> list[str]:
+    """What one evaluation found, or why it is not told."""
+    outdated = [_OUTDATED, ""] if evaluation.outdated else []
+    try:
+        results = _results(evaluation, public)
+        if results is None:
+            return outdated
+        return [results.table().markdown().strip(), "", _INTERVALS, "", *_losses(results), *outdated]
+    except DataError:
+        # Means over different seeds or examples would compare unequal things.
+        return [_STOPPED, "", *outdated]
+
+
+def _results(evaluation: Evaluation, public: Callable[[str], str]) -> Results | None:
+    """The rows that count; None where there are none. Raises `DataError` for an evaluation without its end."""
+    if evaluation.unfinished:
+        raise DataError("; ".join(evaluation.unfinished))
+    if not evaluation.answers:
+        return None
+    rows = [*evaluation.answers, *evaluation.beside]
+    names = _called(dict.fromkeys(str(row["corpus"]) for row in rows), public)
+    return Results(rows=[{**row, "corpus": names[str(row["corpus"])]} for row in rows])
 
 
 def _called(corpora: Iterable[str], public: Callable[[str], str]) -> dict[str, str]:
@@ -81,18 +95,6 @@ def _called(corpora: Iterable[str], public: Callable[[str], str]) -> dict[str, s
             name = f"{public(corpus)} ({count})"
         names[corpus] = name
     return names
-
-
-def _evaluated(folder: Path) -> Iterator[dict[str, Any]]:
-    """All rows of an evaluation, without the answers that a teacher gave beside the student's (`exposure`)."""
-    for path in sorted(folder.glob("*.jsonl")):
-        for row in read_rows(path, growing=True, remedy=DRAW_AGAIN):
-            if "id" not in row or "scores" not in row:
-                continue
-            if "-answers-seed" not in path.name:
-                yield row
-            elif path.name.startswith(f"{str(row['corpus']).replace('/', '_')}-answers-seed"):
-                yield {"measure": "answers", **row}
 
 
 def _losses(results: Results) -> list[str]:
@@ -119,14 +121,17 @@ def _losses(results: Results) -> list[str]:
     order = sorted(found, key=lambda name: found[name].mean, reverse=is_distance)
     scale, digits = (1.0, 3) if is_distance else (100.0, 1)
     title = "KL(teacher‖student) on the references" if is_distance else "ROUGE-L, %"
-    lines = [
-        f"Who loses most, by category (worst first; {title}):",
-        "",
-        "| category | examples | score |",
-        "|---|---:|---:|",
+    rows = [
+        Row(cells=(name, Number(value=found[name].num_examples, digits=0), _shown(found[name], scale, digits)))
+        for name in order
     ]
-    for name in order:
-        each = found[name]
-        bounds = f"[{each.low * scale:.{digits}f}, {each.high * scale:.{digits}f}]" if each.num_examples > 1 else ""
-        lines.append(f"| {name} | {each.num_examples} | {each.mean * scale:.{digits}f} {bounds} |")
-    return [*lines, ""]
+    columns = (Column(title="category"), Column(title="examples"), Column(title="score"))
+    told = f"Who loses most, by category (worst first; {title}):"
+    return [told, "", Table(columns=columns, rows=tuple(rows)).markdown().strip(), ""]
+
+
+def _shown(score: Interval, scale: float, digits: int) -> Number:
+    """A score with its interval; one example has none."""
+    if score.num_examples == 1:
+        return Number(value=score.mean * scale, digits=digits)
+    return Number.of(score, scale=scale, digits=digits)

@@ -66,7 +66,7 @@ def _evaluations(logs: Sequence[RunLogs]) -> Iterator[Contest]:
             corpus
             for corpus in scores[first.name]
             if corpus in shared
-            and len({log.headers.get((kind, corpus)) for log in logs if kind in log.answers}) == 1
+            and len({log.evaluations[kind].how.get(corpus) for log in logs if kind in log.answers}) == 1
             and len({frozenset(each[corpus]) for each in scores.values()}) == 1
         ]
         if corpora:

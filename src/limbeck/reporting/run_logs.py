@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,31 @@ from limbeck.files import read_json, read_rows
 DRAW_AGAIN = "remove that file, and the same limbeck evaluate draws its answers again"
 """What to do about a damaged file of answers."""
 _RECIPE, _METRICS = "recipe.yaml", "metrics.jsonl"
+_ANSWERS_OF = "-answers-seed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What counts of one folder below answers/: the answers of whole seeds by the student that the run keeps.
+
+    `beside` is what else was measured of corpora whose seeds all count, `how` by corpus the way answers were drawn:
+    decoding and content, not the model. `unfinished` has a line for each seed that has not answered every example,
+    `outdated` one about the corpora that another student answered.
+    """
+
+    answers: tuple[dict[str, Any], ...]
+    beside: tuple[dict[str, Any], ...]
+    how: Mapping[str, str]
+    unfinished: tuple[str, ...]
+    outdated: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunLogs:
     """The rows of a run by their file; empty where a file is missing.
 
-    `best` is the validation row of the student that was kept; `answers` are by the folder below answers/ ("plain"), of
-    the seeds that answered every example, with a line in `unfinished` for each other seed; `headers` say by folder and
-    corpus how they were drawn. `counted` is rows.json.
+    `best` is the validation row of the student that was kept; `evaluations` are by the folder below answers/ ("plain").
+    `counted` is rows.json.
     """
 
     name: str
@@ -37,9 +52,7 @@ class RunLogs:
     looks: tuple[dict[str, Any], ...]
     best: Mapping[str, Any]
     validation_answers: tuple[dict[str, Any], ...]
-    answers: Mapping[str, tuple[dict[str, Any], ...]]
-    unfinished: Mapping[str, tuple[str, ...]]
-    headers: Mapping[tuple[str, str], str]
+    evaluations: Mapping[str, Evaluation]
     counted: Mapping[str, Any]
     environment: Mapping[str, Any]
     is_finished: bool
@@ -52,8 +65,6 @@ class RunLogs:
         recipe = (folder / _RECIPE).read_text(encoding="utf-8")
         metrics = tuple(rows_of(folder / _METRICS))
         best: dict[str, Any] = next((row for row in reversed(metrics) if row.get("is_best")), {})
-        drawn, headers = _evaluated(folder / "answers")
-        parted = {kind: _whole_seeds(rows) for kind, rows in drawn.items()}
         return cls(
             name=name,
             folder=folder,
@@ -64,9 +75,7 @@ class RunLogs:
             looks=tuple(rows_of(folder / "tokens.jsonl")),
             best=best,
             validation_answers=tuple(rows_of(_drawn(folder, int(best.get("step", 0))))),
-            answers={kind: rows for kind, (rows, _) in parted.items()},
-            unfinished={kind: lines for kind, (_, lines) in parted.items()},
-            headers=headers,
+            evaluations=read_evaluations(folder),
             counted=_json(folder / "rows.json"),
             environment=_json(folder / "environment.json"),
             is_finished=(folder / "finished.json").is_file(),
@@ -81,6 +90,11 @@ class RunLogs:
     def is_sft(self) -> bool:
         """Whether the run is plain fine-tuning on references."""
         return self.method.partition(":")[0] == "sft"
+
+    @property
+    def answers(self) -> dict[str, tuple[dict[str, Any], ...]]:
+        """The answers of each evaluation that has some."""
+        return {kind: each.answers for kind, each in self.evaluations.items() if each.answers}
 
     @property
     def steps(self) -> list[dict[str, Any]]:
@@ -115,20 +129,79 @@ def rows_of(path: Path, *, remedy: str = "put the file back") -> Iterator[dict[s
         yield from read_rows(path, growing=True, remedy=remedy)
 
 
-def _whole_seeds(rows: Sequence[dict[str, Any]]) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
-    """The rows of the seeds that answered as many examples of their corpus as any seed did; a line for each other one.
+def read_evaluations(run: Path) -> dict[str, Evaluation]:
+    """The evaluations of a run by their folder below answers/. Raises `DataError` for a line that is no JSON."""
+    answers, weights = run / "answers", _json(run / "student" / "limbeck.json").get("weights")
+    folders = sorted({path.parent for path in answers.rglob(f"*{_ANSWERS_OF}*.jsonl")})
+    return {str(folder.relative_to(answers)): _evaluation(folder, weights) for folder in folders}
 
-    An evaluation that is still going, or was stopped, has a seed that answered some: a mean over all rows would weigh
-    these examples more.
-    """
-    counts = Counter((str(row["corpus"]), row["seed"]) for row in rows)
-    most = {corpus: max(count for (other, _), count in counts.items() if other == corpus) for corpus, _ in counts}
-    short = {place: count for place, count in counts.items() if count < most[place[0]]}
-    lines = tuple(
-        f"{corpus}: seed {seed} has {count} of {most[corpus]} answers and is left out"
-        for (corpus, seed), count in sorted(short.items())
+
+@dataclass(frozen=True, kw_only=True)
+class _Seed:
+    """A file of answers: `asked` examples by one decoding seed."""
+
+    corpus: str
+    seed: Any
+    asked: int
+    how: str
+    is_outdated: bool
+    rows: tuple[dict[str, Any], ...]
+
+
+def _evaluation(folder: Path, weights: str | None) -> Evaluation:
+    seeds: list[_Seed] = []
+    beside: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.jsonl")):
+        if _ANSWERS_OF in path.name:
+            seeds += _seed(path, weights)
+        else:
+            beside += [row for row in rows_of(path, remedy=DRAW_AGAIN) if "id" in row and "scores" in row]
+    outdated = list(_corpora(each for each in seeds if each.is_outdated))
+    current = [each for each in seeds if not each.is_outdated]
+    # All seeds of an evaluation are drawn together, longest prompts first: a stopped one has each of them short alike.
+    asked = {corpus: max(each.asked for each in current if each.corpus == corpus) for corpus in _corpora(current)}
+    whole = [each for each in current if len(each.rows) == asked[each.corpus]]
+    short = [each for each in current if len(each.rows) != asked[each.corpus]]
+    doubtful = {*outdated, *_corpora(short)}
+    return Evaluation(
+        answers=tuple(row for each in whole for row in each.rows),
+        beside=tuple(row for row in beside if str(row["corpus"]) not in doubtful),
+        how={each.corpus: each.how for each in whole},
+        unfinished=tuple(
+            f"{each.corpus}: seed {each.seed} has {len(each.rows)} of {asked[each.corpus]} answers and is left out"
+            for each in short
+        ),
+        outdated=(
+            f"{', '.join(outdated)}: answered by another student than the one that the run keeps now, and left out; "
+            f"evaluate again with another --out, or first remove {folder}",
+        )
+        if outdated
+        else (),
     )
-    return tuple(row for row in rows if (str(row["corpus"]), row["seed"]) not in short), lines
+
+
+def _seed(path: Path, weights: str | None) -> Iterator[_Seed]:
+    """The answers of a file; none where they are those that a teacher gave beside the student's (`exposure`)."""
+    rows = tuple(rows_of(path, remedy=DRAW_AGAIN))
+    header = rows[0] if rows else {}
+    corpus = str(header.get("corpus"))
+    if not path.name.startswith(corpus.replace("/", "_") + _ANSWERS_OF):
+        return
+    answers = tuple({"measure": "answers", **row} for row in rows if "rouge_l" in row.get("scores", {}))
+    # The student's digest is that of its weights in float32: those of rounded weights are other ones.
+    is_known = weights is not None and header.get("dtype") == "float32"
+    yield _Seed(
+        corpus=corpus,
+        seed=header.get("seed"),
+        asked=int(header.get("examples", len(answers))),
+        how=json.dumps([header.get(key) for key in ("decoding", "content", "max_prompt")], sort_keys=True),
+        is_outdated=is_known and header.get("weights") != weights,
+        rows=answers,
+    )
+
+
+def _corpora(seeds: Iterable[_Seed]) -> dict[str, None]:
+    return dict.fromkeys(each.corpus for each in seeds)
 
 
 def _drawn(folder: Path, step: int) -> Path:
@@ -137,20 +210,3 @@ def _drawn(folder: Path, step: int) -> Path:
 
 def _json(path: Path) -> dict[str, Any]:
     return dict(read_json(path, remedy="put the file back")) if path.is_file() else {}
-
-
-def _evaluated(
-    folder: Path,
-) -> tuple[dict[str, list[dict[str, Any]]], dict[tuple[str, str], str]]:
-    """The scored answers by folder, and how those of each corpus were drawn: decoding and content, not the model."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    headers: dict[tuple[str, str], str] = {}
-    for path in sorted(folder.rglob("*.jsonl")):
-        kind = str(path.parent.relative_to(folder))
-        for row in rows_of(path, remedy=DRAW_AGAIN):
-            if "rouge_l" in row.get("scores", {}):
-                found.setdefault(kind, []).append(row)
-            elif "decoding" in row and "corpus" in row:
-                about = [row["decoding"], row.get("content"), row.get("max_prompt")]
-                headers[kind, str(row["corpus"])] = json.dumps(about, sort_keys=True)
-    return found, headers

@@ -22,15 +22,15 @@ from limbeck.reporting.telling import capital, learned_tokens, step_seconds
 def report(runs: Sequence[Path], out: Path) -> Path:
     """Write one HTML page that compares runs: eight answers, results, curves, answers, recipes; returns `out`.
 
-    Reads recipe.yaml, metrics.jsonl, samples.jsonl, tokens.jsonl, rows.json, environment.json, validation/ and answers/
-    of each folder, and changes none of them; a run that is still going shows what it has so far. Raises `DataError` for
-    a folder that is no run.
+    Reads recipe.yaml, metrics.jsonl, samples.jsonl, tokens.jsonl, rows.json, environment.json, student/limbeck.json,
+    validation/ and answers/ of each folder, and changes none of them; a run that is still going shows what it has so
+    far. Raises `DataError` for a folder that is no run.
     """
     if not runs:
         raise DataError("a report needs the folder of at least one run")
     logs = [RunLogs.read(run, name) for run, name in zip(runs, _names(runs), strict=True)]
     sections: list[Section] = [*_warnings(logs), TableSection(title="Results", table=_results(logs), ident="results")]
-    for kind in dict.fromkeys(kind for log in logs for kind in log.answers):
+    for kind in dict.fromkeys(kind for log in logs for kind in log.evaluations):
         intro = "ROUGE-L in %, with 95 % bootstrap intervals over examples; the mean with its standard error."
         table, ident = _evaluation(logs, kind), f"evaluation-{slug(kind)}"
         sections.append(TableSection(title=f"Evaluation: {kind}", table=table, intro=intro, ident=ident))
@@ -120,6 +120,7 @@ def _rouge(log: RunLogs) -> Cell:
 def _evaluation(logs: Sequence[RunLogs], kind: str) -> Table:
     corpora = sorted({str(row["corpus"]) for log in logs for row in log.answers.get(kind, ())})
     rows, to = [], f"#rows-{slug(kind)}"
+    shown = f"#answers-{slug(kind)}" if corpora else ""
     for log in logs:
         answers = log.answers.get(kind, ())
         scores = by_example(answers, score="rouge_l") if answers else {}
@@ -127,11 +128,16 @@ def _evaluation(logs: Sequence[RunLogs], kind: str) -> Table:
             Number.of(mean_interval(scores[corpus], seed=0), scale=100, to=to) if corpus in scores else None
             for corpus in corpora
         ]
-        whole = summarise(answers, score="rouge_l") if set(scores) == set(corpora) else None
+        whole = summarise(answers, score="rouge_l") if answers and set(scores) == set(corpora) else None
         mean = None if whole is None else Number(value=100 * whole.mean, error=100 * whole.error, to=to)
-        rows.append(Row(cells=(Links(parts=((log.name, f"#answers-{slug(kind)}"),)), *cells, mean)))
+        rows.append(Row(cells=(Links(parts=((log.name, shown),)), *cells, mean)))
     columns = [Column(title="run"), *(Column(title=corpus, better="higher") for corpus in corpora)]
-    notes = tuple(f"{log.name}, {line}." for log in logs for line in log.unfinished.get(kind, ()))
+    notes = tuple(
+        f"{log.name}, {line}."
+        for log in logs
+        if (found := log.evaluations.get(kind)) is not None
+        for line in (*found.unfinished, *found.outdated)
+    )
     return Table(columns=(*columns, Column(title="mean", better="higher")), rows=tuple(rows), notes=notes)
 
 

@@ -6,18 +6,21 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from limbeck.config.reading import Draft, read_recipe
 from limbeck.errors import ConfigError, UnknownName
+from limbeck.studies.checking import arm_changes, check_keys, named_corpora, one_of, recipe_sections, whole_numbers
 
 KEEPS = ("rows", "students")
 _NAME = re.compile(r"[A-Za-z0-9][\w+.=:,@ -]*")
 _KEYS = ("title", "recipe", "stages", "arms", "grid", "seeds", "evaluate", "baseline", "controls", "keep")
 _EVALUATE_KEYS = ("corpora", "rows", "seeds", "decoding", "max_new_tokens", "max_prompt", "batch_rows", "dtype")
 _STAGE_KEYS = ("recipe", "shrink")
+# With nothing below them they are as if they were not written.
+_SECTIONS = ("stages", "arms", "grid")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +117,25 @@ class Study:
         raise UnknownName.among(f"stage of the study {self.name}", name, [stage.name for stage in self.stages])
 
 
+def study_name(path: Path) -> str:
+    """What the study of a file is called; its rows are listed by it. Raises `ConfigError` for a built-in one's name."""
+    from limbeck.studies.builtin import INJECTED_ERRORS, STUDIES
+
+    built_in = (*STUDIES, INJECTED_ERRORS)
+    if path.stem in built_in:
+        raise ConfigError(
+            f"{path}: a built-in study is called '{path.stem}', whose list of rows and verdicts this one would take; "
+            f"rename the file\n  names that are taken: {', '.join(sorted(built_in))}"
+        )
+    return path.stem
+
+
 def read_study(path: Path) -> Study:
     """The study of a YAML file (docs/studies.md). Raises `ConfigError` with the line of what is wrong."""
+    name = study_name(path)
     draft = read_recipe(path)
-    values = draft.values
-    _check_keys(values, _KEYS, "key of a study", (), draft)
+    values = {key: {} if value is None and key in _SECTIONS else value for key, value in draft.values.items()}
+    check_keys(values, _KEYS, "key of a study", (), draft)
     if "recipe" not in values or "evaluate" not in values or not ({"arms", "grid"} & set(values)):
         missing = [key for key in ("recipe", "evaluate") if key not in values] or ["arms, or grid,"]
         raise ConfigError(
@@ -127,19 +144,19 @@ def read_study(path: Path) -> Study:
         )
     arms = _arms(values, draft)
     names = [arm.name for arm in arms]
-    baseline = str(values.get("baseline", names[0]))
+    baseline = str(values.get("baseline") or names[0])
     if baseline not in names:
         raise UnknownName.among("arm", baseline, names, draft.where(("baseline",)))
     study = Study(
-        name=path.stem,
-        title=str(values.get("title", path.stem)),
+        name=name,
+        title=str(values.get("title") or name),
         arms=arms,
-        recipe=_recipe(values["recipe"], draft, ("recipe",)),
+        recipe=recipe_sections(values["recipe"], draft, ("recipe",)),
         stages=_stages(values.get("stages", {}), draft),
-        seeds=_numbers(values.get("seeds", [0]), draft, ("seeds",)),
+        seeds=whole_numbers(values.get("seeds", [0]), draft, ("seeds",)),
         scoring=_scoring(values["evaluate"], draft),
         baseline=baseline,
-        keep=_choice(values.get("keep", "rows"), KEEPS, draft, ("keep",)),
+        keep=one_of(values.get("keep", "rows"), KEEPS, draft, ("keep",)),
     )
     wants = values.get("controls", True)
     if not isinstance(wants, bool):
@@ -180,17 +197,16 @@ def _arms(values: Mapping[str, Any], draft: Draft) -> tuple[Arm, ...]:
     if not isinstance(written, Mapping):
         raise ConfigError(f"arms is {written!r}; write NAME: {{key: value}}\n  {draft.where(('arms',))}")
     for name, changes in written.items():
-        where = draft.where(("arms", str(name)))
-        if changes is not None and not isinstance(changes, Mapping):
-            raise ConfigError(f"the arm '{name}' is {changes!r}; write {{key: value}}, {{}} for none\n  {where}")
-        changes = dict(changes or {})
-        stage = str(changes.pop("stage", ""))
-        arms.append(Arm(name=_named(name, where), changes=changes, stage=stage))
+        where = ("arms", name)
+        own = dict(changes) if isinstance(changes, Mapping) else changes
+        stage = str(own.pop("stage", "")) if isinstance(own, dict) else ""
+        arms.append(Arm(name=_named(name, draft.where(where)), changes=arm_changes(own, draft, where), stage=stage))
     grid = values.get("grid", {})
     is_grid = isinstance(grid, Mapping) and all(isinstance(each, list) and each for each in grid.values())
     if not is_grid:
         raise ConfigError(f"grid is {grid!r}; write KEY: [value, value]\n  {draft.where(('grid',))}")
-    arms += grid_arms(grid) if grid else ()
+    for arm in grid_arms(grid) if grid else ():
+        arms.append(replace(arm, changes=arm_changes(arm.changes, draft, ("grid",))))
     names = [arm.name for arm in arms]
     if not arms or len(set(names)) < len(names):
         twice = next((name for name in names if names.count(name) > 1), "")
@@ -206,15 +222,6 @@ def _named(name: object, where: str) -> str:
     return text
 
 
-def _recipe(value: Any, draft: Draft, where: tuple[str, ...]) -> Mapping[str, Any]:
-    """A recipe written out, or that of a file."""
-    if isinstance(value, str):
-        return read_recipe(Path(value)).values
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{'.'.join(where)} is {value!r}; write sections, or a recipe's file\n  {draft.where(where)}")
-    return value
-
-
 def _stages(value: Any, draft: Draft) -> tuple[Stage, ...]:
     if not isinstance(value, Mapping):
         raise ConfigError(f"stages is {value!r}; write NAME: {{recipe: …}}\n  {draft.where(('stages',))}")
@@ -225,8 +232,8 @@ def _stages(value: Any, draft: Draft) -> tuple[Stage, ...]:
             raise ConfigError(
                 f"the stage '{name}' is {parts!r}; give it a recipe, a shrink or both\n  {draft.where(where)}"
             )
-        _check_keys(parts, _STAGE_KEYS, "key of a stage", where, draft)
-        recipe = _recipe(parts["recipe"], draft, (*where, "recipe")) if "recipe" in parts else None
+        check_keys(parts, _STAGE_KEYS, "key of a stage", where, draft)
+        recipe = recipe_sections(parts["recipe"], draft, (*where, "recipe")) if "recipe" in parts else None
         shrink = parts.get("shrink")
         if shrink is not None:
             is_whole = isinstance(shrink, Mapping) and set(shrink) == {"model", "layers"}
@@ -240,53 +247,20 @@ def _scoring(value: Any, draft: Draft) -> Scoring:
     where = ("evaluate",)
     if not isinstance(value, Mapping):
         raise ConfigError(f"evaluate is {value!r}; write {{corpora: [NAME or FILE], rows: 64}}\n  {draft.where(where)}")
-    _check_keys(value, _EVALUATE_KEYS, "key of evaluate", where, draft)
-    corpora = value.get("corpora")
-    if isinstance(corpora, str):
-        corpora = [corpora]
-    if isinstance(corpora, list) and corpora and all(isinstance(each, str) for each in corpora):
-        corpora = {Path(each).stem if "." in each else each: each for each in corpora}
-    if not isinstance(corpora, Mapping) or not corpora:
-        raise ConfigError(
-            f"evaluate.corpora is {corpora!r}; name at least one corpus or file\n  {draft.where((*where, 'corpora'))}"
-        )
+    check_keys(value, _EVALUATE_KEYS, "key of evaluate", where, draft)
+    corpora = named_corpora(value.get("corpora"), draft, (*where, "corpora"))
     rows = value.get("rows")
     if rows is not None:
-        (rows,) = _numbers([rows], draft, (*where, "rows"), least=1)
+        (rows,) = whole_numbers([rows], draft, (*where, "rows"), least=1)
     sizes = {
-        key: _numbers([value[key]], draft, (*where, key), least=1)[0]
+        key: whole_numbers([value[key]], draft, (*where, key), least=1)[0]
         for key in ("max_new_tokens", "max_prompt", "batch_rows")
         if key in value
     }
     return Scoring(
-        corpora=tuple(ScoredCorpus(name=str(name), corpus=str(each), rows=rows) for name, each in corpora.items()),
-        seeds=_numbers(value.get("seeds", [10, 20, 30]), draft, (*where, "seeds")),
-        decoding=_choice(value.get("decoding", "plain"), ("plain", "paper", "greedy"), draft, (*where, "decoding")),
-        dtype=_choice(value.get("dtype", "auto"), ("auto", "float32", "bfloat16"), draft, (*where, "dtype")),
+        corpora=tuple(ScoredCorpus(name=name, corpus=each, rows=rows) for name, each in corpora.items()),
+        seeds=whole_numbers(value.get("seeds", [10, 20, 30]), draft, (*where, "seeds")),
+        decoding=one_of(value.get("decoding", "plain"), ("plain", "paper", "greedy"), draft, (*where, "decoding")),
+        dtype=one_of(value.get("dtype", "auto"), ("auto", "float32", "bfloat16"), draft, (*where, "dtype")),
         **sizes,
     )
-
-
-def _numbers(value: Any, draft: Draft, where: tuple[str, ...], *, least: int = 0) -> tuple[int, ...]:
-    is_good = isinstance(value, list) and bool(value)
-    is_good = is_good and all(isinstance(each, int) and not isinstance(each, bool) and each >= least for each in value)
-    if not is_good or len(set(value)) < len(value):
-        raise ConfigError(
-            f"{'.'.join(where)} is {value!r}; allowed: different whole numbers of at least {least}\n"
-            f"  {draft.where(where)}"
-        )
-    return tuple(value)
-
-
-def _choice(value: Any, allowed: Sequence[str], draft: Draft, where: tuple[str, ...]) -> str:
-    if value not in allowed:
-        raise ConfigError(f"{'.'.join(where)} is {value!r}; allowed: {', '.join(allowed)}\n  {draft.where(where)}")
-    return str(value)
-
-
-def _check_keys(
-    values: Mapping[str, Any], known: Sequence[str], what: str, where: tuple[str, ...], draft: Draft
-) -> None:
-    for key in values:
-        if key not in known:
-            raise UnknownName.among(what, str(key), known, draft.where((*where, str(key))))

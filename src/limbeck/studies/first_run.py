@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from limbeck.studies.resuming import same_command_goes_on
 from limbeck.studies.scoring_arms import ScoredArm, is_scored, score_arm
 from limbeck.studies.standings import Outcome, build_page, standings_table, verdicts
 
+OUT = Path("quickstart")
 TEACHER = "smollm2-135m-instruct"
 ARMS = ("sft", "kd", "gkd", "mgsr")
 _LAYERS = 15
@@ -49,7 +51,7 @@ def quickstart(
     *,
     data: Path | None = None,
     minutes: float | None = None,
-    out: Path = Path("quickstart"),
+    out: Path = OUT,
     fast: bool = False,
     tune_teacher: bool = False,
     say: Callable[[str], None] = print,
@@ -98,7 +100,8 @@ def _run_quickstart(
     say(standings_table(outcome).text(width=_width()))
     for verdict in verdicts(outcome):
         say(verdict)
-    page = build_page(outcome, out / "page.html", what=rows.what, command=_command(data, minutes, fast, tune_teacher))
+    command = _command(data=data, minutes=minutes, out=out, fast=fast, tune_teacher=tune_teacher)
+    page = build_page(outcome, out / "page.html", what=rows.what, command=command)
     say(f"took {duration(outcome.seconds)}; everything is in {out}")
     return page
 
@@ -107,13 +110,15 @@ def _width() -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
 
-def _command(data: Path | None, minutes: float | None, fast: bool, tune_teacher: bool) -> str:
-    parts = ["limbeck quickstart"]
-    parts += [f"--data {data.name}"] if data is not None else []
-    parts += [f"--minutes {minutes:g}"] if minutes is not None else []
+def _command(*, data: Path | None, minutes: float | None, out: Path, fast: bool, tune_teacher: bool) -> str:
+    """The command that was given."""
+    parts = ["limbeck", "quickstart"]
+    parts += ["--data", str(data)] if data is not None else []
+    parts += ["--minutes", f"{minutes:g}"] if minutes is not None else []
+    parts += ["--out", str(out)] if out != OUT else []
     parts += ["--fast"] if fast else []
     parts += ["--tune-teacher"] if tune_teacher else []
-    return " ".join(parts)
+    return shlex.join(parts)
 
 
 def _teacher(say: Callable[[str], None]) -> Path:

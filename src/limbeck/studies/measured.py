@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -104,6 +105,11 @@ class Measured:
         return self.ledger.average or self.corpora
 
     @property
+    def has_equal_runs(self) -> bool:
+        """Whether all arms that were trained have runs of the same starts and seeds."""
+        return len({frozenset(arm.runs) for arm in self.arms.values() if not arm.is_stage}) < 2
+
+    @property
     def starts(self) -> set[str]:
         """The starts of everything that was trained."""
         return {start for arm in self.arms.values() if not arm.is_stage for start in arm.starts}
@@ -121,11 +127,20 @@ class Measured:
         common = [start for start in a.runs if start in b.runs]
         return common, common
 
+    def corpora_of(self, arm: str) -> set[str]:
+        """What the runs of an arm learned from, as their recipes name it."""
+        recipes = [run.about.get("recipe", {}) for run in self.arms[arm].runs.values()]
+        return {json.dumps(recipe.get("data", {}).get("corpus"), sort_keys=True) for recipe in recipes}
+
+    def shared(self, arms: Sequence[str]) -> list[Start]:
+        """The starts that all of these arms have runs of."""
+        return functools.reduce(_both, [list(self.arms[name].runs) for name in arms]) if arms else []
+
     def examples(
         self, arms: Sequence[str], *, measure: str = ROUGE[0], score: str = ROUGE[1], corpora: Sequence[str] = ()
     ) -> dict[str, float]:
         """The score by example, averaged over these arms' runs of the starts that they share."""
-        of = functools.reduce(_both, [list(self.arms[name].runs) for name in arms])
+        of = self.shared(arms)
         each = [
             self.arms[name].values(of, measure=measure, score=score, corpora=corpora or self.average) for name in arms
         ]
@@ -186,7 +201,7 @@ class Measured:
         if not all(name in self.arms for name in names):
             return None
         trained = [name for name in names if not self.arms[name].is_stage]
-        shared = functools.reduce(_both, [list(self.arms[name].runs) for name in trained]) if trained else []
+        shared = self.shared(trained)
         sides = []
         for group in (ones, others):
             each = [

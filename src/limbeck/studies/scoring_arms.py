@@ -21,6 +21,7 @@ from limbeck.evaluation.subjects import load_subject
 from limbeck.files import json_lines, read_json, read_rows, write_whole
 from limbeck.models.extending import evaluating
 from limbeck.records import Example
+from limbeck.reporting.run_logs import DRAW_AGAIN, rows_of
 
 CORPUS = "held-out"
 SEED = 10
@@ -30,13 +31,14 @@ _AGAIN = f"remove {_DONE} beside it, and the same command scores this model agai
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredArm:
-    """A model's rows, its size, and how fast it decodes and was trained (None where it was not)."""
+    """A model's rows, its size, how fast it decoded (None where its answers were there) and was trained (None where it
+    was not)."""
 
     name: str
     results: Results
     parameters: int
     megabytes: float
-    tokens_per_second: float
+    tokens_per_second: float | None
     training_seconds: float | None
 
     def values(self, measure: str, score: str) -> dict[str, float]:
@@ -76,14 +78,16 @@ def score_arm(
     subject = load_subject(folder, teacher=teacher, max_prompt=max_prompt, new_tokens=new_tokens)
     place = functools.partial(answer_path, out, CORPUS)
     with evaluating(subject.student.model):
+        there = {str(row.get("id")) for row in rows_of(place(SEED), remedy=DRAW_AGAIN)}
         started = time.perf_counter()
         answers = answer_rows(subject, examples, corpus=CORPUS, seeds=[SEED], decoding=decoding, path=place)
-        speed = sum(row["num_tokens"] for row in answers) / (time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        drawn = sum(row["num_tokens"] for row in answers if str(row["id"]) not in there)
         rows = evaluate_examples(subject, examples, corpus=CORPUS, decoding=decoding, seeds=(SEED,), out=out)
     numbers = {
         "parameters": sum(p.numel() for p in subject.pair.student.parameters()),
         "megabytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6,
-        "tokens_per_second": speed,
+        "tokens_per_second": drawn / seconds if drawn else None,
         "training_seconds": None if run is None else _training_seconds(run),
     }
     write_whole(out / _ROWS, json_lines(rows))

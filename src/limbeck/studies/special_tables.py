@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
 from limbeck.studies.cells import mean_cell
 from limbeck.studies.measured import ROUGE, ArmRows, Measured
@@ -13,6 +16,8 @@ _BETWEEN = (
     ("own", "kl_student_teacher", "KL(s‖t) own"),
     ("own", "cross_entropy", "−log s of own answers"),
 )
+# key of a step's `own`, scale, digits
+_DRAWN = (("tokens", 1.0, 0), ("at_limit", 100.0, 0), ("reference_tokens", 1.0, 0))
 
 
 def special_tables(measured: Measured) -> list[tuple[str, Table]]:
@@ -23,7 +28,10 @@ def special_tables(measured: Measured) -> list[tuple[str, Table]]:
         case "clip-ranges":
             return [("KL(teacher‖student) on references in the course of training", course_table(measured))]
         case "limits":
-            return [("MGSR minus GKD under the same condition", conditions_table(measured, "mgsr", "gkd"))]
+            return [
+                ("MGSR minus GKD under the same condition", conditions_table(measured, "mgsr", "gkd")),
+                ("What the students drew in training", drawn_table(measured)),
+            ]
         case _:
             return []
 
@@ -90,6 +98,30 @@ def conditions_table(measured: Measured, method: str, other: str) -> Table:
     columns = (Column(title="condition"), Column(title="ROUGE-L"), *(Column(title=title) for *_, title in _BETWEEN))
     note = "[95 % bootstrap interval over examples], paired by example within one start and one training seed."
     return Table(columns=columns, rows=tuple(rows), notes=(note,))
+
+
+def drawn_table(measured: Measured) -> Table:
+    """How long the rows were that each arm drew while it was trained, beside the references of the same steps."""
+    rows = []
+    for name, arm in measured.arms.items():
+        cells: list[Cell] = [arm.arm.label]
+        for key, scale, digits in _DRAWN:
+            values = list(measured.steps(name, functools.partial(_own, key=key)).values())
+            cells.append(Number(value=scale * math.fsum(values) / len(values), digits=digits) if values else None)
+        counted = [run.about.get("counted", {}).get("train", {}) for run in arm.runs.values()]
+        read, cut = (sum(each.get(key, 0) for each in counted) for key in ("read", "cut_responses"))
+        cells.append(Number(value=100 * cut / read, digits=1) if read else None)
+        signs = {sign["name"] for run in arm.runs.values() for sign in run.about.get("signatures", ())}
+        if cells[1] is not None:
+            rows.append(Row(cells=(*cells, ", ".join(sorted(signs)) or None)))
+    titles = ("tokens", "at the limit %", "tokens of references", "references cut in training %", "signatures")
+    note = "Means over the steps that drew rows, before any revision; signatures: what the run was warned of."
+    return Table(columns=tuple(Column(title=title) for title in ("arm", *titles)), rows=tuple(rows), notes=(note,))
+
+
+def _own(row: dict[str, object], key: str) -> float | None:
+    own = row.get("own")
+    return float(own[key]) if isinstance(own, dict) and key in own else None
 
 
 def _plain_values(arm: ArmRows, corpora: tuple[str, ...]) -> dict[str, float]:

@@ -71,8 +71,10 @@ def _row(name: str, arm: ScoredArm) -> Row:
         cells.append(Number.of(mean_interval(values, seed=0), scale=scale, digits=digits) if values else None)
     cells.append(Number(value=arm.parameters / 1e6, digits=1))
     cells.append(Number(value=arm.megabytes, digits=0))
-    cells.append(Number(value=arm.tokens_per_second, digits=0))
-    cells.append(None if arm.training_seconds is None else Number(value=arm.training_seconds, digits=0))
+    cells += [
+        None if value is None else Number(value=value, digits=0)
+        for value in (arm.tokens_per_second, arm.training_seconds)
+    ]
     return Row(cells=tuple(cells), ranked=name != "teacher")
 
 

@@ -11,7 +11,7 @@ from limbeck.reporting.questions import KeyAnswer, all_answered, of_each
 from limbeck.reporting.run_answers import against_sft, mean_of, real_or_not
 from limbeck.reporting.tables import Number
 from limbeck.reporting.telling import drawn_share, kept_student, left_out, watched
-from limbeck.studies.measured import ROUGE, Measured
+from limbeck.studies.measured import ROUGE, Measured, Start
 from limbeck.studies.rows import RunRows
 from limbeck.studies.tables import compared_arms, distils
 
@@ -53,15 +53,22 @@ def _runs(measured: Measured) -> list[tuple[str, RunRows]]:
 
 
 def _ranked(measured: Measured) -> list[tuple[str, float]]:
-    """The trained arms that are no controls, with their means, the best first."""
+    """The trained arms that are no controls, with their means, the best first.
+
+    A mean is over the runs of the starts and seeds that all of them have, where there are such, or else over its own.
+    """
+    names = [name for name, arm in measured.arms.items() if not arm.is_stage and name not in measured.ledger.controls]
+    scored = [name for name in names if _scores(measured, name, list(measured.arms[name].runs))]
+    shared = measured.shared(scored)
     found = []
-    for name, arm in measured.arms.items():
-        if arm.is_stage or name in measured.ledger.controls:
-            continue
-        values = arm.values(list(arm.runs), measure=ROUGE[0], score=ROUGE[1], corpora=measured.average)
-        if values:
-            found.append((name, math.fsum(values.values()) / len(values)))
+    for name in scored:
+        values = _scores(measured, name, shared or list(measured.arms[name].runs))
+        found.append((name, math.fsum(values.values()) / len(values)))
     return sorted(found, key=lambda each: -each[1])
+
+
+def _scores(measured: Measured, name: str, runs: Sequence[Start]) -> dict[str, float]:
+    return measured.arms[name].values(runs, measure=ROUGE[0], score=ROUGE[1], corpora=measured.average)
 
 
 def _told(measured: Measured, ranked: Sequence[tuple[str, float]]) -> list[tuple[str, RunRows]]:
@@ -79,19 +86,50 @@ def _best(measured: Measured, ranked: Sequence[tuple[str, float]]) -> KeyAnswer:
         says = ("Fewer than two trained arms have scores, so that none can be called the best; run the others.",)
         return KeyAnswer(about="best", says=says, see=(TABLE,))
     (first, mean), (second, _) = ranked[:2]
-    gap = measured.gap(first, second)
-    label = [measured.arms[name].arm.label for name in (first, second)]
-    score = f"{label[0]} has the highest mean ROUGE-L over {over}, {Number(value=100 * mean).text()} %"
-    if gap is None:
-        says = (f"{score}; {label[1]} comes second and began from another start or seeds, so that they do not pair.",)
+    names = [name for name, _ in ranked]
+    label = {name: measured.arms[name].arm.label for name in names}
+    score = f"{label[first]} has the highest mean ROUGE-L over {over}, {Number(value=100 * mean).text()} %"
+    shared = measured.shared(names)
+    if not shared:
+        says = (
+            f"{score}, but the {len(names)} arms have no training seed and start in common, so that their means are "
+            "over different runs and none can be called the best; train all of them with the same --seeds.",
+        )
         return KeyAnswer(about="best", says=says, see=(TABLE,))
+    if any(len(measured.arms[name].runs) > len(shared) for name in names):
+        score += f", in the runs that all {len(names)} arms have (seed{_numbered(shared)})"
+    # Two arms may have more runs in common than all arms have, and these may say otherwise.
+    behind = [name for name in names[1:] if _lead(measured, first, name) <= 0]
+    gap = measured.gap(first, behind[0] if behind else second)
+    if gap is None:
+        says = (f"{score}; {label[second]} comes second and was scored on other examples, so that they do not pair.",)
+        return KeyAnswer(about="best", says=says, see=(TABLE,))
+    if behind:
+        says = (
+            f"{score}, but it does not lead {label[behind[0]]} in the runs that the two have in common: "
+            f"{mean_of(gap)} on the same {gap.num_examples:,} examples (95 % paired bootstrap). None can be called the "
+            "best.",
+        )
+        return KeyAnswer(about="best", says=says, see=(TABLE, ROWS))
     verdict = "the interval excludes 0" if gap.excludes_zero else "which could be chance"
     picked = f"; the first of {len(ranked)} is picked after looking, which flatters it" if len(ranked) > 2 else ""
     says = (
-        f"{score}. It leads {label[1]} by {mean_of(gap)} on the same {gap.num_examples:,} examples (95 % paired "
+        f"{score}. It leads {label[second]} by {mean_of(gap)} on the same {gap.num_examples:,} examples (95 % paired "
         f"bootstrap): {verdict}{picked}.",
     )
     return KeyAnswer(about="best", says=says, see=(TABLE, ROWS))
+
+
+def _lead(measured: Measured, first: str, other: str) -> float:
+    """How far an arm is before another over all runs that pair, summed over examples; infinitely where none do."""
+    sides = measured.paired(first, other, measure=ROUGE[0], score=ROUGE[1])
+    return math.inf if sides is None else math.fsum(value - sides[1][id] for id, value in sides[0].items())
+
+
+def _numbered(shared: Sequence[Start]) -> str:
+    """The seeds of some starts: " 1", "s 1, 3"."""
+    seeds = dict.fromkeys(seed for seed, _ in shared)
+    return f"{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}"
 
 
 def _sft(measured: Measured, ranked: Sequence[tuple[str, float]]) -> KeyAnswer:

@@ -22,11 +22,14 @@ _Way = Literal["higher", "lower"] | None
 _OWN = ("own", "cross_entropy")
 _UNSURE = "−log s of own answers"
 # measure, score, title, scale, digits, which way is better
-_BESIDE: Mapping[str, tuple[tuple[str, str, str, float, int, _Way], ...]] = {
-    "": (
-        ("references", "kl_teacher_student", "KL(t‖s) refs", 1.0, 3, "lower"),
-        (*_OWN, _UNSURE, 1.0, 2, None),
-    ),
+_Beside = tuple[tuple[str, str, str, float, int, _Way], ...]
+_USUAL: _Beside = (
+    ("references", "kl_teacher_student", "KL(t‖s) refs", 1.0, 3, "lower"),
+    (*_OWN, _UNSURE, 1.0, 2, None),
+)
+_BESIDE: Mapping[str, _Beside] = {
+    "": _USUAL,
+    "limits": (*_USUAL, ("answers", "stopped", "ends by itself %", 100.0, 0, None)),
     "methods": (
         ("references", "kl_teacher_student", "KL(t‖s) refs", 1.0, 3, "lower"),
         ("own", "kl_student_teacher", "KL(s‖t) own", 1.0, 3, "lower"),
@@ -123,9 +126,12 @@ def scores_table(measured: Measured) -> Table:
 
 
 def distils(measured: Measured, arm: str) -> str | None:
-    """Whether an arm beats all null controls; None for controls, stages and where there are no rows."""
+    """Whether an arm beats all null controls; None for controls and stages, and where there are no rows or the controls
+    learned from other data."""
     controls = measured.ledger.controls
     if arm in controls or arm not in measured.arms or measured.arms[arm].is_stage:
+        return None
+    if any(measured.corpora_of(arm) != measured.corpora_of(each) for each in controls if each in measured.arms):
         return None
     gaps = [measured.gap(arm, control) for control in controls]
     known = [gap for gap in gaps if gap is not None]
@@ -184,6 +190,12 @@ def _notes(measured: Measured, titles: tuple[str, ...]) -> tuple[str, ...]:
         notes.append(
             f"The arms began from {len(measured.starts)} different starts ({', '.join(sorted(measured.starts))}). Each "
             "run is compared with those of its own start alone; an arm's own means are over all of its runs."
+        )
+    if not measured.has_equal_runs:
+        notes.append(
+            "The arms do not all have the same runs (training seeds and starts), so that their means are not "
+            f"comparable with each other; the difference from {ledger.baseline} is, for it pairs runs of one seed and "
+            "start."
         )
     effect = measured_effect(measured)
     if effect is not None:

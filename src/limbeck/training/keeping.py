@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from limbeck.evaluation.identity import weights_fingerprint
 from limbeck.models.loading import has_lora
 from limbeck.models.saving import save_student
 from limbeck.training import checkpoint
@@ -68,6 +69,8 @@ def save_best(session: Session, directory: RunDirectory) -> None:
                 "max_prompt": session.encoder.max_prompt,
                 "max_length": session.encoder.max_length,
             },
+            # Evaluations name the same digest: which of them are of this student can be told without loading it.
+            fingerprint=weights_fingerprint,
         )
     terms = {name: whole(tensor) for name, tensor in session.distiller.terms.named_parameters()}
     if terms and session.world.is_main:

@@ -105,6 +105,15 @@ def test_report_compares_runs(run, tmp_path, capsys):
     assert "&lt;script&gt;first" in html
 
 
+@pytest.mark.parametrize("asked", [["--table"], ["--dry-run"], []])
+def test_a_study_file_with_a_built_in_name_is_refused_before_anything_is_done(asked, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "injected-errors.yaml").write_text("recipe: {}\n")
+    assert main(["study", "injected-errors.yaml", *asked]) == 2
+    assert "a built-in study is called 'injected-errors'" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["injected-errors.yaml"]
+
+
 def test_report_refuses_what_is_no_run(run, tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "is not the folder of a run" in capsys.readouterr().err

@@ -18,6 +18,10 @@ from limbeck.publishing import conversion_command, export, model_card, push
 from limbeck.testing import save_tiny, save_toy
 
 
+def _weights(run: Path) -> str:
+    return str(json.loads((run / "student" / "limbeck.json").read_text())["weights"])
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with LoRA, two validations, and an evaluation on disk."""
@@ -45,7 +49,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
          "references": ["r"], "category": "easy" if i < 3 else "hard", "scores": {"rouge_l": 0.9 if i < 3 else 0.1}}
         for i in range(6)
     ]  # fmt: skip
-    (answers / "dolly-answers-seed10.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [{"m": 1}, *rows]))
+    header = {"corpus": "dolly", "seed": 10, "examples": 6, "dtype": "float32", "weights": _weights(directory)}
+    (answers / "dolly-answers-seed10.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [header, *rows]))
     distances = [
         {"measure": "references", "corpus": "dolly", "seed": 10, "id": row["id"], "num_tokens": 2,
          "scores": {"kl_teacher_student": 2.5 if row["category"] == "hard" else 0.5, "cross_entropy": 1.0}}
@@ -96,6 +101,48 @@ def test_a_teacher_that_answered_too_and_line_breaks_of_an_answer_change_nothing
         said = [{**row, "text": "a\u2028b\x85c"} for row in rows]
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in said))
     assert model_card(tmp_path / "run") == model_card(run)
+
+
+def test_the_names_of_categories_stay_text(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    answers = tmp_path / "run" / "answers" / "plain" / "dolly-answers-seed10.jsonl"
+    hostile = "x|y\n\n# Hostile <img src=http://evil/x.png>"
+    answers.write_text(answers.read_text().replace('"hard"', json.dumps(hostile)))
+    card = model_card(tmp_path / "run")
+    assert r"| x\|y # Hostile \<img src=http://evil/x.png\> | 3 | 2.500 [2.500, 2.500] |" in card
+    assert "\n# Hostile" not in card
+    assert "<img" not in card.replace(r"\<img", "")
+
+
+@pytest.mark.parametrize("answered", [0, 4])
+def test_an_evaluation_that_was_stopped_is_no_score(run: Path, tmp_path: Path, answered: int) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    answers = tmp_path / "run" / "answers" / "plain" / "dolly-answers-seed10.jsonl"
+    answers.write_text("".join(answers.read_text().splitlines(keepends=True)[: 1 + answered]))
+    card = model_card(tmp_path / "run")
+    assert "was stopped before its end; the same `limbeck evaluate` goes on with it" in card
+    assert "model-index" not in card
+    assert "| dolly |" not in card
+
+
+def test_an_evaluation_of_the_student_before_is_no_score(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    plain = tmp_path / "run" / "answers" / "plain"
+    text = (plain / "dolly-answers-seed10.jsonl").read_text()
+    (plain / "dolly-answers-seed10.jsonl").write_text(text.replace(_weights(run), "0123456789abcdef"))
+    card = model_card(tmp_path / "run")
+    assert "Answers of an earlier student of this run are left out: evaluate again with another `--out`" in card
+    assert "model-index" not in card
+    assert "| dolly |" not in card
+    # Another corpus in the same folder, answered by the student that there is, stays.
+    text = text.replace('"corpus": "dolly"', '"corpus": "vicuna"')
+    (plain / "vicuna-answers-seed10.jsonl").write_text(text)
+    card = model_card(tmp_path / "run")
+    assert "Answers of an earlier student" in card
+    assert "| vicuna | 6 | 50.0 [" in card
+    assert "| dolly |" not in card
+    (found,) = yaml.safe_load(card.split("---\n")[1])["model-index"][0]["results"]
+    assert found["dataset"]["name"] == "vicuna"
 
 
 def test_a_run_that_was_not_evaluated_says_so(run: Path, tmp_path: Path) -> None:

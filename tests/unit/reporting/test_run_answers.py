@@ -72,7 +72,8 @@ def save_run(
         (folder / "validation" / f"step-{step:06d}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in lines))
     for corpus in evaluated:
         for seed in (10, 20):
-            header = {"corpus": corpus, "decoding": {"temperature": 1}, "content": "c", "max_prompt": 64}
+            header = {"corpus": corpus, "seed": seed, "examples": len(IDS), "decoding": {"temperature": 1},
+                      "content": "c", "max_prompt": 64}  # fmt: skip
             lines = [header, *(_answer(corpus, id, seed, scores[id], text) for id in IDS)]
             path = folder / "answers" / "plain" / f"{corpus}-answers-seed{seed}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)

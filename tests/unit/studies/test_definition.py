@@ -59,6 +59,17 @@ def study(folder: Path, **changes: Any) -> Study:
         ({"stages": {"start": {}}}, "give it a recipe, a shrink or both"),
         ({"stages": {"start": {"shrink": {"model": "x"}}}}, "write {model: NAME, layers: 12}"),
         ({"recipe": 3}, "recipe is 3"),
+        ({"recipe": {**RECIPE, "train": 3}}, "recipe.train is 3; train is a section of a recipe, write train: {key"),
+        ({"arms": {"a": {"method": "kd"}}}, "arms.a.method is 'kd'; method is a section"),
+        ({"arms": ..., "grid": {"method": ["kd", "gkd"]}}, "grid.method is 'kd'; method is a section"),
+        ({"stages": {"a": {"recipe": {"data": 3}}}}, "stages.a.recipe.data is 3; data is a section"),
+        ({"arms": None}, "there is no arm"),
+        ({"evaluate": {"corpora": {"x": None}}}, "evaluate.corpora.x is None; write the name of a corpus or a file"),
+        (
+            {"evaluate": {"corpora": ["news/test.jsonl", "other.jsonl", "law/test.jsonl"]}},
+            "evaluate.corpora has 2 corpora that are called 'test'; give each a name of its own: "
+            "{NAME1: news/test.jsonl, NAME2: law/test.jsonl}",
+        ),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
@@ -69,6 +80,45 @@ def test_what_is_wrong_is_told(tmp_path: Path, changes: dict[str, Any], told: st
 def test_a_wrong_key_is_told_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(UnknownName, match=r"mine\.yaml line \d+"):
         read_study(written(tmp_path, jobs=3))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"arms": {"a": {"method": "kd"}}}, 11),
+        ({"recipe": {"data": {"corpus": "x"}, "train": 3}}, 4),
+        ({"evaluate": {"corpora": ["a/t.jsonl", "b/t.jsonl"]}}, 12),
+    ],
+)
+def test_a_slip_is_told_with_its_line(tmp_path: Path, changes: dict[str, Any], line: int) -> None:
+    with pytest.raises(ConfigError, match=rf"mine\.yaml line {line}$"):
+        read_study(written(tmp_path, **changes))
+
+
+def test_sections_with_nothing_in_them_are_as_if_they_were_not_written(tmp_path: Path) -> None:
+    text = written(tmp_path, controls=False).read_text() + "stages:\ngrid:\nbaseline:\ntitle:\n"
+    text = text.replace("recipe:\n", "recipe:\n  train:\n  cache:\n").replace("gkd: {}", "gkd: {train: , data: }")
+    (tmp_path / "mine.yaml").write_text(text)
+    found = find_study(str(tmp_path / "mine.yaml"), settings=["train.steps=2"])
+    assert (found.title, found.baseline, found.stages, len(found.arms)) == ("mine", "gkd", (), 1)
+    (planned,) = planned_runs(found)
+    assert planned.recipe is not None
+    assert planned.recipe.train.steps == 2
+    assert planned.key == _key(study(tmp_path), **{"train.steps": 2})
+
+
+@pytest.mark.parametrize("name", [*STUDIES, "injected-errors"])
+def test_a_file_with_the_name_of_a_built_in_study_is_refused(tmp_path: Path, name: str) -> None:
+    for ending in ("yaml", "yml"):
+        path = written(tmp_path).rename(tmp_path / f"{name}.{ending}")
+        with pytest.raises(ConfigError, match=f"a built-in study is called '{name}'.*rename the file"):
+            find_study(str(path))
+
+
+def test_corpora_of_one_stem_are_told_apart_by_names_of_their_own(tmp_path: Path) -> None:
+    corpora = {"news": "news/test.jsonl", "law": "law/test.jsonl"}
+    found = study(tmp_path, evaluate={"corpora": corpora})
+    assert {each.name: each.corpus for each in found.scoring.corpora} == corpora
 
 
 def test_a_wrong_setting_names_its_arm(tmp_path: Path) -> None:

@@ -85,6 +85,13 @@ def test_the_table_fits_its_width_and_names_every_arm(width: int) -> None:
     assert "sft" in text
 
 
+def test_a_speed_that_is_not_known_is_a_dash() -> None:
+    arm = dataclasses.replace(_arm("sft", kl=lambda i: 1.0, rouge=lambda i: 0.2), tokens_per_second=None)
+    table = standings_table(_outcome(sft=arm))
+    place = [column.title for column in table.columns].index("tokens/s")
+    assert table.rows[0].cells[place] is None
+
+
 ARMS = ("sft", "kd", "gkd", "mgsr", "one more")
 
 

@@ -86,6 +86,43 @@ def test_the_page_of_a_study_answers_and_leads_to_files_beside_it(rows: Path) ->
     assert told["best"].links == ["#scores", "#rows-0"]
 
 
+def _told_of_best(folder: Path, levels: dict[str, dict[str, float]], *, start: str = "s") -> str:
+    """What the page says is best, of arms whose runs have these levels by training seed."""
+    for name, runs in levels.items():
+        for seed, level in runs.items():
+            _save(folder, f"{name}{seed}", level, start=start.format(name=name))
+    arms = tuple(LedgerArm(name=name, runs={seed: f"{name}{seed}" for seed in runs}) for name, runs in levels.items())
+    Ledger(study="mine", title="Mine", baseline=arms[0].name, arms=arms).write(folder)
+    page = study_page(folder, "mine")
+    return " ".join(next(answer.says for answer in page.answers if answer.about == "best"))
+
+
+def test_arms_are_ranked_by_the_runs_that_all_of_them_have(tmp_path: Path) -> None:
+    # Over all of its runs b is behind a: its second seed went badly, and a was not trained with it.
+    told = _told_of_best(tmp_path, {"c": {"0": 0.0}, "a": {"0": 0.1}, "b": {"0": 0.15, "1": -0.2}})
+    assert told.startswith(
+        "b has the highest mean ROUGE-L over toy, 46.6 %, in the runs that all 3 arms have (seed 0). "
+        "It leads a by +5.0 [+5.0, +5.0] points"
+    )
+
+
+def test_nobody_is_best_where_the_runs_of_two_arms_say_otherwise(tmp_path: Path) -> None:
+    levels = {"c": {"0": 0.05}, "a": {"0": 0.12, "1": 0.1}, "b": {"0": 0.1, "1": 0.3}}
+    told = _told_of_best(tmp_path, levels)
+    assert told.startswith("a has the highest mean ROUGE-L over toy, 43.5 %, in the runs that all 3 arms have (seed 0)")
+    assert "but it does not lead b in the runs that the two have in common: -9.0 [-9.0, -9.0] points on the" in told
+    assert "None can be called the best." in told
+    assert "It leads" not in told
+
+
+def test_nobody_is_best_where_arms_have_no_run_in_common(tmp_path: Path) -> None:
+    told = _told_of_best(tmp_path, {"a": {"0": 0.1}, "b": {"1": 0.05}})
+    assert "the 2 arms have no training seed and start in common" in told
+    assert "none can be called the best; train all of them with the same --seeds." in told
+    other = _told_of_best(tmp_path / "starts", {"a": {"0": 0.1}, "b": {"0": 0.05}}, start="start of {name}")
+    assert "the 2 arms have no training seed and start in common" in other
+
+
 def test_rows_of_an_older_version_say_what_they_do_not_hold(tmp_path: Path) -> None:
     folder = tmp_path / "rows"
     for name in ("a", "b"):
@@ -98,7 +135,8 @@ def test_rows_of_an_older_version_say_what_they_do_not_hold(tmp_path: Path) -> N
     Ledger(study="mine", title="Mine", baseline="a", arms=arms).write(folder)
     page = study_page(folder, "mine")
     told = {answer.about: " ".join(answer.says) for answer in page.answers}
-    assert "which could be chance" in told["best"]
+    assert "it does not lead b in the runs that the two have in common: 0.0 [0.0, 0.0] points" in told["best"]
+    assert "None can be called the best." in told["best"]
     assert "There is no SFT arm here" in told["sft"]
     assert "not recorded" in told["checkpoint"]
     assert "not recorded" in told["rows"]

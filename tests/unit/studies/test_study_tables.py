@@ -98,6 +98,17 @@ def test_only_what_beats_every_control_distils(rows: Path) -> None:
     assert [distils(measured, arm) for arm in ("better", "equal", "c1")] == ["yes", "not shown", None]
 
 
+def test_controls_that_learned_from_other_data_show_nothing_of_an_arm(tmp_path: Path) -> None:
+    for stem, level, corpus in (("dolly", 0.4, "dolly"), ("gsm8k", 0.5, "gsm8k"), ("control", 0.3, "dolly")):
+        save_run(tmp_path, stem, noisy(level, seed=1))
+        run = RunRows(tmp_path / f"{stem}.jsonl.gz")
+        write_rows(run.path, about={**run.about, "recipe": {"data": {"corpus": corpus}}}, rows=run.rows)
+    arms = {name: {"0": name} for name in ("dolly", "gsm8k", "control")}
+    ledger("mine", arms, controls=("control",)).write(tmp_path)
+    measured = Measured.read(tmp_path, "mine")
+    assert (distils(measured, "dolly"), distils(measured, "gsm8k")) == ("yes", None)
+
+
 def test_an_average_is_over_corpora_whatever_their_sizes(tmp_path: Path) -> None:
     for name, level in (("sft", 0.0), ("kd", 0.1)):
         lines = [
@@ -144,6 +155,18 @@ def test_of_several_starts_each_run_stands_against_the_one_of_its_own(tmp_path: 
     for gap in (measured.gap("kd", "sft"), measured.group_gap(["kd"], ["sft"])):
         assert gap is not None
         assert gap.mean == pytest.approx((0.10 - 0.04) / 2, abs=0.005)
+
+
+def test_a_table_of_arms_with_different_runs_says_that_its_means_are_not_comparable(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for arm in ("sft", "kd"):
+            save_run(tmp_path, f"{arm}{seed}-x", noisy(0.3, seed=seed))
+    arms = {"sft": {"0": "sft0-x", "1": "sft1-x"}, "kd": {"0": "kd0-x", "1": "kd1-x"}}
+    told = "their means are not comparable with each other; the difference from sft is"
+    ledger("mine", arms).write(tmp_path)
+    assert told not in printed(tmp_path, "mine")
+    ledger("mine", {**arms, "kd": {"1": "kd1-x"}}).write(tmp_path)
+    assert told in " ".join(printed(tmp_path, "mine").split())
 
 
 def test_any_arm_may_be_the_one_that_the_others_are_compared_with(tmp_path: Path) -> None:
@@ -434,3 +457,24 @@ def test_of_limits_a_method_is_held_against_the_other_under_the_same_condition_a
     assert distance.value == pytest.approx(0.1)
     # These rows hold nothing that was measured on the answers.
     assert table.rows[0].cells[3:] == (None, None)
+
+
+def test_of_limits_it_is_told_how_long_the_drawn_rows_were(tmp_path: Path) -> None:
+    drew = [{"own": {"tokens": 40.0, "at_limit": 0.25, "reference_tokens": 70.0}}, {}]
+    drew += [{"own": {"tokens": 60.0, "at_limit": 0.75, "reference_tokens": 50.0}}]
+    logs = {
+        "steps": [{"step": number, **row} for number, row in enumerate(drew)],
+        "counted": {"train": {"read": 200, "cut_responses": 3}},
+        "signatures": [{"name": "revision-harm", "step": 2}, {"name": "revision-harm", "step": 3}],
+    }
+    for stem, more in (("drawn", logs), ("fixed", {"steps": [{"step": 0}]})):
+        save_run(tmp_path, stem, lambda corpus, id, seed: 0.5)
+        run = RunRows(tmp_path / f"{stem}.jsonl.gz")
+        write_rows(run.path, about={**run.about, **more}, rows=run.rows)
+    ledger("limits", {"mgsr, 64 tokens": {"0": "drawn"}, "kd, 64 tokens": {"0": "fixed"}}).write(tmp_path)
+    (_, table) = result_of(tmp_path, "limits").tables[2]
+    numbers = [cell.value for cell in table.rows[0].cells if isinstance(cell, Number)]
+    assert numbers == pytest.approx([50.0, 50.0, 60.0, 1.5])
+    assert table.rows[0].cells[-1] == "revision-harm"
+    # An arm that draws nothing has nothing to show here.
+    assert [row.cells[0] for row in table.rows] == ["mgsr, 64 tokens"]
