@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from limbeck.errors import DataError, LimbeckError
+from limbeck.errors import CheckpointError, DataError, LimbeckError
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -18,11 +20,41 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    with draft.open("wb") as file:
-        file.write(content.encode("utf-8", errors="surrogatepass") if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    try:
+        with draft.open("wb") as file:
+            file.write(content.encode("utf-8", errors="surrogatepass") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException as error:
+        # On a full disk the draft would keep it full.
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Work in a folder that no other process works in, or only looks as this one does where it is `shared`; whoever
+    dies lets go of it.
+
+    Raises `CheckpointError` where another one does. Not every file system can tell: there this does nothing.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"another process is writing into {folder}\n  wait until it ends, or stop it first"
+            ) from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:

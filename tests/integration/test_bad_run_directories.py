@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from limbeck import cli
 from limbeck.config.reading import to_yaml
 from limbeck.errors import CheckpointError, Stopped
+from limbeck.files import alone_in
 from limbeck.testing import save_tiny
 from limbeck.training import checkpoint, keeping
 from limbeck.training.rundir import Run, RunDirectory
@@ -313,3 +314,14 @@ def test_a_run_that_is_made_longer_is_not_finished_before_its_new_end(
     assert not Run(run).is_finished
     start(settings, run, "train.steps=8", rows=None, resume=True)
     assert json.loads((run / "finished.json").read_text()) == {"step": 8}
+
+
+def test_a_run_that_another_process_trains_is_not_gone_on_with(
+    stopped: Path, models: Models, toy_file: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(stopped, tmp_path / "run")
+    before = contents(run)
+    with alone_in(run), pytest.raises(CheckpointError, match="another process is writing into"):
+        start(_settings(models, toy_file), run, resume=True, rows=None)
+    assert contents(run) == before
+    start(_settings(models, toy_file), run, resume=True, rows=None)

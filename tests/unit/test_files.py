@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limbeck.errors import CheckpointError, DataError
-from limbeck.files import json_lines, read_json, read_row, read_rows, write_whole
+from limbeck.files import alone_in, json_lines, read_json, read_row, read_rows, write_whole
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=8)
 
@@ -85,3 +87,30 @@ def test_a_kill_between_writing_and_naming_leaves_the_old_file(tmp_path: Path, m
     with pytest.raises(KeyboardInterrupt):
         write_whole(path, b"new and longer")
     assert path.read_text() == "old"
+
+
+def test_a_write_that_fails_leaves_no_draft_and_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(IsADirectoryError) as failed:
+        write_whole(tmp_path / "taken", "text")
+    assert (failed.value.filename, failed.value.filename2) == (str(tmp_path / "taken"), None)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_folder_is_one_process_s_until_it_lets_go_or_dies(tmp_path: Path) -> None:
+    hold = (
+        "import sys, time; from pathlib import Path; from limbeck.files import alone_in\n"
+        "with alone_in(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        for shared in (False, True):
+            with pytest.raises(CheckpointError, match="another process"), alone_in(tmp_path, shared=shared):
+                pass
+        other.kill()
+        other.wait()
+    with alone_in(tmp_path):
+        pass
+    with alone_in(tmp_path, shared=True), alone_in(tmp_path, shared=True):
+        pass

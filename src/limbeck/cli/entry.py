@@ -37,6 +37,8 @@ from limbeck.cli.undo import undo
 from limbeck.errors import LimbeckError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_NAME = (errno.EROFS, errno.ENAMETOOLONG)
+_NO_PLACE = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 _FAILED, _BAD_INPUT, _RESUMABLE, _INTERRUPTED = 1, 2, 75, 130
 # Columns of help: in a wider terminal lines would be too long to read.
 _NARROWEST, _WIDEST = 20, 80
@@ -132,7 +134,8 @@ def _run(arguments: Sequence[str], *, is_debug: bool) -> int:
         if is_debug:
             traceback.print_exc()
         message, code = _explained(error)
-        hint = "" if is_debug or isinstance(error, LimbeckError) else "\n  run again with --debug to see where"
+        is_told = is_debug or isinstance(error, LimbeckError) or code != _FAILED
+        hint = "" if is_told else "\n  run again with --debug to see where"
         told = f"error: {message}{hint}"
         print(fitted(told) if has_width(sys.stderr) else told, file=sys.stderr)
         return code
@@ -155,5 +158,8 @@ def _explained(error: Exception) -> tuple[str, int]:
             f"no space left on the disk{place}; make room and run the command again (train: with --resume)",
             _RESUMABLE,
         )
+    if isinstance(error, _NO_PLACE) or (isinstance(error, OSError) and error.errno in _NO_NAME):
+        place = error.filename2 or error.filename or "a file"
+        return f"{place} cannot be used: {error.strerror or error}\n  name another place, or make it free", _BAD_INPUT
     first = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {first}", _FAILED

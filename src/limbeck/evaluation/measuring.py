@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,10 +23,11 @@ from limbeck.evaluation.kept_teacher import KeptTeacher
 from limbeck.evaluation.results import Results
 from limbeck.evaluation.scorers import Scorer, self_bleu
 from limbeck.evaluation.subjects import Subject, load_subject
-from limbeck.files import json_lines, write_whole
+from limbeck.files import alone_in, json_lines, read_rows, write_whole
 from limbeck.losses.heads import auto_chunk
 from limbeck.models.extending import evaluating
 from limbeck.records import Example
+from limbeck.reporting.run_logs import DRAW_AGAIN
 from limbeck.types import Sequences
 
 SEEDS = (10, 20, 30, 40, 50)
@@ -33,11 +36,11 @@ _MOST_READ = 8
 
 def evaluate(
     model: str | os.PathLike[str] | PreTrainedModel,
-    corpora: str | Sequence[str],
+    corpora: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     decoding: str | Decoding = "plain",
-    seeds: Sequence[int] = SEEDS,
-    out: Path | None = None,
+    seeds: int | Sequence[int] = SEEDS,
+    out: str | os.PathLike[str] | None = None,
     root: Path | None = None,
     teacher: str | PreTrainedModel | None = None,
     max_rows: int | None = None,
@@ -66,15 +69,17 @@ def evaluate(
     Rows go to `out` as they are made; a second call goes on where the first was stopped. `out` None keeps them in
     memory. Raises `ConfigError`, `DataError`, `ModelError`, and `CheckpointError` if `out` holds other rows.
     """
-    names = [corpora] if isinstance(corpora, str) else list(corpora)
-    if not names or not seeds:
+    names = [os.fspath(each) for each in ([corpora] if isinstance(corpora, str | os.PathLike) else corpora)]
+    drawn = [seeds] if isinstance(seeds, int) else list(seeds)
+    out = None if out is None else Path(out)
+    if not names or not drawn:
         raise ConfigError("nothing to evaluate: give at least one corpus and one seed")
     if batch_rows < 1:
         raise ConfigError(f"batch_rows is {batch_rows}; at least 1 is needed")
     if exposure and teacher is None:
         raise ConfigError("exposure bias compares with the teacher's answers: name a teacher")
-    if len(set(seeds)) < len(seeds) or len(set(names)) < len(names):
-        raise ConfigError(f"corpora {names} and seeds {list(seeds)}: name each corpus and each seed once")
+    if len(set(drawn)) < len(drawn) or len(set(names)) < len(names):
+        raise ConfigError(f"corpora {names} and seeds {drawn}: name each corpus and each seed once")
     chosen = decoding if isinstance(decoding, Decoding) else DECODINGS[decoding]
     chosen = chosen if max_new_tokens is None else replace(chosen, max_new_tokens=max_new_tokens)
     data = {name: load_corpus(name, split=split, root=root, max_rows=max_rows) for name in names}
@@ -89,14 +94,16 @@ def evaluate(
         dtype=dtype,
     )
     rows: list[dict[str, Any]] = []
-    with evaluating(subject.student.model):
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    with evaluating(subject.student.model), contextlib.nullcontext() if out is None else alone_in(out):
         for name, dataset in data.items():
             rows += evaluate_examples(
                 subject,
                 dataset.examples,
                 corpus=name,
                 decoding=chosen,
-                seeds=seeds,
+                seeds=drawn,
                 out=out,
                 scorers=scorers,
                 exposure=exposure,
@@ -189,9 +196,22 @@ def _agreement(
     ):
         rows += [{"measure": measure, "corpus": corpus, "seed": seed, **row} for row in group]
     rows.sort(key=lambda row: str(row["id"]))
-    if path is not None:
+    # What a teacher said in an earlier call is not to be had again without it.
+    if path is not None and not (teacher is None and _says_more(path, rows)):
         write_whole(path, json_lines(rows))
     return rows
+
+
+def _says_more(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a file has these rows with further scores in them."""
+    kept = list(read_rows(path, remedy=DRAW_AGAIN)) if path.is_file() else []
+    return len(kept) == len(rows) and all(
+        one["id"] == other["id"]
+        and one["seed"] == other["seed"]
+        and one["scores"].keys() > other["scores"].keys()
+        and math.isclose(one["scores"]["cross_entropy"], other["scores"]["cross_entropy"], rel_tol=1e-4)
+        for one, other in zip(kept, rows, strict=True)
+    )
 
 
 def _exposure(

@@ -61,13 +61,10 @@ def train(
     """
     settings = Recipe.load(recipe, list(overrides))
     path = Path(settings.run)
-    recorded: dict[str, Any] = {}
-    found: checkpoint.Checkpoint | None = None
-    if resume:
-        recorded = recorded_settings(path, settings)
-        # Before the models: a corrupt checkpoint should not cost the minutes that they take.
-        found = checkpoint.latest(path / "checkpoints")
-    else:
+    recorded = recorded_settings(path, settings) if resume else {}
+    # Before the models: a corrupt checkpoint should not cost the minutes that they take.
+    found = checkpoint.latest(path / "checkpoints") if resume else None
+    if not resume:
         check_free(path)
     world = World.start(device=settings.models.device, strategy=settings.train.strategy)
     resumed = RunDirectory.existing(path) if resume else None
@@ -81,7 +78,8 @@ def train(
                     path, recipe=settings.dump(), environment=described, extractor=learned, rows=session.counted
                 )
             world.barrier()
-            return _Loop(session, RunDirectory.existing(path), strict=strict).run(resume=resume, found=found)
+            with RunDirectory.existing(path).alone(is_main=world.is_main) as directory:
+                return _Loop(session, directory, strict=strict).run(resume=resume, found=found)
 
 
 class _Loop:

@@ -9,13 +9,19 @@ import torch
 
 from limbeck.config import Recipe, resumable_difference
 from limbeck.errors import CheckpointError
+from limbeck.files import alone_in
 from limbeck.training.rundir import Run, RunDirectory, environment
 from limbeck.training.world import World
 
 
 def recorded_settings(path: Path, settings: Recipe) -> dict[str, Any]:
-    """What `auto` became in the run that these settings go on with. Raises `CheckpointError` if they may not."""
+    """What `auto` became in the run that these settings go on with.
+
+    Raises `CheckpointError` if they may not, or while another process trains there.
+    """
     directory = RunDirectory.existing(path)
+    with alone_in(path, shared=True):
+        pass
     if Run(path).is_finished and not (path / "checkpoints").is_dir():
         raise CheckpointError(
             f"{path} is finished and its checkpoints were removed; nothing is left to go on from.\n"

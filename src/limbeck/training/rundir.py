@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.errors import CheckpointError, ConfigError
-from limbeck.files import json_lines, read_json, read_rows, write_whole
+from limbeck.files import alone_in, json_lines, read_json, read_rows, write_whole
 
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
@@ -82,6 +83,12 @@ class RunDirectory:
             raise CheckpointError(f"'{path}' is not the directory of a run: it has no {RECIPE}")
         return cls(path)
 
+    @contextlib.contextmanager
+    def alone(self, *, is_main: bool = True) -> Iterator[RunDirectory]:
+        """Train into it, the main rank for all of them. Raises `CheckpointError` while another process does."""
+        with alone_in(self.path) if is_main else contextlib.nullcontext():
+            yield self
+
     def write_text(self, name: str, text: str) -> None:
         """Write a whole file so that a reader sees the old text or the new, never half of one."""
         write_whole(self.path / name, text)
@@ -92,7 +99,8 @@ class RunDirectory:
 
     def append(self, log: str, row: Mapping[str, Any]) -> None:
         """One line at the end of a log."""
-        with (self.path / log).open("a", encoding="utf-8") as file:
+        # A row's id may hold half a surrogate pair, as a JSON string may.
+        with (self.path / log).open("a", encoding="utf-8", errors="surrogatepass") as file:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=True) + "\n")
 
     def sizes(self) -> dict[str, int]:
@@ -184,8 +192,10 @@ def check_free(path: Path) -> None:
     if not path.exists():
         return
     begun = {_ENVIRONMENT, *_LOGS, EXTRACTOR, ROWS}
-    begun |= {f".{name}.draft" for name in (EXTRACTOR, ROWS, RECIPE)}
-    if path.is_dir() and {entry.name for entry in path.iterdir()} <= begun:
+    drafts = tuple(f".{name}.*draft" for name in (EXTRACTOR, ROWS, RECIPE))
+    if path.is_dir() and all(
+        entry.name in begun or any(entry.match(draft) for draft in drafts) for entry in path.iterdir()
+    ):
         return
     held = "is another run's directory" if (path / RECIPE).exists() else "exists and is not empty"
     raise ConfigError(

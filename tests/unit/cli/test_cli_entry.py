@@ -60,6 +60,21 @@ def test_what_the_messages_say(failing, capsys):
     assert capsys.readouterr().err == "error: RuntimeError: a bug\n  run again with --debug to see where\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "runs/x"), "runs/x cannot be used: Permission denied"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "a"), "a cannot be used: Is a directory"),
+        (FileExistsError(errno.EEXIST, "File exists", ".draft", None, "a"), "a cannot be used: File exists"),
+        (OSError(errno.EROFS, "Read-only file system", "b"), "b cannot be used: Read-only file system"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "c"), "c cannot be used: File name too long"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_bad_input_and_is_named(failing, capsys, error, said):
+    assert failing(error) == 2
+    assert capsys.readouterr().err == f"error: {said}\n  name another place, or make it free\n"
+
+
 def test_debug_shows_the_traceback(failing, capsys, monkeypatch):
     assert failing(ConfigError("wrong"), "--debug") == 2
     assert "Traceback" in capsys.readouterr().err

@@ -124,6 +124,13 @@ def test_report_refuses_what_is_no_run(run, tmp_path, capsys):
     assert not (tmp_path / "page.html").exists()
 
 
+def test_a_report_into_a_folder_is_refused_and_leaves_nothing(run, tmp_path, capsys):
+    (tmp_path / "pages").mkdir()
+    assert main(["report", str(run("one", rouge=0.1)), "-o", str(tmp_path / "pages")]) == 2
+    assert f"{tmp_path / 'pages'} cannot be used: Is a directory" in capsys.readouterr().err
+    assert not list(tmp_path.glob(".*.draft"))
+
+
 def test_report_of_a_run_that_just_began(run, tmp_path):
     young = run("young", rouge=0.1)
     (young / "metrics.jsonl").write_text("")

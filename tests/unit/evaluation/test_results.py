@@ -14,6 +14,7 @@ from limbeck.errors import CheckpointError, ConfigError, DataError, ModelError, 
 from limbeck.evaluation import Decoding, Results, evaluate, rouge_l
 from limbeck.evaluation.exposure import exposure_bias
 from limbeck.evaluation.scorers import self_bleu, standard_scorers
+from limbeck.files import alone_in
 from limbeck.models.decoders import CausalDecoder
 from limbeck.testing import byte_tokenizer, save_tiny, save_toy, tiny_model, toy_examples
 from limbeck.training.rundir import Run
@@ -419,3 +420,39 @@ def test_exposure_bias_refuses_half_pairs_and_nothing() -> None:
         exposure_bias([{**own, "kl": []}, {**own, "prefix": "teacher"}])
     with pytest.raises(DataError, match="no token"):
         exposure_bias([])
+
+
+# Calls that meet.
+
+
+def test_a_second_evaluation_into_one_folder_is_refused_while_the_first_runs(home: Path, tmp_path: Path) -> None:
+    with alone_in(tmp_path), pytest.raises(CheckpointError, match="another process is writing into"):
+        run(home, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert len(by_measure(run(home, out=tmp_path), "answers")) == COUNT
+
+
+def test_an_evaluation_without_the_teacher_keeps_what_the_teacher_said(home: Path, tmp_path: Path) -> None:
+    run(home, out=tmp_path, teacher=str(home / "teacher"))
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    found = run(home, out=tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    assert all("kl_teacher_student" not in row["scores"] for row in found.rows)
+    references = next(content for name, content in kept.items() if name.endswith("-references.jsonl"))
+    assert b"kl_teacher_student" in references
+
+
+def test_rows_of_another_teacher_or_of_fewer_scores_are_written_anew(home: Path, tmp_path: Path) -> None:
+    run(home, out=tmp_path)
+    poor = {path.name: path.read_bytes() for path in tmp_path.iterdir() if "references" in path.name}
+    run(home, out=tmp_path, teacher=str(home / "teacher"))
+    rich = {path.name: path.read_bytes() for path in tmp_path.iterdir() if "references" in path.name}
+    assert poor.keys() == rich.keys()
+    assert poor != rich
+
+
+def test_paths_and_single_values_are_taken_as_they_are_meant(home: Path, tmp_path: Path) -> None:
+    settings = {"decoding": SHORT, "max_prompt": 60}
+    found = evaluate(home / "student", home / "toy.jsonl", seeds=10, out=str(tmp_path / "out"), **settings)
+    assert len(by_measure(found, "answers")) == COUNT
+    assert found.folder == tmp_path / "out"

@@ -79,3 +79,24 @@ def test_a_changed_environment_is_named() -> None:
     assert "threads 1, now 2" in line
     assert f"torch 1.0, now {now['versions']['torch']}" in line
     assert environment_changes({}, now) == []
+
+
+def test_a_folder_that_a_kill_left_while_it_wrote_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(old: object, new: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            RunDirectory.create(tmp_path / "run", recipe="method: {base: sft}\n", environment={}, rows={"train": 1})
+    assert [path.name for path in (tmp_path / "run").glob(".*")], "half of a file is there"
+    check_free(tmp_path / "run")
+    (tmp_path / "run" / ".mine.draft").touch()
+    with pytest.raises(ConfigError, match="not empty"):
+        check_free(tmp_path / "run")
+
+
+def test_half_a_surrogate_pair_in_a_rows_id_is_kept(tmp_path: Path) -> None:
+    directory = _new(tmp_path / "run")
+    directory.append(METRICS, {"id": "\ud83d1"})
+    assert [row["id"] for row in directory.rows(METRICS)] == ["\ud83d1"]
