@@ -89,9 +89,14 @@ def _imported(kind: str, where: str, allow_import: bool) -> Any:
         )
     module, _, name = kind.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError(f"{where}.kind is '{kind}', which cannot be imported: {error}") from error
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise ConfigError(
+            f"{where}.kind is '{kind}', which is no dataclass; a part of a method is one, and its fields are its keys"
+        )
+    return found
 
 
 def _reason(error: Exception) -> str:

@@ -84,3 +84,14 @@ def test_on_a_cpu_offloading_says_that_it_is_nothing(
 ) -> None:
     start(recipe(models, "kd", models={"teacher_offload": True}, train={"steps": 1}), tmp_path / "run")
     assert "models.teacher_offload changes nothing" in "".join(capsys.readouterr())
+
+
+def test_the_base_under_autocast_is_kept_in_the_dtype_that_it_computes_in(models: Models, tmp_path: Path) -> None:
+    train = {"precision": "bf16-mixed", "steps": None, "epochs": 2}
+    plain = {**_based(models, "gkd", is_one=True), "method": {"base": "kd", "weights": {"supervised": 1}}}
+    plain = {**plain, "train": {**plain["train"], **train}}
+    kept = {kind: start({**plain, "cache": {"kind": kind}}, tmp_path / kind) for kind in ("memory", "disk")}
+    assert metrics(kept["disk"].directory) == metrics(kept["memory"].directory)
+    last = metrics(start(plain, tmp_path / "plain").directory)[-1]
+    # What a row is read with moves the last bits of bfloat16.
+    assert metrics(kept["disk"].directory)[-1]["cross_entropy"] == pytest.approx(last["cross_entropy"], rel=1e-2)

@@ -14,7 +14,7 @@ from limbeck.data.tokenizing import Encoder
 from limbeck.errors import VocabularyMismatch
 from limbeck.sequences import answering
 from limbeck.sequences.answer_cache import AnswerCache
-from limbeck.testing import byte_tokenizer, save_tiny
+from limbeck.testing import byte_tokenizer, save_tiny, tiny_model
 from limbeck.training import sourcing
 from limbeck.training.session import Session
 from limbeck.types import Sequences
@@ -234,3 +234,24 @@ def _examples() -> Any:
     from training_kit import ROWS
 
     return from_rows(ROWS, columns={}, corpus="rows", source="rows").examples
+
+
+def test_a_teacher_of_a_shorter_context_is_not_driven_past_it(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = tmp_path / "short"
+    tiny_model("gpt2", positions=40, seed=5).save_pretrained(teacher)
+    byte_tokenizer().save_pretrained(teacher)
+    written: list[int] = []
+    whole = answering._drawn
+
+    def followed(group: Any, tokens_of: Any, **settings: Any) -> Any:
+        answers = whole(group, tokens_of, **settings)
+        written.extend(len(tokens_of[each.prompt]) + len(each.tokens) for each in answers)
+        return answers
+
+    monkeypatch.setattr(answering, "_drawn", followed)
+    settings = recipe(models, "seqkd", models={"teacher": str(teacher)}, sampling={"max_new_tokens": 60})
+    run = start(settings, tmp_path / "run")
+    assert len(metrics(run.directory)) == 8
+    assert max(written) == 40

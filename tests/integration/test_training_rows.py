@@ -142,3 +142,71 @@ def test_some_rows_without_a_response_token_count_for_nothing(
         < metrics(start(settings, tmp_path / "all").directory)[0]["tokens"]["token"]
     )
     assert metrics(part.directory)[0]["loss"] > 0
+
+
+def test_rows_from_python_are_limited_and_validated_as_those_of_a_file(models: Models, tmp_path: Path) -> None:
+    columns = {"prompt": "q", "completion": "a"}
+    rows = [{"q": row["prompt"], "a": row["completion"]} for row in ROWS]
+    valid = _file(tmp_path / "valid.jsonl", rows[:3])
+    data = {"columns": columns, "max_rows": 12, "valid": valid}
+    run = start(recipe(models, "sft", data=data, train={"steps": 1}, validate={"every": 1}), tmp_path / "a", rows=rows)
+    counted = json.loads((run.directory / "rows.json").read_text())
+    assert [part["rows"] for part in counted["sources"]] == [12]
+    assert (counted["train"]["read"], counted["validation"]["read"]) == (12, 3)
+
+
+def test_the_home_folder_may_hold_the_named_corpora(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "corpora" / "dolly").mkdir(parents=True)
+    for split in ("train", "valid"):
+        _file(tmp_path / "corpora" / "dolly" / f"{split}.jsonl", ROWS)
+    settings = recipe(models, "sft", data={"corpus": "dolly", "root": "~/corpora", "valid": "auto"})
+    run = limbeck.train({**settings, "run": "~/runs/mine"}, "train.steps=3", rows=None)
+    assert run.directory == tmp_path / "runs" / "mine"
+    again = limbeck.train({**settings, "run": "~/runs/mine"}, "train.steps=3", rows=None, resume=True)
+    assert again.directory == run.directory
+
+
+SPANS_ALONE = {"weights": {"token": 0, "supervised": 0}, "span": {"extractor": {"kind": "window"}}}
+
+
+def test_spans_alone_without_a_span_in_a_step_are_a_loss_of_0(models: Models, tmp_path: Path) -> None:
+    settings = recipe(
+        models, "mgsr", method={**SPANS_ALONE, "sequences": "student", "revision": None}, validate={"every": None}
+    )
+    run = start(settings, tmp_path / "none", "sampling.max_new_tokens=1")
+    assert [(row["spans"], row["loss"], row["gradient_norm"]) for row in metrics(run.directory)] == [(0, 0.0, 0.0)] * 6
+    some = start(settings, tmp_path / "some", "train.steps=1")
+    assert metrics(some.directory)[0]["spans"] > 0
+    assert metrics(some.directory)[0]["gradient_norm"] > 0
+
+
+def test_spans_alone_without_a_response_token_are_refused(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = Fixed.draw
+
+    def silent(self: Fixed, items: Any, *, rollouts: Any, step: int) -> Any:
+        drawn = draw(self, items, rollouts=rollouts, step=step)
+        return dataclasses.replace(drawn, is_response=torch.zeros_like(drawn.is_response))
+
+    monkeypatch.setattr(Fixed, "draw", silent)
+    method = {**SPANS_ALONE, "sequences": "fixed", "revision": None}
+    with pytest.raises(NothingToLearn, match="none of the 6 rows of this step has a response token"):
+        start(recipe(models, "mgsr", method=method, validate={"every": None}), tmp_path / "run")
+
+
+def test_a_mixture_of_chosen_and_fixed_responses_needs_no_term_with_a_teacher(models: Models, tmp_path: Path) -> None:
+    method = {"sequences": {"first": {"kind": "best-of"}, "share": 1.0}, "token": "likelihood"}
+    run = start(recipe(models, "gkd", method=method, train={"steps": 2}, validate={"every": None}), tmp_path / "run")
+    assert [row["origin"] for row in metrics(run.directory)] == [{"student": 1.0}] * 2
+
+
+def test_an_id_with_half_a_surrogate_pair_is_validated(models: Models, tmp_path: Path) -> None:
+    rows = [{"id": f"\ud83d{place}", **row} for place, row in enumerate(ROWS)]
+    run = start(recipe(models, "kd", train={"steps": 3}), tmp_path / "run", rows=rows)
+    followed = [json.loads(line)["id"] for line in (run.directory / "tokens.jsonl").read_bytes().splitlines()]
+    assert followed
+    assert all(id.startswith("\ud83d") for id in followed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,32 @@ def _unknown(what: str, path: Where, known: Any, draft: Draft) -> UnknownName:
     return UnknownName("\n".join([*lines, f"  {draft.where(path)}"]))
 
 
+def check_text(values: Mapping[str, Any], draft: Draft) -> None:
+    """Raise `ConfigError` for text that UTF-8 cannot hold, such as a file's name with bytes of another encoding."""
+    for path, text in _texts(values):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            name = ".".join(path)
+            raise ConfigError(
+                f"{name} is {text!r}, which is no UTF-8 text, and a recipe is written in UTF-8.\n"
+                f"  Rename the file or folder, or give {name} another value\n  {draft.where(path)}"
+            ) from error
+
+
+def _texts(value: object, path: Where = ()) -> Iterator[tuple[Where, str]]:
+    """Every text in these values with the key that it stands at, keys themselves included."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield path, key
+            yield from _texts(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _texts(inner, (*path, str(index)))
+
+
 def value_error(error: ValidationError, draft: Draft) -> ConfigError:
     """pydantic's findings as one message: each key once, with its value and what it may be."""
     messages: dict[Where, str] = {}
@@ -159,6 +185,7 @@ def draft_of(source: Mapping[str, Any] | Path | str, *, way_out: str = WAY_OUT) 
     path = Path(source)
     if not path.is_dir():
         return read_recipe(path, way_out=way_out), path.stem
-    # A run may have been moved since it wrote its recipe.
+    # A run may have been moved since it wrote its recipe, and its first line lost: what lies in a folder may have come
+    # from anywhere.
     draft = read_recipe(path / "recipe.yaml")
-    return dataclasses.replace(draft, values={**draft.values, "run": str(path)}), ""
+    return dataclasses.replace(draft, values={**draft.values, "run": str(path)}, is_recorded=True), ""

@@ -127,7 +127,9 @@ def read_recipe(path: Path, *, way_out: str = WAY_OUT) -> Draft:
     if not isinstance(values, dict):
         found = "is empty" if values is None else f"holds a {_kind(values)}"
         raise ConfigError(f"{path} {found}; it must hold sections.\n  {way_out}")
-    return Draft(values=values, places=places, is_recorded=text.startswith(RECORDED))
+    # An editor may have put a byte order mark before the first line, and a carriage return behind it.
+    first = text.removeprefix("\ufeff").partition("\n")[0].strip()
+    return Draft(values=values, places=places, is_recorded=first == RECORDED.strip())
 
 
 def overridden(draft: Draft, override: Override) -> Draft:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from limbeck.config.checks import check_keys, draft_of, method_error, plain, value_error
+from limbeck.config.checks import check_keys, check_text, draft_of, method_error, plain, value_error
 from limbeck.config.reading import RECORDED, Draft, Override, overridden, read_recipe, to_yaml
 from limbeck.config.sections import (
     CacheSection,
@@ -80,10 +81,10 @@ class Recipe:
     ) -> Recipe:
         """The recipe of a YAML file, a run's folder, a mapping or another recipe, with `section.key=value` on top.
 
-        `run` defaults to runs/<name of the file, or of the method>; of a run's folder it is that folder. A part of the
-        method written "module:Class" is imported only with `allow_import`, and never from a run's own recipe. An
-        override of `method.base` on a method of which every part is stated replaces the whole method. Raises
-        `UnknownName` and `ConfigError`.
+        `run` defaults to runs/<name of the file, or of the method>; of a run's folder it is that folder; "~" before it
+        is the home folder. A part of the method written "module:Class" is imported only with `allow_import`, and never
+        from a run's own recipe. An override of `method.base` on a method of which every part is stated replaces the
+        whole method. Raises `UnknownName` and `ConfigError`.
         """
         draft, name = _draft(source)
         for override in _base_first([Override.parse(text) for text in overrides]):
@@ -94,6 +95,7 @@ class Recipe:
         method, stated = _method(draft, allow_import=allow_import and not draft.is_recorded)
         run = name or str(stated["base"]).replace(":", "-")
         recipe = cls._validated({"run": f"runs/{run}", **draft.values, "method": stated}, draft)
+        recipe = dataclasses.replace(recipe, run=os.path.expanduser(recipe.run))
         check_uses(
             models=recipe.models,
             data=recipe.data,
@@ -119,6 +121,7 @@ class Recipe:
     def _validated(cls, values: Mapping[str, Any], draft: Draft) -> Recipe:
         # Through JSON: there pydantic's strict mode tells 1 from "1" and true, and still takes lists and mappings.
         values = {"models": {}, **values}
+        check_text(values, draft)
         try:
             found: Recipe = _adapter().validate_json(json.dumps(values), strict=True)
             return found

@@ -55,6 +55,7 @@ def check_uses(
         *_lengths(models, data, train),
         *_drawing(data, sampling, validate, method, draft),
         *_schedule(train, validate),
+        *_validation(data, validate),
         *_tracking(track),
         *unread_thresholds(
             watch,
@@ -81,7 +82,8 @@ def matches_teacher(method: Any) -> bool:
     """
     objective = method.objective()
     is_matched = bool(objective.pair_terms) or any(term.needs_teacher for term in objective.terms.values())
-    return is_matched or method.revision is not None or bool(getattr(method.sequences, "needs_teacher", False))
+    is_asked = any(getattr(part, "needs_teacher", False) for part in _leaves(method.sequences))
+    return is_matched or method.revision is not None or is_asked
 
 
 def only_fixed(source: Any) -> bool:
@@ -150,6 +152,13 @@ def _parts(method: Any, draft: Draft) -> _Found:
     if method.span is not None and method.weights.span == 0.0:
         message = "method.span is set, but method.weights.span is 0, so that nothing reads it"
         return [("method.span", f"{message}; set method.span to null, or raise its weight")]
+    terms = method.objective().terms
+    if method.span is not None and getattr(terms.get("token"), "reads_other_row", False):
+        message = "method.token.target is other-row, for which the teacher reads other rows than the student"
+        return [("method.token.target", f"{message}: method.span would compare with them too; set it to null")]
+    if "supervised" in terms and "token" not in terms and method.span is None and not only_fixed(method.sequences):
+        message = f"method.weights.token is 0, so that no term of {base} learns from the responses of method.sequences"
+        return [("method.weights.token", f"{message}; raise it, or set method.sequences to fixed")]
     return []
 
 
@@ -187,8 +196,9 @@ def _lengths(models: ModelsSection, data: DataSection, train: TrainSection) -> _
     if isinstance(train.micro_rows, int) and train.micro_rows > train.batch_rows:
         message = f"train.micro_rows is {train.micro_rows}, more than the {train.batch_rows} of train.batch_rows"
         found.append(("train.micro_rows", f"{message}; allowed: auto, or 1 to {train.batch_rows}"))
-    if models.chat_template_kwargs and data.template == "paper":
-        message = "models.chat_template_kwargs is set, but data.template is 'paper', which has no arguments; delete one"
+    if models.chat_template_kwargs and data.template in ("paper", "plain"):
+        message = f"models.chat_template_kwargs is set, but data.template is '{data.template}', which has no arguments"
+        message += "; delete one"
         found.append(("models.chat_template_kwargs", message))
     return found
 
@@ -221,10 +231,23 @@ def _schedule(train: TrainSection, validate: ValidateSection) -> _Found:
     if train.stop_after is not None and validate.every is None:
         message = f"train.stop_after is {train.stop_after}, but validate.every is null: nothing is ever validated"
         return [("train.stop_after", f"{message}; delete one")]
+    if train.steps is not None and train.warmup >= train.steps:
+        message = f"train.warmup is {train.warmup}, but train.steps {train.steps}: the run ends before train.schedule"
+        return [("train.warmup", f"{message} begins; lower it, or give a fraction below 1")]
     if train.schedule == "constant" and train.final_learning_rate != 0:
         message = f"train.final_learning_rate is {train.final_learning_rate}, which a constant schedule never reaches"
         return [("train.final_learning_rate", f"{message}; delete it, or choose cosine or linear")]
     return []
+
+
+def _validation(data: DataSection, validate: ValidateSection) -> _Found:
+    if validate.every is None and isinstance(data.valid, str) and data.valid != DataSection().valid:
+        message = f"data.valid is '{data.valid}', {_UNREAD}: validate.every is null"
+        return [("data.valid", f"{message}; delete it, or set validate.every")]
+    if validate.seed == ValidateSection().seed or (validate.every is not None and validate.metric == "rouge-l"):
+        return []
+    why = "validate.every is null" if validate.every is None else "validate.metric is loss, which draws nothing"
+    return [("validate.seed", f"validate.seed is {validate.seed}, {_UNREAD}: {why}; delete it")]
 
 
 def _tracking(track: TrackSection) -> _Found:

@@ -54,7 +54,7 @@ def load_corpus(
     else:
         known = [*CORPORA, "FILE.jsonl", "OWNER/NAME (hub)"]
         raise UnknownName.among("corpus", corpus, known, where="data.corpus")
-    return dataset if max_rows is None else _limited(dataset, max_rows=max_rows, seeds=seeds or Seeds(0))
+    return limited(dataset, max_rows=max_rows, seeds=seeds or Seeds(0))
 
 
 def own_validation(
@@ -194,10 +194,11 @@ def _hub_splits(corpus: str) -> list[str]:
         ) from error
 
 
-def _limited(dataset: Dataset, *, max_rows: int, seeds: Seeds) -> Dataset:
-    if max_rows < 1:
+def limited(dataset: Dataset, *, max_rows: int | None, seeds: Seeds) -> Dataset:
+    """At most so many rows, chosen by `seeds` and left in order; all of them for None. Raises `ConfigError` for 0."""
+    if max_rows is not None and max_rows < 1:
         raise ConfigError(f"data.max_rows is {max_rows}; at least 1 is needed, or null for all rows")
-    if max_rows >= len(dataset):
+    if max_rows is None or max_rows >= len(dataset):
         return dataset
     order = seeds.child("max-rows", dataset.examples[0].corpus).generator().permutation(len(dataset))
     chosen = sorted(order[:max_rows].tolist())

@@ -113,7 +113,7 @@ def local_file(entry: Corpus, split: str, *, root: Path | None) -> Path | None:
     """Where a split lies on this machine; None where that was not said."""
     if entry.packaged:
         return Path(__file__).parent / "starter" / entry.files[split]
-    return None if root is None else root / entry.files[split]
+    return None if root is None else root.expanduser() / entry.files[split]
 
 
 def expected_rows(corpus: str, *, split: str, root: Path | None = None) -> int | None:

@@ -85,7 +85,9 @@ class Gating:
             lower_n1 = functional.logsigmoid(lower_n1)
             # An open end stays open: at log 1 = 0 a soft gate would be half shut for a class of all the mass.
             upper_n1 = torch.where(upper_n1.isposinf(), upper_n1, functional.logsigmoid(upper_n1))
-        above_nk = functional.logsigmoid((place_nk - lower_n1) / self.softness)
+        # An open end is below every place, that of a masked class (log 0) too.
+        over_nk = torch.where(lower_n1.isneginf(), torch.inf, place_nk - lower_n1)
+        above_nk = functional.logsigmoid(over_nk / self.softness)
         below_nk = functional.logsigmoid((upper_n1 - place_nk) / self.softness)
         log_nk = (above_nk + below_nk).clamp(min=_SHUT)
         inside_nk = (place_nk >= lower_n1) & (place_nk <= upper_n1)

@@ -144,18 +144,25 @@ class Objective:
 
         The weights of a token term over the whole step add up to 1. A span term without spans has none: it is 0.
         `sequence` is MGSR's Eq. 1, 8 and 10 as printed (arXiv 2407.10068), averaged over rows; `token` weighs all
-        tokens alike. Raises `NothingToLearn` if no token term has a token; that of plain text does
-        not count: it has tokens whatever the rows hold.
+        tokens alike. Raises `NothingToLearn` if no row with a term has a scored token; plain text does not count: it
+        has tokens whatever the rows hold.
         """
         counts = self.count(batches, total=total)
         if not any(counts.tokens[name] for name in self.terms.keys() & set(self.row_names)):
+            self._check_scored(batches, total=total)
+        return [self._of_batch(batch, counts) for batch in batches], counts
+
+    def _check_scored(self, batches: Sequence[Batch], *, total: SumOverRanks) -> None:
+        """A term on spans alone may have nothing in a step, but not because there was nothing to look for it in."""
+        taken = [batch.sequences for batch in batches if not batch.terms.isdisjoint(self.row_names)]
+        scored = torch.tensor([sum(float(rows.scored.sum()) for rows in taken)], dtype=torch.float64)
+        if not total(scored).item():
             rows = sum(len(batch.sequences) for batch in batches)
             raise NothingToLearn(
                 f"none of the {rows} rows of this step has a response token to learn from.\n"
                 "  Look at data.max_prompt and data.max_length (a prompt that fills the length leaves no room), and\n"
                 "  at sampling.max_new_tokens if the rows were drawn from the student."
             )
-        return [self._of_batch(batch, counts) for batch in batches], counts
 
     def _of_batch(self, batch: Batch, counts: Counts) -> dict[str, Float[Tensor, " _"]]:
         per_row = batch.sequences.scored.sum(dim=1)

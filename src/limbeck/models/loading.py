@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import httpx
@@ -16,14 +15,15 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from pydantic.dataclasses import dataclass
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.errors import ConfigError, ModelError
 from limbeck.models.bars import without_bars
+from limbeck.models.lora_targets import check_targets
 from limbeck.models.packaged import PACKAGED, fetch
 from limbeck.models.quantizing import Bits, check_head, quantized
+from limbeck.models.unloadable import told, ways
 
 _DTYPES = {
     "float32": torch.float32,
@@ -114,21 +114,18 @@ def load_model(
     few_bits = {} if bits is None else quantized(bits, dtype=precision, device=where)
     folder = _locate(name, allow_bin=allow_bin, trust=trust)
     has_safetensors = _check_weights(folder, name=name, allow_bin=allow_bin)
-    try:
-        with without_bars():
-            model, info = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=precision,
-                attn_implementation=None if attention == "auto" else attention,
-                use_safetensors=has_safetensors,
-                weights_only=True,
-                trust_remote_code=trust,
-                local_files_only=True,
-                output_loading_info=True,
-                **few_bits,
-            )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        raise ModelError(_why_not(name, error)) from error
+    with told(name), without_bars():
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=precision,
+            attn_implementation=None if attention == "auto" else attention,
+            use_safetensors=has_safetensors,
+            weights_only=True,
+            trust_remote_code=trust,
+            local_files_only=True,
+            output_loading_info=True,
+            **few_bits,
+        )
     if info["missing_keys"]:
         lost = sorted(info["missing_keys"])
         raise ModelError(
@@ -145,10 +142,8 @@ def load_model(
 def load_tokenizer(name: str, *, trust: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a packaged name, a local folder or a hub id. Raises `ModelError`."""
     folder = _locate(name, allow_bin=False, trust=trust, weights=False)
-    try:
+    with told(name, what="tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust, local_files_only=True)
-    except (OSError, ValueError, ImportError, TypeError) as error:
-        raise ModelError(_why_not(name, error, what="tokenizer")) from error
     tokenizer.name_or_path = name
     return tokenizer
 
@@ -156,10 +151,8 @@ def load_tokenizer(name: str, *, trust: bool = False) -> PreTrainedTokenizerBase
 def load_config(name: str) -> Any:
     """The configuration of a packaged name, a local folder or a hub id, without weights. Raises `ModelError`."""
     folder = _locate(name, allow_bin=False, trust=False, weights=False)
-    try:
+    with told(name, what="configuration"):
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise ModelError(_why_not(name, error, what="configuration")) from error
 
 
 def _locate(name: str, *, allow_bin: bool, trust: bool, weights: bool = True) -> Path:
@@ -170,10 +163,10 @@ def _locate(name: str, *, allow_bin: bool, trust: bool, weights: bool = True) ->
     if folder.is_dir():
         if (folder / "config.json").is_file():
             return folder
-        raise ModelError(f"'{name}' holds no config.json, so it is not the folder of a model\n  {_ways()}")
+        raise ModelError(f"'{name}' holds no config.json, so it is not the folder of a model\n  {ways()}")
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
         found = "is a file" if folder.exists() else "does not exist"
-        raise ModelError(f"no model at '{name}': the path {found}\n  {_ways()}")
+        raise ModelError(f"no model at '{name}': the path {found}\n  {ways()}")
     patterns = [*_FILES, *(["pytorch_model*.bin"] if allow_bin else []), *(["*.py"] if trust else [])]
     patterns = patterns if weights else [pattern for pattern in patterns if "model*" not in pattern]
     try:
@@ -183,13 +176,9 @@ def _locate(name: str, *, allow_bin: bool, trust: bool, weights: bool = True) ->
     except (OSError, ValueError, HfHubHTTPError, httpx.HTTPError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"'{name}' is no folder here, and the hub gave no model of that name ({reason})\n  {_ways()}"
+            f"'{name}' is no folder here, and the hub gave no model of that name ({reason})\n  {ways()}"
             "\n  offline: copy the model's folder here and give its path; private or gated: log in with `hf auth login`"
         ) from error
-
-
-def _ways() -> str:
-    return f"give a local folder, a hub id (owner/name) or a packaged model: {', '.join(PACKAGED)}"
 
 
 def _check_weights(folder: Path, *, name: str, allow_bin: bool) -> bool:
@@ -199,7 +188,7 @@ def _check_weights(folder: Path, *, name: str, allow_bin: bool) -> bool:
     bins = sorted(path.name for path in folder.glob("*.bin"))
     if not bins:
         adapter = (folder / "adapter_config.json").is_file()
-        hint = "it holds only an adapter: merge it into its base model first" if adapter else _ways()
+        hint = "it holds only an adapter: merge it into its base model first" if adapter else ways()
         raise ModelError(f"'{name}' has no weights: no model.safetensors in {folder}\n  {hint}")
     if not allow_bin:
         raise ModelError(
@@ -208,15 +197,6 @@ def _check_weights(folder: Path, *, name: str, allow_bin: bool) -> bool:
             " again as safetensors"
         )
     return False
-
-
-def _why_not(name: str, error: Exception, what: str = "model") -> str:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    advice = _ways()
-    if "trust_remote_code" in str(error):
-        reason = "it needs code from its own repository"
-        advice = "Limbeck runs no code from a model repository; choose a model that transformers itself knows"
-    return f"the {what} '{name}' cannot be loaded: {reason}\n  {advice}"
 
 
 def _rename(model: PreTrainedModel, name: str) -> None:
@@ -230,7 +210,8 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int = 0) -
 
         W x + (alpha / rank) · B A x,  B = 0 at the start        LoRA, arXiv 2106.09685, Eq. 3
 
-    The class stays a plain `PreTrainedModel`. Raises `ConfigError` without peft, or if the targets name no module.
+    The class stays a plain `PreTrainedModel`. Raises `ConfigError` without peft, and for targets that name no module or
+    the head.
     """
     try:
         from peft import LoraConfig
@@ -252,6 +233,7 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings, *, seed: int = 0) -
             model.add_adapter(config)
     except ValueError as error:
         raise ConfigError(f"LoRA cannot be added to '{model.name_or_path}': {error}") from error
+    check_targets(model, settings.targets)
     return model
 
 

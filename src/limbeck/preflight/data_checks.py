@@ -9,14 +9,16 @@ from pathlib import Path
 from limbeck.config import Recipe
 from limbeck.data.assembling import TrainingData
 from limbeck.data.corpora import load_corpus
-from limbeck.data.named import CORPORA
+from limbeck.data.named import CORPORA, local_file
 from limbeck.errors import LimbeckError
 from limbeck.models.loading import load_tokenizer
 from limbeck.preflight.findings import Finding, Severity, failed, ok
+from limbeck.preflight.pair_checks import matched_vocabulary
 from limbeck.preflight.workload import encoder_of, sampled
 from limbeck.records import Example
 from limbeck.seeds import Seeds
-from limbeck.training.rows import training_data
+from limbeck.training.rows import OBSERVED_ROWS, training_data
+from limbeck.training.sharing import check_shared
 
 # Above these shares of rows, what happens to them is a warning and no note.
 _MANY = 0.05
@@ -44,6 +46,7 @@ def data_findings(recipe: Recipe, data: TrainingData) -> list[Finding]:
     found.append(_overlap(train, valid, what="validation", advice="give data.valid a file without them"))
     found += _tests(recipe, train)
     found += _encoding(recipe, train)
+    found += _shared(recipe, [*train, *valid[: max(recipe.validate.rows, OBSERVED_ROWS)]])
     return found
 
 
@@ -94,10 +97,8 @@ def _tests(recipe: Recipe, train: Sequence[Example]) -> list[Finding]:
     root = None if recipe.data.root is None else Path(recipe.data.root)
     found = []
     for name, corpus in CORPORA.items():
-        is_here = corpus.packaged or (
-            root is not None and "test" in corpus.files and (root / corpus.files["test"]).is_file()
-        )
-        if not is_here:
+        path = local_file(corpus, "test", root=root) if "test" in corpus.files else None
+        if path is None or not path.is_file():
             continue
         try:
             rows = load_corpus(name, split="test", root=root).examples
@@ -135,6 +136,24 @@ def _encoding(recipe: Recipe, train: Sequence[Example]) -> list[Finding]:
     ]
     longest = max(p + r for p, r in zip(report.prompt_lengths, report.response_lengths, strict=True))
     return found or [ok("lengths", f"{total:,} rows looked at are read whole; the longest has {longest:,} tokens")]
+
+
+def _shared(recipe: Recipe, examples: Sequence[Example]) -> list[Finding]:
+    """A token of a row that the teacher cannot read. All rows are encoded, but only where the tokenizers differ."""
+    try:
+        vocabulary = matched_vocabulary(recipe)
+        if vocabulary is None or not vocabulary.dropped:
+            return []
+        encoder = encoder_of(recipe, load_tokenizer(recipe.models.student))
+        rows = encoder.rows(examples)
+    except LimbeckError:
+        # A pair that does not fit and rows that cannot be encoded are findings of their own.
+        return []
+    try:
+        check_shared(vocabulary, encoder, rows)
+    except LimbeckError as error:
+        return [failed("tokens", error)]
+    return [ok("tokens", f"the teacher knows every token that is learned from {len(rows):,} rows")]
 
 
 def _graded(count: int, total: int) -> Severity:

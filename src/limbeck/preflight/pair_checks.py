@@ -9,7 +9,7 @@ from limbeck.config.uses import matches_teacher, student_draws
 from limbeck.data.templates import choose_template, end_of_turn
 from limbeck.errors import LimbeckError
 from limbeck.models.loading import load_config, load_tokenizer
-from limbeck.models.pair import compare_vocabularies
+from limbeck.models.pair import Vocabulary, compare_vocabularies
 from limbeck.preflight.findings import Finding, failed, ok
 
 # Above this share of ids that differ, a pair is likely to be of two tokenizers that only begin alike.
@@ -34,21 +34,33 @@ def pair_findings(recipe: Recipe) -> list[Finding]:
         found += _template(recipe, tokenizers)
         found += _padding(tokenizers["student"], configs["student"])
     if {"student", "teacher"} <= tokenizers.keys() and matches_teacher(recipe.built_method()):
-        found.append(_vocabulary(configs, tokenizers))
+        found.append(_vocabulary(recipe))
     if configs:
         found.append(_context(recipe, configs))
     found += _lengths(recipe)
     return found
 
 
-def _vocabulary(configs: dict[str, Any], tokenizers: dict[str, Any]) -> Finding:
+def matched_vocabulary(recipe: Recipe) -> Vocabulary | None:
+    """What teacher and student share, from configurations and tokenizers; None where nothing is matched with a teacher.
+
+    Raises `ModelError`, `VocabularyMismatch`.
+    """
+    teacher, student = recipe.models.teacher, recipe.models.student
+    if teacher is None or not matches_teacher(recipe.built_method()):
+        return None
+    return compare_vocabularies(
+        teacher_tokenizer=load_tokenizer(teacher),
+        student_tokenizer=load_tokenizer(student),
+        teacher_width=int(load_config(teacher).get_text_config().vocab_size),
+        student_width=int(load_config(student).get_text_config().vocab_size),
+    )
+
+
+def _vocabulary(recipe: Recipe) -> Finding:
     try:
-        vocabulary = compare_vocabularies(
-            teacher_tokenizer=tokenizers["teacher"],
-            student_tokenizer=tokenizers["student"],
-            teacher_width=int(configs["teacher"].vocab_size),
-            student_width=int(configs["student"].vocab_size),
-        )
+        vocabulary = matched_vocabulary(recipe)
+        assert vocabulary is not None, "asked of a pair that is matched"
     except LimbeckError as error:
         return failed("vocabulary", error)
     dropped = vocabulary.dropped
@@ -117,10 +129,14 @@ def _context(recipe: Recipe, configs: dict[str, Any]) -> Finding:
     if not limits:
         return ok("context", "the models state no limit")
     role = min(limits, key=lambda name: limits[name])
-    if data.max_length > limits[role]:
-        message = f"data.max_length is {data.max_length}, but the {role} reads at most {limits[role]} tokens"
-        return Finding(check="context", severity="error", message=message, advice="lower data.max_length")
-    return ok("context", f"rows of {data.max_length} tokens fit into the {role}'s context of {limits[role]}")
+    if data.max_length <= limits[role]:
+        return ok("context", f"rows of {data.max_length} tokens fit into the {role}'s context of {limits[role]}")
+    message = f"data.max_length is {data.max_length}, but the {role} reads at most {limits[role]} tokens"
+    is_writer = role == "teacher" and not matches_teacher(recipe.built_method())
+    if is_writer and data.max_length <= limits.get("student", data.max_length):
+        advice = "the answers that it writes are cut there; take a teacher that reads more, or lower data.max_length"
+        return Finding(check="context", severity="warning", message=message, advice=advice)
+    return Finding(check="context", severity="error", message=message, advice="lower data.max_length")
 
 
 def _lengths(recipe: Recipe) -> list[Finding]:

@@ -22,9 +22,9 @@ class TeacherWritten:
 
     Answers are kept in `cache` (null: `teacher-written/` below $LIMBECK_CACHE or ~/.cache/limbeck) and shared by all
     runs that ask the same teacher in the same way; no other run's seed enters them. An answer that was cut at
-    `sampling.max_new_tokens` or `data.max_length` has no end-of-turn token. Kim and Rush take the best of a beam of 5;
-    here an answer is drawn, T = 1 and nothing cut off, as in the comparisons of MiniLLM and DistiLLM. A teacher with
-    another tokenizer reads its own template, and the student reads its text.
+    `sampling.max_new_tokens`, `data.max_length` or the end of the teacher's context has no end-of-turn token. Kim and
+    Rush take the best of a beam of 5; here an answer is drawn, T = 1 and nothing cut off, as in the comparisons of
+    MiniLLM and DistiLLM. A teacher with another tokenizer reads its own template, and the student reads its text.
     """
 
     temperature: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)

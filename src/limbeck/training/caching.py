@@ -39,7 +39,8 @@ def open_cache(
             "that only whole distributions could be kept.\n  Set cache.kind to off, or build a topk cache: limbeck "
             "cache build RECIPE --out DIR --kind topk"
         )
-    width, dtype = int(weight.shape[1]), next(teacher.model.parameters()).dtype
+    # Under autocast hidden states are of the products' dtype, whatever the weights are held in.
+    width, dtype = int(weight.shape[1]), teacher.autocast or next(teacher.model.parameters()).dtype
     store: StateStore = MemoryStore()
     if section.kind == "disk":
         store = FileStore(Path(recipe.run) / FOLDER / f"rank-{world.rank}.bin", width=width, dtype=dtype)

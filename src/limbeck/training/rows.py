@@ -13,7 +13,7 @@ import numpy as np
 
 from limbeck.config import Recipe
 from limbeck.data.assembling import TrainingData, load_training
-from limbeck.data.corpora import cut_validation
+from limbeck.data.corpora import cut_validation, limited
 from limbeck.data.examples import from_rows
 from limbeck.data.loader import Mix
 from limbeck.data.plain_texts import plain_rows
@@ -24,6 +24,7 @@ from limbeck.errors import ConfigError, DataError
 from limbeck.models.pair import Pair
 from limbeck.records import EncodedRow, Example
 from limbeck.seeds import Seeds
+from limbeck.training.sharing import check_shared
 
 # Validation rows whose cross-entropy a source may ask for; the same ones whatever is validated.
 OBSERVED_ROWS = 64
@@ -99,7 +100,10 @@ def _context(pair: Pair) -> int | None:
 def encode_rows(
     recipe: Recipe, encoder: Encoder, *, seeds: Seeds, rows: Iterable[Mapping[str, Any]] | None, pair: Pair
 ) -> Rows:
-    """Read, cut and encode; `rows` take the place of `data.corpus`. Raises `DataError`, `ConfigError`."""
+    """Read, cut and encode; `rows` take the place of `data.corpus`.
+
+    Raises `DataError`, `ConfigError`, and `VocabularyMismatch` for a token that the teacher of the pair cannot read.
+    """
     data = training_data(recipe, seeds=seeds, rows=rows)
     parts = [encoder.rows(part.examples) for part in data.parts]
     train: Sequence[EncodedRow] | Mix = parts[0] if len(parts) == 1 else Mix(tuple(parts), data.weights)
@@ -121,7 +125,7 @@ def encode_rows(
     texts = () if recipe.data.plain_text is None else _texts(recipe, pair=pair)
     lines += [f"plain text: {len(texts):,} rows of at most {recipe.data.max_length} tokens"] if texts else []
     observed = islice(filter(None, (measuring.row(example) for example in held_out)), OBSERVED_ROWS)
-    return Rows(
+    found = Rows(
         train=train,
         valid=tuple(row for _, row in kept),
         valid_examples=tuple(example for example, _ in kept),
@@ -142,6 +146,8 @@ def encode_rows(
             "plain_text": len(texts),
         },
     )
+    check_shared(pair.vocabulary, encoder, [*found.all_rows(), *found.observed, *found.texts])
+    return found
 
 
 def _texts(recipe: Recipe, *, pair: Pair) -> tuple[EncodedRow, ...]:
@@ -161,7 +167,10 @@ def training_data(recipe: Recipe, *, seeds: Seeds, rows: Iterable[Mapping[str, A
     valid = None if recipe.validate.every is None else data.valid
     if rows is not None:
         whole = from_rows(rows, columns=data.columns, corpus="rows", source="rows")
-        train, held_out = (whole, None) if valid is None else cut_validation(whole, spec=valid, seeds=seeds)
+        kept = limited(whole, max_rows=data.max_rows, seeds=seeds)
+        if valid is None:
+            return TrainingData(parts=(kept,), weights=(1.0,), valid=None)
+        train, held_out = cut_validation(kept, spec=valid, seeds=seeds, columns=data.columns)
         return TrainingData(parts=(train,), weights=(1.0,), valid=held_out)
     if data.corpus is None:
         raise ConfigError("data.corpus is missing; name a corpus, a .jsonl file or a hub set")

@@ -122,13 +122,13 @@ def _author(desk: Desk) -> Author:
 
 def _with(desk: Desk, scorer: Scorer, *, sampling: Sampling, reading: Reading, pad_id: int) -> Author:
     model, recipe = scorer.model, desk.recipe
-    reads = getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT
+    reads = int(getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT)
     is_shared = isinstance(reading, _SharedTokens)
     rollouts = Rollouts(
         decoder=CausalDecoder(scorer),
         sampling=sampling,
         max_new_tokens=recipe.sampling.max_new_tokens,
-        max_length=recipe.data.max_length if is_shared else int(reads),
+        max_length=min(recipe.data.max_length, reads) if is_shared else reads,
         group_rows=desk.rollouts.group_rows,
         pad_id=pad_id,
         seeds=Seeds(0),

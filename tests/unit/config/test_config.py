@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limbeck.config import Difference, Recipe, resumable_difference
-from limbeck.config.reading import read_recipe, to_yaml
+from limbeck.config.reading import RECORDED, read_recipe, to_yaml
 from limbeck.config.sections import SECTIONS, keys_of
 from limbeck.errors import ConfigError, UnknownName
 from limbeck.losses import ReverseKL
@@ -221,6 +221,21 @@ def test_method_errors_say_where(refused):
         (_BASE, ["train.schedule=constant", "train.final_learning_rate=1e-5"], "a constant schedule never reaches"),
         (_BASE, ["train.stop_after=2", "validate.every=null"], "nothing is ever validated"),
         (_BASE, ["data.template=paper", "models.chat_template_kwargs={a: 1}"], "has no arguments"),
+        (_BASE, ["data.template=plain", "models.chat_template_kwargs={a: 1}"], "'plain', which has no arguments"),
+        (_BASE, ["train.steps=10", "train.warmup=10"], "the run ends before train.schedule begins"),
+        (_BASE, ["data.valid=mine.jsonl", "validate.every=null"], "data.valid is 'mine.jsonl', which nothing reads"),
+        (_BASE, ["validate.seed=3", "validate.every=null"], "validate.seed is 3, which nothing reads: validate.every"),
+        (_BASE, ["validate.seed=3", "validate.metric=loss"], "validate.metric is loss, which draws nothing"),
+        (
+            _BASE,
+            ["method.weights={token: 0, supervised: 1}"],
+            "method.weights.token is 0, so that no term of gkd learns from the responses of method.sequences",
+        ),
+        (
+            _BASE,
+            ["method.token={kind: match, divergence: forward-kl, target: other-row}", "method.span=correlation"],
+            "method.token.target is other-row",
+        ),
     ],
 )
 def test_unused_and_contradicting_settings_are_refused(refused, text, overrides, expected):
@@ -233,6 +248,12 @@ def test_what_is_used_is_taken(write):
     assert Recipe.load(write(_SFT), ["data.train_on=all"]).data.train_on == "all"
     assert Recipe.load(write(_SFT), ["sampling.temperature=0.7"]).sampling.temperature == 0.7  # the validation draws
     assert Recipe.load(write(_BASE), ["method.sequences=fixed", "data.train_on=all"]).data.train_on == "all"
+    assert Recipe.load(write(_BASE), ["validate.seed=3"]).validate.seed == 3
+    assert Recipe.load(write(_BASE), ["train.steps=10", "train.warmup=9"]).train.warmup == 9
+    only_references = ["method.sequences=fixed", "method.weights={token: 0, supervised: 1}", "models.teacher=null"]
+    assert Recipe.load(write(_BASE), only_references).built_method().weights.supervised == 1
+    only_spans = ["method.weights.token=0", "method.span=correlation"]
+    assert Recipe.load(write(_BASE), only_spans).built_method().objective().names == ("span",)
 
 
 def test_difference_and_resumable_difference(write):
@@ -258,6 +279,58 @@ def test_a_runs_own_recipe_imports_nothing(write, tmp_path):
     assert Recipe.recorded(tmp_path).method["sequences"] == {"kind": "test_config:Mine"}
     with pytest.raises(ConfigError, match="hand-written"):
         Recipe.load(write(text.replace("limbeck.sequences.fixed:Fixed", "test_config:Mine")), allow_import=False)
+
+
+@pytest.mark.parametrize("first", ["", "# Mine.\n", "\ufeff" + RECORDED, RECORDED.replace("\n", "\r\n")])
+def test_a_runs_folder_imports_nothing_whatever_its_first_line_is(write, tmp_path, first, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    write("raise AssertionError('imported')\n", "evil.py")
+    body = Recipe.load(write(_BASE)).dump().removeprefix(RECORDED).replace("kind: student", "kind: evil:Mine")
+    write("").write_bytes((first + body).encode())
+    with pytest.raises(ConfigError, match="hand-written"):
+        Recipe.load(tmp_path)
+
+
+@pytest.mark.parametrize("first", ["\ufeff" + RECORDED, RECORDED.replace("\n", "\r\n"), RECORDED])
+def test_a_runs_recipe_is_known_by_its_first_line_however_an_editor_saved_it(write, first):
+    path = write("")
+    path.write_bytes((first + _BASE.replace("gkd", "gkd, sequences: {kind: 'evil:Mine'}")).encode())
+    with pytest.raises(ConfigError, match="hand-written"):
+        Recipe.load(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("os:getcwd", "which is no dataclass"),
+        ("pathlib:Path", "which is no dataclass"),
+        (":x", "cannot be imported: Empty module name"),
+        ("os:", "cannot be imported"),
+        ("nowhere:Mine", "cannot be imported: No module named 'nowhere'"),
+    ],
+)
+def test_a_part_of_ones_own_that_is_none_is_told_with_its_key(refused, kind, why):
+    said = refused(_BASE, f"method.sequences.kind={kind!r}")
+    assert f"method.sequences.kind is '{kind}', {why}" in said.replace("which cannot", "cannot")
+    assert "set on the command line" in said
+
+
+def test_a_run_below_the_home_folder(write, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Recipe.load(write(_BASE), ["run=~/runs/x"]).run == str(tmp_path / "runs" / "x")
+    assert Recipe.load(write(_BASE), ["run=./runs/~x"]).run == "./runs/~x"
+
+
+def test_names_that_are_no_utf8_are_told_with_their_key(tmp_path):
+    values = {"method": {"base": "sft"}, "models": {"student": "s"}}
+    for key, section in (("data.corpus", {"data": {"corpus": "caf\udce9.jsonl"}}), ("run", {"run": "caf\udce9"})):
+        with pytest.raises(ConfigError, match=rf"{key} is 'caf\\udce9.*', which is no UTF-8 text"):
+            Recipe.load({**values, **section})
+    shares = {"data": {"corpus": [{"corpus": "a"}, {"corpus": "\udce9"}]}}
+    with pytest.raises(ConfigError, match=r"data\.corpus\.1\.corpus is"):
+        Recipe.load({**values, **shares})
+    with pytest.raises(ConfigError, match=r"data\.columns is"):
+        Recipe.load({**values, "data": {"columns": {"\udce9": "a"}}})
 
 
 def test_the_folder_of_a_run_is_a_recipe(write, tmp_path):

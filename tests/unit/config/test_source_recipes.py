@@ -147,3 +147,17 @@ def test_a_schedule_that_never_looks_needs_no_validation() -> None:
 def test_they_need_a_teacher(base: str) -> None:
     with pytest.raises(ConfigError, match=r"models\.teacher is missing"):
         loaded({"base": base}, teacher=None)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"base": "imitkd", "sequences": {"kind": "best-of"}, "token": {"kind": "likelihood"}},
+        {"base": "gkd", "sequences": {"first": {"kind": "best-of"}}, "token": {"kind": "likelihood"}},
+        {"base": "distillm", "sequences": {"source": {"kind": "best-of"}}, "token": {"kind": "likelihood"}},
+    ],
+)
+def test_a_part_of_the_source_that_asks_the_teacher_makes_the_method_ask_it(method: dict[str, Any]) -> None:
+    assert matches_teacher(loaded(method))
+    with pytest.raises(ConfigError, match=r"models\.teacher is missing"):
+        loaded(method, teacher=None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
+from limbeck.errors import NothingToLearn
 from limbeck.losses import walking
 from limbeck.losses.correlation import Correlation, PairScores
 from limbeck.losses.divergences import ForwardKL
@@ -193,6 +196,20 @@ def test_a_batch_without_spans_costs_nothing() -> None:
     weights, counts = objective.weights([_batch([2])], total=one_process)
     assert counts.tokens == {"token": 2, "span": 0}
     assert weights[0]["span"].shape == (0,)
+
+
+def test_spans_alone_are_refused_only_where_no_rank_has_a_scored_token() -> None:
+    objective = Objective.of(Match(ForwardKL()), span=Correlation(), scales={"token": 0.0, "span": 1.0})
+    weights, counts = objective.weights([_batch([2])], total=one_process)
+    assert (counts.tokens, weights[0]["span"].shape) == ({"span": 0}, (0,))
+    silent = _batch([2])
+    silent = replace(
+        silent, sequences=replace(silent.sequences, is_response=torch.zeros_like(silent.sequences.is_response))
+    )
+    with pytest.raises(NothingToLearn, match="none of the 1 rows"):
+        objective.weights([silent], total=one_process)
+    # Another rank has two scored tokens, and no span either.
+    objective.weights([silent], total=lambda numbers: numbers + (2.0 if numbers.dim() == 1 else 0.0))
 
 
 def test_a_pair_needs_both_of_its_tokens_scored() -> None:

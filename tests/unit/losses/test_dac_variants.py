@@ -86,6 +86,25 @@ def test_open_gates_are_forward_kl_in_every_variant(
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("gates", ["soft", "straight-through", "hard"])
+@pytest.mark.parametrize("coordinate", ["mass", "rank", "value"])
+@pytest.mark.parametrize("bounds", [FixedBounds(), FixedBounds(0.0, 0.9), FixedBounds(0.1, 0.9)])
+def test_ids_that_are_not_shared_change_nothing(gates: str, coordinate: str, bounds: FixedBounds) -> None:
+    scores = scores_of(3, 20)
+    part = DACKL(clip=bounds, gates=gates, coordinate=coordinate)
+    shared = [id for id in range(24) if id not in (3, 7, 8, 23)]
+
+    def among(logp_nV: torch.Tensor) -> torch.Tensor:
+        return torch.full((3, 24), -torch.inf, dtype=logp_nV.dtype).index_copy(1, torch.tensor(shared), logp_nV)
+
+    student_logp = among(scores.student_logp.detach()).requires_grad_()
+    wide = TokenScores(student_logp=student_logp, target_logp=among(scores.target_logp), tokens=scores.tokens)
+    found, expected = built(part, 24)(wide), built(part, 20)(scores)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    (slope,) = torch.autograd.grad(found.sum(), student_logp)
+    assert slope[:, shared].isfinite().all()
+
+
 @settings(max_examples=40)
 @given(
     seed=st.integers(0, 1000),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from limbeck.errors import ConfigError, ModelError
 from limbeck.models import LoraSettings, add_lora, load_model, load_tokenizer, merged, resolve_device, resolve_dtype
+from limbeck.models.loading import load_config
 from limbeck.testing import ARCHITECTURES, save_tiny, tiny_model
 
 TOKENS = torch.arange(40, 60).unsqueeze(0)
@@ -179,3 +181,73 @@ def test_lora_without_peft_or_with_wrong_targets(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"pip install limbeck\[lora\]"):
         add_lora(tiny_model(), LoraSettings())
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+@pytest.mark.parametrize(
+    ("architecture", "targets", "what"),
+    [
+        ("llama", ("lm_head",), "lm_head is the head"),
+        ("llama", ("q_proj", "lm_head"), "lm_head is the head"),
+        ("qwen2", ("q_proj", "embed_tokens"), "embed_tokens is the embedding, which shares its weights with the head"),
+    ],
+)
+def test_lora_on_the_head_is_refused(architecture: str, targets: tuple[str, ...], what: str) -> None:
+    pytest.importorskip("peft")
+    with pytest.raises(ConfigError, match=rf"models\.lora\.targets is \[.*\], and .*{what}"):
+        add_lora(tiny_model(architecture), LoraSettings(targets=targets))
+
+
+def test_lora_on_an_embedding_of_its_own_is_trained_and_merged() -> None:
+    pytest.importorskip("peft")
+    model = add_lora(tiny_model("llama"), LoraSettings(rank=2, targets=("embed_tokens",)))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with torch.no_grad():
+        for parameter in trained:
+            parameter.add_(0.1)
+    assert not torch.allclose(logits(model), logits(tiny_model("llama")), atol=1e-2)
+    assert torch.allclose(logits(merged(model)), logits(model), atol=1e-4)
+
+
+def _broken(folder: Path, file: str, content: str) -> str:
+    (save_tiny(folder) / file).write_text(content)
+    return str(folder)
+
+
+def _with_setting(folder: Path, key: str, value: object) -> str:
+    settings = json.loads((save_tiny(folder) / "config.json").read_text())
+    return _broken(folder, "config.json", json.dumps({**settings, key: value}))
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]"])
+def test_a_damaged_tokenizer_names_the_folder(content: str, tmp_path: Path) -> None:
+    folder = _broken(tmp_path / "m", "tokenizer.json", content)
+    with pytest.raises(ModelError, match=f"the tokenizer '{folder}' cannot be loaded: "):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("hidden_size", "wide", "'hidden_size'"),
+        ("hidden_size", 33, "33"),
+        ("num_attention_heads", 0, "ZeroDivisionError"),
+        ("vocab_size", 100, "num_embeddings"),
+        ("model_type", "nope", "nope"),
+    ],
+)
+def test_a_damaged_configuration_names_the_folder_and_the_cause(
+    key: str, value: object, why: str, tmp_path: Path
+) -> None:
+    folder = _with_setting(tmp_path / "m", key, value)
+    with pytest.raises(ModelError, match=f"'{folder}' cannot be loaded: .*{why}"):
+        load_model(folder, device="cpu")
+
+
+def test_too_little_memory_is_no_fault_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **settings: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", full)
+    with pytest.raises(MemoryError):
+        load_config(str(save_tiny(tmp_path / "m")))

@@ -15,7 +15,8 @@ from transformers import AutoTokenizer, LlamaConfig
 from limbeck.cli import main
 from limbeck.errors import ConfigError
 from limbeck.preflight import Diagnosis, Finding, doctor, machine_checks
-from limbeck.testing import byte_tokenizer, save_tiny
+from limbeck.testing import byte_tokenizer, save_tiny, tiny_model
+from limbeck.testing.byte_level import CHAT_TEMPLATE
 
 Make = Callable[..., dict[str, Any]]
 
@@ -296,3 +297,45 @@ def test_a_base_as_teacher_needs_something_that_moves_the_student(
     models = {"teacher": str(pair / "student"), "lora": {"rank": 2}, "teacher_is_base": True}
     diagnosis = doctor(recipe(models=models, method={"weights": {"supervised": supervised}}))
     assert [found for found, _ in _found(diagnosis, "pair")] == [severity]
+
+
+def _ending(folder: Path, *, vocab_size: int = 272) -> str:
+    """A student whose turns end with a token that no other model has."""
+    tokenizer = byte_tokenizer(extra_tokens=["<im_end>"])
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("<end>", "<im_end>")
+    return str(save_tiny(folder, seed=2, vocab_size=vocab_size, tokenizer=tokenizer))
+
+
+def test_an_end_of_turn_that_the_teacher_does_not_know(recipe: Make, tmp_path: Path) -> None:
+    diagnosis = doctor(recipe(models=_models(recipe(), student=_ending(tmp_path / "student"))))
+    ((severity, message),) = _found(diagnosis, "tokens")
+    assert severity == "error"
+    assert message.startswith("every response ends with '<im_end>' (id 261)")
+    assert diagnosis.exit_code == 2
+    assert "errors above" in diagnosis.skipped
+    text = doctor(recipe("seqkd", models=_models(recipe(), student=_ending(tmp_path / "student"))), weights=False)
+    assert not _found(text, "tokens")
+
+
+def test_one_row_among_many_with_a_token_that_the_teacher_does_not_know(recipe: Make, tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer(extra_tokens=["<x>"])
+    student = str(save_tiny(tmp_path / "student", seed=2, vocab_size=272, tokenizer=tokenizer))
+    rows = [{"prompt": f"q {i}", "completion": f"a {i}"} for i in range(1100)]
+    settings = {**_with_rows(recipe, tmp_path / "rows.jsonl", rows), "models": _models(recipe(), student=student)}
+    assert _found(doctor(settings, weights=False), "tokens") == [
+        ("ok", "the teacher knows every token that is learned from 1,100 rows")
+    ]
+    rows[701]["completion"] = "<x>"
+    settings = {**_with_rows(recipe, tmp_path / "rows.jsonl", rows), "models": _models(recipe(), student=student)}
+    ((severity, message),) = _found(doctor(settings, weights=False), "tokens")
+    assert severity == "error"
+    assert "the response of row 'rows-702' holds '<x>' (id 261)" in message
+
+
+def test_a_writing_teacher_of_a_shorter_context(recipe: Make, tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher"
+    tiny_model(positions=56, seed=1).save_pretrained(teacher)
+    byte_tokenizer().save_pretrained(teacher)
+    for base, expected in (("seqkd", "warning"), ("kd", "error")):
+        found = _found(doctor(recipe(base, models=_models(recipe(), teacher=str(teacher))), weights=False), "context")
+        assert found == [(expected, "data.max_length is 64, but the teacher reads at most 56 tokens")]
