@@ -95,7 +95,10 @@ class Results:
         found = [place for place in places if self.values(*place[:2])]
         corpora = list(dict.fromkeys(row["corpus"] for row in self.rows))
         columns = (Column(title="corpus"), Column(title="n"), *(Column(title=title) for _, _, title, _, _ in found))
-        rows = [Row(cells=(corpus, str(self._count(corpus)), *self._cells(corpus, found))) for corpus in corpora]
+        rows = [
+            Row(cells=(corpus, Number(value=self._count(corpus), digits=0), *self._cells(corpus, found)))
+            for corpus in corpora
+        ]
         return Table(columns=columns, rows=tuple(rows), notes=self.notes)
 
     def categories(self, score: str = "rouge_l", *, against: Results | None = None) -> Table:
@@ -117,7 +120,7 @@ class Results:
             cells: list[Cell] = [
                 corpus,
                 category,
-                str(len(own)),
+                Number(value=len(own), digits=0),
                 Number.of(mean_interval(own, seed=0), scale=scale, digits=digits),
             ]
             order = 0.0

@@ -180,6 +180,8 @@ def _kept(
     if layers is None:
         return tuple(range(total))
     if isinstance(layers, int):
+        if not 0 < layers <= total:
+            raise ConfigError(f"{layers} of {total} layers cannot be kept; choose 1 to {total}")
         if importance is None:
             layers = measured_layers(model.name_or_path, layers)
         elif len(importance) != total:

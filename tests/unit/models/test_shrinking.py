@@ -151,6 +151,8 @@ def test_a_count_needs_an_importance() -> None:
     model = tiny_model(layers=3)
     with pytest.raises(ConfigError, match=r"no layer importance(.|\n)*drop_importance"):
         shrink(model, layers=2)
+    with pytest.raises(ConfigError, match="9 of 3 layers cannot be kept; choose 1 to 3"):
+        shrink(model, layers=9)
     with pytest.raises(ConfigError, match="2 numbers, but the model has 3 layers"):
         shrink(model, layers=2, importance=[1.0, 2.0])
     with pytest.raises(ConfigError, match="choose 1 to 3"):
