@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from limbeck.studies.builtin import INJECTED_ERRORS
 from limbeck.studies.printing import printed
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -20,7 +21,9 @@ def refreshed(text: str, *, rows: Path) -> str:
     """The page with every study's table as the rows give it now; deeper headings, since the page has its own."""
 
     def table(found: re.Match[str]) -> str:
-        made = re.sub(r"^## .*\n\n?", "", printed(rows, found[2], format="markdown").strip(), count=1)
+        made = printed(rows, found[2], format="markdown").strip()
+        # A study's first heading is its title; those of injected errors name their tables.
+        made = made if found[2] == INJECTED_ERRORS else re.sub(r"^## .*\n\n?", "", made, count=1)
         made = re.sub(r"^## ", "### ", made, flags=re.MULTILINE)
         return f"{found[1]}\n{made}\n\n{found[3]}"
 
