@@ -56,11 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "controls": False,
     }
     given.out.mkdir(parents=True, exist_ok=True)
-    file = given.out / "methods.yaml"
+    file = given.out / "my-methods.yaml"
     file.write_text(yaml.safe_dump(definition, sort_keys=False), encoding="utf-8")
     places = Places(work=given.out / "work", rows=given.out / "rows")
     outcome = run_study(find_study(str(file)), places)
-    print(printed(given.out / "rows", "methods", format="text"))
+    print(printed(given.out / "rows", file.stem, format="text"))
     for label, error in outcome.failures.items():
         print(f"{label} failed: {error}")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from limbeck.config.sections import SECTIONS, keys_of
+from limbeck.config.sections import SECTIONS, LoraSection, keys_of
 from limbeck.methods import PRESETS, to_config
 from limbeck.training.signatures import SIGNATURES
 
@@ -46,6 +46,7 @@ def test_an_entry_says_symptom_causes_and_what_to_do(name: str) -> None:
 
 def test_every_key_on_the_page_exists() -> None:
     known = {f"{name}.{key}" for name, section in SECTIONS.items() for key in keys_of(section)}
+    known |= {f"models.lora.{key}" for key in keys_of(LoraSection)}
     for preset in PRESETS.values():
         known |= set(_paths(to_config(preset()), "method"))
     known |= {"method.base", "method.weights.supervised", "method.weights.span"}

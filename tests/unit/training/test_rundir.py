@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,14 +84,14 @@ def test_a_changed_environment_is_named() -> None:
     assert environment_changes({}, now) == []
 
 
-def test_a_folder_that_a_kill_left_while_it_wrote_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(old: object, new: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.replace", killed)
-        with pytest.raises(KeyboardInterrupt):
-            RunDirectory.create(tmp_path / "run", recipe="method: {base: sft}\n", environment={}, rows={"train": 1})
+def test_a_folder_that_a_kill_left_while_it_wrote_is_free(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from limbeck.training.rundir import RunDirectory\n"
+        "os.replace = lambda old, new: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "RunDirectory.create(Path(sys.argv[1]), recipe='method: {base: sft}', environment={}, rows={'train': 1})"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "run")], check=False)
+    assert killed.returncode == -signal.SIGKILL
     assert [path.name for path in (tmp_path / "run").glob(".*")], "half of a file is there"
     check_free(tmp_path / "run")
     (tmp_path / "run" / ".mine.draft").touch()
