@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -42,6 +41,9 @@ def alone_in(folder: Path, *, shared: bool = False) -> Iterator[None]:
 
     Raises `CheckpointError` where another one does. Not every file system can tell: there this does nothing.
     """
+    # Not every system has it, and whoever only reads rows needs no lock.
+    import fcntl
+
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
