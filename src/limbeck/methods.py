@@ -203,7 +203,10 @@ def from_config(plain: Mapping[str, Any], *, allow_import: bool) -> Method:
     for key in known:
         if key not in merged:
             raise ConfigError(f"method.{key} is missing; a method of base '{CUSTOM}' states every part")
-    weights = dict(merged["weights"])
+    weights = merged["weights"]
+    if not isinstance(weights, Mapping):
+        example = "weights: {token: 1, supervised: 0}"
+        raise ConfigError(f"method.weights is {weights!r}; a section of keys is expected, e.g. {example}")
     scales = [part.name for part in dataclasses.fields(Weights)]
     for key, value in weights.items():
         if key not in scales:

@@ -51,8 +51,6 @@ def check_keys(draft: Draft) -> None:
         if key in SECTIONS:
             _check_section(SECTIONS[key], _mapping(value, (key,), draft), (key,), draft)
     _mapping(draft.values.get("method", {}), ("method",), draft)
-    if "weights" in draft.values.get("method", {}):
-        _mapping(draft.values["method"]["weights"], ("method", "weights"), draft)
 
 
 def _check_section(section: type, values: Mapping[str, Any], path: Where, draft: Draft) -> None:
@@ -77,8 +75,6 @@ def _mapping(value: object, path: Where, draft: Draft) -> dict[str, Any]:
     example = "method: {base: gkd}"
     if name in SECTIONS:
         example = f"{name}: {{{next(iter(keys_of(SECTIONS[name])))}: ...}}"
-    elif name == "method.weights":
-        example = "weights: {token: 1, supervised: 0}"
     raise ConfigError(f"{name} is {value!r}; a section of keys is expected, e.g. {example}\n  {draft.where(path)}")
 
 
@@ -187,5 +183,5 @@ def draft_of(source: Mapping[str, Any] | Path | str, *, way_out: str = WAY_OUT) 
         return read_recipe(path, way_out=way_out), path.stem
     # A run may have been moved since it wrote its recipe, and its first line lost: what lies in a folder may have come
     # from anywhere.
-    draft = read_recipe(path / "recipe.yaml")
+    draft = read_recipe(path / "recipe.yaml", way_out=way_out)
     return dataclasses.replace(draft, values={**draft.values, "run": str(path)}, is_recorded=True), ""

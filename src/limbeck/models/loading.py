@@ -55,15 +55,24 @@ def resolve_device(name: str = "auto") -> torch.device:
     >>> resolve_device("cpu")
     device(type='cpu')
     """
-    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
+        has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if has[kind]))
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"no device is called '{name}'; use auto, cpu, cuda, cuda:N or mps") from error
-    if not has.get(device.type, True):
+    try:
+        kind = torch.get_device_module(device)
+        count = kind.device_count() if kind.is_available() else 0
+    except RuntimeError:
+        # Kinds without a module, such as meta, hold no numbers or belong to a plugin that is not installed.
+        count = 0
+    if not count:
         raise ConfigError(f"device '{name}' is not available on this machine; use auto or cpu")
+    if device.index is not None and device.index >= count:
+        last = f"the last one is {device.type}:{count - 1}"
+        raise ConfigError(f"device '{name}' is not available on this machine; {last}")
     return device
 
 
@@ -111,6 +120,8 @@ def load_model(
     """
     where = resolve_device(device)
     precision = resolve_dtype(dtype, device=where, frozen=frozen)
+    if attention == "flex_attention" and where.type == "cpu":
+        raise ConfigError("flex_attention computes no gradients on a CPU; set models.attention=auto")
     few_bits = {} if bits is None else quantized(bits, dtype=precision, device=where)
     folder = _locate(name, allow_bin=allow_bin, trust=trust)
     has_safetensors = _check_weights(folder, name=name, allow_bin=allow_bin)

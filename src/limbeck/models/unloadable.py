@@ -28,6 +28,8 @@ def told(name: str, what: str = "model") -> Iterator[None]:
         if not isinstance(error, OSError | ValueError | RuntimeError):
             reason = f"{type(error).__name__}: {reason}"
         advice = ways()
+        if isinstance(error, ImportError) and "ttention" in str(error):
+            advice = "install the package that it names, or set models.attention=auto"
         if "trust_remote_code" in str(error):
             reason = "it needs code from its own repository"
             advice = "Limbeck runs no code from a model repository; choose a model that transformers itself knows"

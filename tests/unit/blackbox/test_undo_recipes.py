@@ -182,7 +182,8 @@ def test_a_limit_on_a_rule_of_your_own_is_refused_before_anything_is_written(tmp
 
 def test_a_recipe_that_is_missing_or_empty_points_to_recipes_of_undo(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("")
-    for name in ("missing/a.yaml", "empty.yaml"):
+    (tmp_path / "run").mkdir()
+    for name in ("missing/a.yaml", "empty.yaml", "run"):
         with pytest.raises(ConfigError) as raised:
             UndoRecipe.load(tmp_path / name)
         assert "limbeck init" not in str(raised.value)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -56,6 +57,19 @@ def test_unknown_dtype_and_device() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="not available"):
             resolve_device("cuda:1")
+    with pytest.raises(ConfigError, match="'meta' is not available on this machine"):
+        resolve_device("meta")
+    with pytest.raises(ConfigError, match="'cpu:3' is not available on this machine; the last one is cpu:0"):
+        resolve_device("cpu:3")
+
+
+def test_attention_that_this_machine_cannot_train_with_is_told(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "m")
+    with pytest.raises(ConfigError, match=r"flex_attention computes no gradients on a CPU; set models.attention=auto"):
+        load_model(str(folder), device="cpu", attention="flex_attention")
+    if importlib.util.find_spec("flash_attn") is None:
+        with pytest.raises(ModelError, match=r"FlashAttention2[\s\S]*or set models.attention=auto"):
+            load_model(str(folder), device="cpu", attention="flash_attention_2")
 
 
 def test_auto_device_prefers_cuda_then_mps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,6 +127,10 @@ def test_a_wrong_setting_names_its_arm(tmp_path: Path) -> None:
         planned_runs(wrong)
     with pytest.raises(ConfigError, match="in the arm 'typo'"):
         planned_runs(study(tmp_path, arms={"typo": {"method.base": "gdk"}}))
+    with pytest.raises(
+        ConfigError, match=r"method.weights is 3; a section of keys is expected[\s\S]*in the arm 'typo'"
+    ):
+        planned_runs(study(tmp_path, arms={"typo": {"method.weights": 3}}))
 
 
 def test_a_grid_is_every_combination(tmp_path: Path) -> None:
