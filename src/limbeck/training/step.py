@@ -221,7 +221,7 @@ def _backward(
     """Sums of each term over all micro-batches and ranks, and the norms of their own gradients where watched.
 
     Among the sums, of the tokens that corrections brought in (`begins`, by row key): `redrawn/logp`, the teacher's
-    log-probability, and `redrawn/tokens`, their number. The teacher's pass of the terms says both.
+    log-probability, and `redrawn/tokens`, their number. The teacher's pass of the terms says both, where it reads them.
     """
     world, distiller = session.world, session.distiller
     objective = distiller.objective
@@ -237,7 +237,8 @@ def _backward(
         seed_dropout(session, step, micro=place)
         sequences = part.sequences.to(world.device)
         views = next(views_of)
-        redrawn_N = redrawn_tokens(part.sequences, begins) if views and begins else torch.zeros(0)
+        tells = views and begins and part.taught_by is None
+        redrawn_N = redrawn_tokens(part.sequences, begins) if tells else torch.zeros(0)
         if redrawn_N.any():
             weight = {**weight, TEACHER_LOGP: redrawn_N}
             sums["redrawn/tokens"] += float(redrawn_N.sum())

@@ -185,3 +185,13 @@ def test_a_step_says_what_the_teacher_thinks_of_both_versions(
     unread = take_step(session, 1, items=items).row["revision"]
     assert "teacher_logp_after" not in unread
     assert unread["teacher_logp_before"] == found["teacher_logp_before"]
+
+
+def test_a_teacher_of_other_rows_says_nothing_of_the_rows_as_revised(models: Models, tmp_path: Path) -> None:
+    token = {"kind": "match", "divergence": "forward-kl", "target": "other-row"}
+    method = {"base": "mgsr", "sequences": "student", "token": token, "span": None}
+    session = opened(recipe(models, "mgsr", method=method, sampling={"max_new_tokens": 9}), tmp_path / "run")
+    items, _ = take_items(session, 1, 0)
+    found = take_step(session, 1, items=items).row["revision"]
+    assert "teacher_logp_before" in found
+    assert "teacher_logp_after" not in found
