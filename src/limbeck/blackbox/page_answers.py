@@ -11,7 +11,7 @@ from limbeck.blackbox.artefacts import EVENTS
 from limbeck.blackbox.page_tables import lead, percent
 from limbeck.blackbox.reading_runs import ArmRows, RoundRows, RunRows
 from limbeck.reporting.comparing import Comparison
-from limbeck.reporting.contest import Contest
+from limbeck.reporting.contest import Contest, by_place
 from limbeck.reporting.durations import duration
 from limbeck.reporting.questions import KeyAnswer, all_answered, of_each
 from limbeck.reporting.reduce import mean_interval, paired_bootstrap
@@ -40,7 +40,7 @@ def _best(rows: RunRows) -> KeyAnswer:
         )
         command = f"limbeck undo resume {_path(rows)} 'controls=[one-shot,blind,shuffled]'"
         return KeyAnswer(about="best", says=says, see=("arms",), command=command)
-    scores = {arm.name: arm.best.right("test") for arm in rows.arms}
+    scores = {arm.name: by_place({"": arm.best.right("test")}) for arm in rows.arms}
     contest = Contest(what="accuracy on test", see="arms", rows="rows", scores=scores)
     first, second, *_ = contest.order
     score = Number.of(mean_interval(scores[first], seed=0), scale=100).text()

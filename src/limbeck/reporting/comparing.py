@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from limbeck.errors import DataError
-from limbeck.reporting.reduce import Interval, paired_bootstrap
+from limbeck.reporting.reduce import Interval, paired_bootstrap, weighted
 from limbeck.seeds import Seeds
 
+_Key = TypeVar("_Key", str, tuple[str, str])
 _DRAWS = 10_000
 _ALWAYS_EXACT = 12
 _AT_ONCE = 4_000_000
@@ -37,9 +39,11 @@ class Comparison:
 
 
 def compare_arms(
-    scores: Mapping[str, Mapping[str, float]], *, baseline: str, seed: int = 0, draws: int = _DRAWS
+    scores: Mapping[str, Mapping[_Key, float]], *, baseline: str, seed: int = 0, draws: int = _DRAWS
 ) -> tuple[Comparison, ...]:
     """Every arm but the baseline against it, in the order given; `scores` is arm → example → score.
+
+    Of several corpora, whose examples are (corpus, id), the difference is the mean of the corpora's.
 
     Raises `DataError` where an arm's examples are not the baseline's, or where the baseline is not among the arms.
 
@@ -58,8 +62,8 @@ def compare_arms(
             gap = paired_bootstrap(scores[arm], scores[baseline], seed=seed, draws=draws)
         except DataError as error:
             raise DataError(f"'{arm}' cannot be compared with '{baseline}': {error}") from error
-        differences = [scores[arm][id] - scores[baseline][id] for id in sorted(scores[baseline])]
-        found.append((arm, gap, permutation_test(differences, seed=seed, draws=draws)))
+        differences = weighted({id: scores[arm][id] - value for id, value in scores[baseline].items()})
+        found.append((arm, gap, permutation_test(differences.tolist(), seed=seed, draws=draws)))
     adjusted = holm([p for _, _, p in found])
     return tuple(
         Comparison(arm=arm, gap=gap, p=p, adjusted=each) for (arm, gap, p), each in zip(found, adjusted, strict=True)
@@ -84,7 +88,7 @@ def permutation_test(differences: Sequence[float], *, seed: int = 0, draws: int 
     if not np.isfinite(values).all():
         raise DataError("a difference is not a finite number; a test needs finite numbers")
     # What rounding makes of equal sums must not decide.
-    observed = abs(math.fsum(values)) * (1 - 1e-12)
+    observed = abs(math.fsum(values)) - 1e-12 * math.fsum(np.abs(values))
     if len(values) <= _ALWAYS_EXACT:
         signs = 1 - 2 * ((np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1)
         return float((np.abs(signs @ values) >= observed).mean())
@@ -113,19 +117,31 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def smallest_effect(differences: Sequence[float], *, power: float = 0.8) -> float:
-    """The smallest true mean difference that n paired examples show at 5 % with this power.
+def smallest_effect(*differences: Sequence[float], power: float = 0.8) -> float:
+    """The smallest true mean difference that paired examples show at 5 % with this power; one sequence a corpus.
 
-        δ = (z_{0.975} + z_power) · s / √n                      normal approximation
+        δ = (z_{0.975} + z_power) · √(Σ_c s_c² / n_c) / C       normal approximation
 
-    s the sample standard deviation of the differences. What is not seen may still be there below it. NaN for n = 1.
+    s_c the sample standard deviation of the n_c differences of corpus c, of C. One comparison alone: with Holm's
+    correction over several more is needed. What is not seen may still be there below it. NaN where n_c is 1.
 
     >>> round(smallest_effect([0.0, 1.0] * 50), 3)
     0.141
     """
-    from statistics import NormalDist, stdev
+    from statistics import NormalDist
 
-    if len(differences) < 2:
-        return math.nan
     quantile = NormalDist().inv_cdf
-    return (quantile(0.975) + quantile(power)) * stdev(differences) / math.sqrt(len(differences))
+    return (quantile(0.975) + quantile(power)) * standard_error(*differences)
+
+
+def standard_error(*values: Sequence[float]) -> float:
+    """Of the mean over corpora, one sequence a corpus: √(Σ_c s_c² / n_c) / C; NaN where a corpus has one example.
+
+    >>> round(standard_error([0.0, 1.0] * 50), 5)
+    0.05025
+    """
+    from statistics import variance
+
+    if any(len(each) < 2 for each in values):
+        return math.nan
+    return math.sqrt(math.fsum(variance(each) / len(each) for each in values)) / len(values)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from limbeck.reporting.comparing import Comparison, compare_arms
 from limbeck.reporting.linking import slug
-from limbeck.reporting.reduce import by_example
+from limbeck.reporting.reduce import by_example, mean_over
 from limbeck.reporting.run_logs import RunLogs
 
 _RESULTS = "results"
@@ -26,7 +25,7 @@ class Contest:
     what: str
     see: str
     rows: str
-    scores: Mapping[str, Mapping[str, float]]
+    scores: Mapping[str, Mapping[tuple[str, str], float]]
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -39,8 +38,8 @@ class Contest:
         return len(next(iter(self.scores.values())))
 
     def mean(self, arm: str) -> float:
-        """An arm's mean over the examples."""
-        return math.fsum(self.scores[arm].values()) / len(self.scores[arm])
+        """An arm's mean over the corpora's means."""
+        return mean_over(self.scores[arm])
 
     def against(self, baseline: str) -> dict[str, Comparison]:
         """Every other arm minus this one, Holm's correction over all of them."""
@@ -75,18 +74,13 @@ def _evaluations(logs: Sequence[RunLogs]) -> Iterator[Contest]:
                 what=f"ROUGE-L on {names} (evaluation: {kind})",
                 see=f"evaluation-{slug(kind)}",
                 rows=f"rows-{slug(kind)}",
-                scores={name: _weighted({corpus: each[corpus] for corpus in corpora}) for name, each in scores.items()},
+                scores={name: by_place({corpus: each[corpus] for corpus in corpora}) for name, each in scores.items()},
             )
 
 
-def _weighted(by_corpus: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Scores whose plain mean is the mean of the corpora's means."""
-    total = sum(map(len, by_corpus.values()))
-    return {
-        f"{corpus}/{id}": value * total / (len(by_corpus) * len(values))
-        for corpus, values in by_corpus.items()
-        for id, value in values.items()
-    }
+def by_place(by_corpus: Mapping[str, Mapping[str, float]]) -> dict[tuple[str, str], float]:
+    """(corpus, id) → score, of scores by corpus and id."""
+    return {(corpus, id): value for corpus, values in by_corpus.items() for id, value in values.items()}
 
 
 def _validation(logs: Sequence[RunLogs]) -> Iterator[Contest]:
@@ -102,7 +96,9 @@ def _validation(logs: Sequence[RunLogs]) -> Iterator[Contest]:
             see=_RESULTS,
             rows="scores",
             scores={
-                log.name: {str(row["id"]): float(row["scores"]["rouge_l"]) for row in log.validation_answers}
+                log.name: by_place(
+                    {"": {str(row["id"]): float(row["scores"]["rouge_l"]) for row in log.validation_answers}}
+                )
                 for log in group
             },
         )

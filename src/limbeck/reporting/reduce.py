@@ -1,15 +1,17 @@
 """From rows to numbers: means over seeds and corpora, standard errors, bootstrap intervals.
 
 Rows are reduced in one order everywhere: first over the decoding seeds of an example, then over the examples of a
-corpus, then over corpora. Examples are the unit of resampling: seeds of one example are not independent.
+corpus, then over corpora. Examples are the unit of resampling: seeds of one example are not independent. The corpora of
+an average are what was chosen, not drawn: each is resampled within itself.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,10 @@ from limbeck.errors import DataError
 from limbeck.records import AnswerRow
 from limbeck.seeds import Seeds
 
+Example = str | tuple[str, str]
+"""An example: its id, or, of several corpora, the corpus and its id there."""
+
+_Key = TypeVar("_Key", str, tuple[str, str])
 # Resampled examples held at once: 32 MB of indices.
 _AT_ONCE = 4_000_000
 
@@ -85,34 +91,66 @@ def summarise(rows: Iterable[AnswerRow | Mapping[str, object]], *, score: str) -
     )
 
 
-def mean_interval(values_by_id: Mapping[str, int | float], *, seed: int, draws: int = 10_000) -> Interval:
+def by_corpus(values_by_id: Mapping[_Key, float]) -> list[list[float]]:
+    """The values of each corpus, in the order of corpora and ids; plain ids are of one corpus.
+
+    >>> by_corpus({("b", "1"): 3.0, ("a", "2"): 2.0, ("a", "1"): 1.0}), by_corpus({"x": 5.0})
+    ([[1.0, 2.0], [3.0]], [[5.0]])
+    """
+    corpora: dict[str, list[float]] = {}
+    for id in sorted(values_by_id):
+        corpora.setdefault(id[0] if isinstance(id, tuple) else "", []).append(float(values_by_id[id]))
+    return list(corpora.values())
+
+
+def weighted(values_by_id: Mapping[_Key, float]) -> NDArray[np.float64]:
+    """The values in the order of corpora and ids, each times N / (C n_c): their plain mean is the corpora's mean.
+
+    >>> weighted({("a", "1"): 1.0, ("a", "2"): 1.0, ("b", "1"): 4.0}).tolist()
+    [0.75, 0.75, 6.0]
+    """
+    corpora, total = by_corpus(values_by_id), len(values_by_id)
+    return np.array([value * total / (len(corpora) * len(each)) for each in corpora for value in each])
+
+
+def mean_over(values_by_id: Mapping[_Key, float]) -> float:
+    """The mean over examples, of several corpora the mean of their means; NaN for none.
+
+    >>> mean_over({("a", "1"): 1.0, ("a", "2"): 1.0, ("b", "1"): 4.0})
+    2.5
+    """
+    corpora = by_corpus(values_by_id)
+    return math.fsum(math.fsum(each) / len(each) for each in corpora) / len(corpora) if corpora else math.nan
+
+
+def mean_interval(values_by_id: Mapping[_Key, float], *, seed: int, draws: int = 10_000) -> Interval:
     """The mean of one arm's examples with a 95 % percentile bootstrap interval over examples.
 
-    Depends on ids, values, `seed` and `draws`, not on the mapping's order. One example has no spread to resample: its
+    Of several corpora it is the mean of their means, and examples are resampled within their corpus. Depends on ids,
+    values, `seed` and `draws`, not on the mapping's order. A corpus of one example has no spread to resample: the
     interval is all numbers. Raises `DataError` for none, and for a value that is not finite.
 
     >>> interval = mean_interval({"a": 0.0, "b": 1.0, "c": 1.0, "d": 0.0}, seed=0)
     >>> interval.mean, interval.low, interval.high
     (0.5, 0.0, 1.0)
     """
-    ids = sorted(values_by_id)
-    values = np.array([values_by_id[name] for name in ids], dtype=np.float64)
-    if not ids:
+    if not values_by_id:
         raise DataError("there is no example to average; evaluate at least one")
-    if not np.isfinite(values).all():
-        bad = ids[int(np.flatnonzero(~np.isfinite(values))[0])]
-        raise DataError(f"the value of example '{bad}' is {values_by_id[bad]}; a mean needs finite numbers")
-    mean = math.fsum(values) / len(ids)
-    if len(ids) == 1:
-        return Interval(mean=mean, low=-math.inf, high=math.inf, num_examples=1)
-    low, high = np.quantile(_replicates(values, seed=seed, draws=draws), [0.025, 0.975])
-    return Interval(mean=mean, low=float(low), high=float(high), num_examples=len(ids))
+    for id, value in values_by_id.items():
+        if not math.isfinite(value):
+            raise DataError(f"the value of example '{_name(id)}' is {value}; a mean needs finite numbers")
+    mean, sizes = mean_over(values_by_id), tuple(map(len, by_corpus(values_by_id)))
+    if min(sizes) == 1:
+        return Interval(mean=mean, low=-math.inf, high=math.inf, num_examples=len(values_by_id))
+    replicates = _replicates(weighted(values_by_id), sizes=sizes, seed=seed, draws=draws)
+    low, high = np.quantile(replicates, [0.025, 0.975])
+    return Interval(mean=mean, low=float(low), high=float(high), num_examples=len(values_by_id))
 
 
 def paired_bootstrap(
-    a_by_id: Mapping[str, int | float], b_by_id: Mapping[str, int | float], *, seed: int, draws: int = 10_000
+    a_by_id: Mapping[_Key, float], b_by_id: Mapping[_Key, float], *, seed: int, draws: int = 10_000
 ) -> Interval:
-    """The mean difference a − b over the same examples, with a 95 % percentile bootstrap interval.
+    """The mean difference a − b over the same examples, with a 95 % percentile bootstrap interval as `mean_interval`'s.
 
     Examples are resampled, each with both its values, so that what makes an example hard for both arms cancels.
     Raises `DataError` unless both have exactly the same ids.
@@ -154,30 +192,33 @@ def statistic_interval(
         raise DataError(f"the statistic of {len(columns)} examples is {mean}, not a finite number")
     if len(columns) == 1:
         return Interval(mean=mean, low=-math.inf, high=math.inf, num_examples=1)
-    values = statistic(_replicates(columns, seed=seed, draws=draws))
+    values = statistic(_replicates(columns, sizes=(len(columns),), seed=seed, draws=draws))
     low, high = np.quantile(values[np.isfinite(values)], [0.025, 0.975])
     return Interval(mean=mean, low=float(low), high=float(high), num_examples=len(columns))
 
 
-def _replicates(values: NDArray[np.float64], *, seed: int, draws: int) -> NDArray[np.float64]:
-    """Means of resampled examples; of several columns each."""
+def _replicates(values: NDArray[np.float64], *, sizes: tuple[int, ...], seed: int, draws: int) -> NDArray[np.float64]:
+    """Means of resampled examples, which lie corpus after corpus; of several columns each."""
     if draws * len(values) <= _AT_ONCE:
-        return np.asarray(values[_chosen(seed, len(values), draws)].mean(axis=1))
-    return np.concatenate([values[chosen].mean(axis=1) for chosen in _draws(seed, len(values), draws)])
+        return np.asarray(values[_chosen(seed, sizes, draws)].mean(axis=1))
+    return np.concatenate([values[chosen].mean(axis=1) for chosen in _draws(seed, sizes, draws)])
 
 
-def _draws(seed: int, count: int, draws: int) -> Iterator[NDArray[np.int64]]:
-    """Which examples each replicate is made of, some replicates at a time."""
+def _draws(seed: int, sizes: tuple[int, ...], draws: int) -> Iterator[NDArray[np.int64]]:
+    """Which examples each replicate is made of, as many of each corpus as it has; some replicates at a time."""
     generator = Seeds(seed).child("bootstrap").generator()
-    at_once = max(1, _AT_ONCE // count)
+    begins = np.cumsum((0, *sizes[:-1]))
+    at_once = max(1, _AT_ONCE // sum(sizes))
     for first in range(0, draws, at_once):
-        yield generator.integers(count, size=(min(at_once, draws - first), count))
+        count = min(at_once, draws - first)
+        drawn = [generator.integers(size, size=(count, size)) for size in sizes]
+        yield np.concatenate([begin + each for begin, each in zip(begins, drawn, strict=True)], axis=1)
 
 
 @functools.lru_cache(maxsize=1)
-def _chosen(seed: int, count: int, draws: int) -> NDArray[np.int64]:
+def _chosen(seed: int, sizes: tuple[int, ...], draws: int) -> NDArray[np.int64]:
     """All of them: the comparisons of a table resample alike."""
-    return np.concatenate(list(_draws(seed, count, draws)))
+    return np.concatenate(list(_draws(seed, sizes, draws)))
 
 
 def _corpus_mean(examples: Mapping[str, Mapping[int, float]]) -> CorpusMean:
@@ -230,5 +271,10 @@ def _refuse_unequal_seeds(corpus: str, examples: Mapping[str, Mapping[int, float
             )
 
 
-def _some(names: list[str]) -> str:
+def _name(id: Example) -> str:
+    return id if isinstance(id, str) else "/".join(id)
+
+
+def _some(ids: Sequence[Example]) -> str:
+    names = [_name(id) for id in ids]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") if names else "none"

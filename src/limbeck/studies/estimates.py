@@ -57,8 +57,8 @@ def effect_line(study: Study, places: Places) -> str:
         return "smallest difference that shows: not known before the first rows"
     # Numbers with this spread and mean 0: what `smallest_effect` is given as differences.
     count = sum(sizes)
-    pretended = [ASSUMED_SPREAD if place % 2 else -ASSUMED_SPREAD for place in range(count)]
-    points = 100 * smallest_effect(pretended)
+    pretended = [[ASSUMED_SPREAD if place % 2 else -ASSUMED_SPREAD for place in range(size)] for size in sizes]
+    points = 100 * smallest_effect(*pretended)
     return (
         f"smallest difference that shows at 80 % power: about {points:.1f} ROUGE-L over {count} prompts, if "
         f"differences spread by {100 * ASSUMED_SPREAD:.0f} points as in a first trial; it is measured after two arms"

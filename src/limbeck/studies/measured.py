@@ -13,7 +13,7 @@ from pathlib import Path
 
 from limbeck.errors import DataError
 from limbeck.reporting.comparing import smallest_effect
-from limbeck.reporting.reduce import Interval, paired_bootstrap
+from limbeck.reporting.reduce import Interval, by_corpus, mean_over, paired_bootstrap
 from limbeck.studies.rows import Ledger, LedgerArm, RunRows
 
 ROUGE = ("answers", "rouge_l")
@@ -40,9 +40,10 @@ class ArmRows:
         """The hashes of the weights that its runs began with."""
         return {start for _, start in self.runs}
 
-    def values(self, of: Sequence[Start], *, measure: str, score: str, corpora: Sequence[str]) -> dict[str, float]:
-        """ "CORPUS/ID" → the score, averaged over decoding seeds and these runs, weighted such that the plain mean over
-        all examples is the mean of the corpora's means."""
+    def values(
+        self, of: Sequence[Start], *, measure: str, score: str, corpora: Sequence[str]
+    ) -> dict[tuple[str, str], float]:
+        """(corpus, id) → the score, averaged over decoding seeds and these runs; empty where a corpus has none."""
         means = [self.runs[start].values(measure, score) for start in of]
         by_corpus = {
             corpus: {
@@ -55,12 +56,7 @@ class ArmRows:
         }
         if len(by_corpus) < len(corpora) or not all(by_corpus.values()):
             return {}
-        total = sum(map(len, by_corpus.values()))
-        return {
-            f"{corpus}/{id}": value * total / (len(by_corpus) * len(values))
-            for corpus, values in by_corpus.items()
-            for id, value in values.items()
-        }
+        return {(corpus, id): value for corpus, values in by_corpus.items() for id, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,7 @@ class Measured:
 
     def examples(
         self, arms: Sequence[str], *, measure: str = ROUGE[0], score: str = ROUGE[1], corpora: Sequence[str] = ()
-    ) -> dict[str, float]:
+    ) -> dict[tuple[str, str], float]:
         """The score by example, averaged over these arms' runs of the starts that they share."""
         of = self.shared(arms)
         each = [
@@ -168,7 +164,7 @@ class Measured:
 
     def paired(
         self, one: str, other: str, *, measure: str, score: str, corpora: Sequence[str] = ()
-    ) -> tuple[dict[str, float], dict[str, float]] | None:
+    ) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], float]] | None:
         """The scores of two arms by example, of runs that may be compared; None where nothing pairs."""
         mine, theirs = self.pair(one, other)
         if not mine or not theirs:
@@ -228,7 +224,7 @@ class Measured:
             of = list(arm.runs)
             sides = [arm.values(of, measure=part[0], score=part[1], corpora=self.average) for part in (one, other)]
             if all(sides):
-                pairs.append([statistics.fmean(side.values()) for side in sides])
+                pairs.append([mean_over(side) for side in sides])
         if len(pairs) < least:
             return None
         try:
@@ -253,7 +249,7 @@ def measured_effect(measured: Measured) -> str | None:
     for name in measured.arms:
         sides = measured.paired(name, measured.ledger.baseline, measure=ROUGE[0], score=ROUGE[1])
         if name != measured.ledger.baseline and sides is not None and len(sides[0]) > 1:
-            effects.append(smallest_effect([value - sides[1][id] for id, value in sides[0].items()]))
+            effects.append(smallest_effect(*by_corpus({id: value - sides[1][id] for id, value in sides[0].items()})))
     if not effects:
         return None
     return f"{100 * sorted(effects)[len(effects) // 2]:.1f} ROUGE-L"

@@ -39,10 +39,11 @@ def special_tables(measured: Measured) -> list[tuple[str, Table]]:
 def structure_table(measured: Measured) -> Table:
     """ROUGE-L of each arm over the examples whose reference is of one structure; all corpora together."""
     kinds = {
-        f"{corpus}/{id}": kind
+        place: kind
         for arm in measured.arms.values()
         for run in list(arm.runs.values())[:1]
-        for (corpus, id), kind in run.structures().items()
+        for place, kind in run.structures().items()
+        if place[0] in measured.corpora
     }
     counts = {kind: sum(each == kind for each in kinds.values()) for kind in STRUCTURES}
     shown = [kind for kind in STRUCTURES if counts[kind]]
@@ -124,8 +125,8 @@ def _own(row: dict[str, object], key: str) -> float | None:
     return float(own[key]) if isinstance(own, dict) and key in own else None
 
 
-def _plain_values(arm: ArmRows, corpora: tuple[str, ...]) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _plain_values(arm: ArmRows, corpora: tuple[str, ...]) -> dict[tuple[str, str], float]:
+    found: dict[tuple[str, str], float] = {}
     for corpus in corpora:
         found |= arm.values(list(arm.runs), measure=ROUGE[0], score=ROUGE[1], corpora=(corpus,))
     return found

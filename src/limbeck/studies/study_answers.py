@@ -8,6 +8,7 @@ from typing import Any
 
 from limbeck.reporting.durations import duration
 from limbeck.reporting.questions import KeyAnswer, all_answered, of_each
+from limbeck.reporting.reduce import mean_over
 from limbeck.reporting.run_answers import against_sft, mean_of, real_or_not
 from limbeck.reporting.tables import Number
 from limbeck.reporting.telling import drawn_share, kept_student, left_out, watched
@@ -63,11 +64,11 @@ def _ranked(measured: Measured) -> list[tuple[str, float]]:
     found = []
     for name in scored:
         values = _scores(measured, name, shared or list(measured.arms[name].runs))
-        found.append((name, math.fsum(values.values()) / len(values)))
+        found.append((name, mean_over(values)))
     return sorted(found, key=lambda each: -each[1])
 
 
-def _scores(measured: Measured, name: str, runs: Sequence[Start]) -> dict[str, float]:
+def _scores(measured: Measured, name: str, runs: Sequence[Start]) -> dict[tuple[str, str], float]:
     return measured.arms[name].values(runs, measure=ROUGE[0], score=ROUGE[1], corpora=measured.average)
 
 

@@ -134,28 +134,28 @@ def _count(value: int | float) -> Number:
 def _rows(measured: Measured) -> list[Section]:
     """Every example of a corpus with each arm's score: what the numbers of the table are means of."""
     sections: list[Section] = []
-    for place, corpus in enumerate(measured.corpora):
+    for number, corpus in enumerate(measured.corpora):
         scores = {
             arm.arm.label: arm.values(list(arm.runs), measure=ROUGE[0], score=ROUGE[1], corpora=(corpus,))
             for arm in measured.arms.values()
         }
-        ids = list(dict.fromkeys(id for values in scores.values() for id in values))
-        if not ids:
+        places = list(dict.fromkeys(place for values in scores.values() for place in values))
+        if not places:
             continue
         columns = (Column(title="example"), *(Column(title=name) for name in scores))
-        lines = [Row(cells=(id.partition("/")[2], *_scored(id, list(scores.values())))) for id in ids[:_MOST_ROWS]]
-        more = f" The first {_MOST_ROWS:,} of {len(ids):,} examples." if len(ids) > _MOST_ROWS else ""
+        lines = [Row(cells=(place[1], *_scored(place, list(scores.values())))) for place in places[:_MOST_ROWS]]
+        more = f" The first {_MOST_ROWS:,} of {len(places):,} examples." if len(places) > _MOST_ROWS else ""
         sections.append(
             TableSection(
                 title=f"Row by row: {corpus}",
                 table=Table(columns=columns, rows=tuple(lines)),
                 intro=f"ROUGE-L in % of every example, averaged over decoding and training seeds.{more}",
                 folded=True,
-                ident=f"rows-{place}",
+                ident=f"rows-{number}",
             )
         )
     return sections
 
 
-def _scored(id: str, values: Sequence[dict[str, float]]) -> list[Cell]:
-    return [Number(value=100 * each[id]) if id in each else None for each in values]
+def _scored(place: tuple[str, str], values: Sequence[dict[tuple[str, str], float]]) -> list[Cell]:
+    return [Number(value=100 * each[place]) if place in each else None for each in values]

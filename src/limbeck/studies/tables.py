@@ -145,7 +145,7 @@ def distils(measured: Measured, arm: str) -> str | None:
 def compared_arms(measured: Measured) -> dict[str, Comparison]:
     """Every arm against the baseline, where both have runs of one start; Holm over all of them."""
     baseline = measured.ledger.baseline
-    gaps: dict[str, dict[str, float]] = {}
+    gaps: dict[str, dict[tuple[str, str], float]] = {}
     for name in measured.arms:
         sides = measured.paired(name, baseline, measure=ROUGE[0], score=ROUGE[1])
         if name != baseline and sides is not None:

@@ -6,13 +6,12 @@ one lies below with its whole interval, and cannot be told otherwise.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any, Literal
 
-from limbeck.reporting.reduce import Interval, mean_interval
+from limbeck.reporting.comparing import standard_error
+from limbeck.reporting.reduce import Interval, by_corpus, mean_interval, mean_over
 from limbeck.studies.measured import Measured
 
 Judgement = Literal["holds", "does not", "cannot be told"]
@@ -186,33 +185,37 @@ def _as_good(what: str) -> Callable[[Measured], Verdict]:
 
 
 def _nearer(method: str, number: int) -> Callable[[Measured], Verdict]:
-    """A distilled student against the start: nearer to the teacher in one of the two KLs."""
+    """A distilled student nearer to the teacher, in one of the two KLs, than the start and every null control is."""
 
     def judge(measured: Measured) -> Verdict:
-        """The start less the method, in each of the two KLs."""
-        compared = tuple(
-            Compared(
-                what=f"{_START} − {method}, {title} (± 2 standard errors)",
-                interval=_two_errors(measured.paired(_START, method, measure=measure, score=score)),
-                scale=1.0,
-            )
-            for measure, score, title in (
-                ("references", "kl_teacher_student", "KL(t‖s) on references"),
-                ("own", "kl_student_teacher", "KL(s‖t) on own answers"),
-            )
-        )
+        """The start or a control less the method, that which the method is least ahead of, in each of the two KLs."""
+        compared = []
+        for measure, score, title in (
+            ("references", "kl_teacher_student", "KL(t‖s) on references"),
+            ("own", "kl_student_teacher", "KL(s‖t) on own answers"),
+        ):
+            gaps = {
+                base: gap
+                for base in (_START, *measured.ledger.controls)
+                if (gap := _two_errors(measured.paired(base, method, measure=measure, score=score))) is not None
+            }
+            least = min(gaps, key=lambda base: gaps[base].low, default=_START)
+            what = f"{least} − {method}, {title} (± 2 standard errors)"
+            compared.append(Compared(what=what, interval=gaps.get(least), scale=1.0))
         claim = f"{method} brings the student nearer to its teacher"
-        return Verdict(number=number, claim=claim, compared=compared, needs="any")
+        return Verdict(number=number, claim=claim, compared=tuple(compared), needs="any")
 
     return judge
 
 
-def _two_errors(sides: tuple[Mapping[str, float], Mapping[str, float]] | None) -> Interval | None:
+def _two_errors(
+    sides: tuple[Mapping[tuple[str, str], float], Mapping[tuple[str, str], float]] | None,
+) -> Interval | None:
     """The mean of one − other over the same examples, two standard errors to each side."""
     if sides is None or len(sides[0]) < 2:
         return None
-    differences = [value - sides[1][id] for id, value in sides[0].items()]
-    mean, error = fmean(differences), stdev(differences) / math.sqrt(len(differences))
+    differences = {id: value - sides[1][id] for id, value in sides[0].items()}
+    mean, error = mean_over(differences), standard_error(*by_corpus(differences))
     return Interval(mean=mean, low=mean - 2 * error, high=mean + 2 * error, num_examples=len(differences))
 
 

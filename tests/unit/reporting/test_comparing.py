@@ -79,3 +79,17 @@ def test_four_times_the_examples_show_half_the_effect() -> None:
     assert few == pytest.approx(2 * many, rel=1e-2)
     assert math.isnan(smallest_effect([1.0]))
     assert smallest_effect([3.0, 3.0]) == 0.0
+
+
+def test_the_smallest_effect_over_corpora_is_of_the_mean_of_their_means() -> None:
+    wide, narrow = [0.0, 2.0] * 50, [5.0] * 1_000
+    assert smallest_effect(wide, narrow) == pytest.approx(smallest_effect(wide) / 2)
+    assert math.isnan(smallest_effect(wide, [1.0]))
+
+
+def test_a_test_over_corpora_weighs_them_alike() -> None:
+    """Nine examples of a corpus say the arm is better, one of another that it is as much worse: no difference."""
+    base = {("a", str(i)): 0.0 for i in range(9)} | {("b", "0"): 0.0}
+    arm = {place: 1.0 if place[0] == "a" else -1.0 for place in base}
+    found = compare_arms({"base": base, "arm": arm}, baseline="base")[0]
+    assert (found.gap.mean, found.p) == (0.0, 1.0)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from limbeck.errors import DataError
 from limbeck.records import AnswerRow
 from limbeck.reporting import Interval, by_example, mean_interval, paired_bootstrap, summarise
+from limbeck.reporting.comparing import standard_error
 
 
 def row(corpus: str, seed: int, name: str, value: float) -> AnswerRow:
@@ -81,6 +82,21 @@ def test_covers_the_truth_about_as_often_as_it_says() -> None:
     intervals = [mean_interval(normal(60, seed=trial), seed=trial, draws=400) for trial in range(200)]
     covered = sum(not interval.excludes_zero for interval in intervals)
     assert 178 <= covered <= 199
+
+
+def test_corpora_of_an_average_are_resampled_each_within_itself() -> None:
+    generator = random.Random(3)
+    values = {("large", f"{i}"): generator.gauss(0.9, 0.1) for i in range(400)}
+    values |= {("small", f"{i}"): generator.gauss(0.1, 0.2) for i in range(50)}
+    large, small = ([value for (corpus, _), value in values.items() if corpus == name] for name in ("large", "small"))
+    error = math.sqrt(statistics.variance(large) / 400 + statistics.variance(small) / 50) / 2
+    found = mean_interval(values, seed=0)
+    assert found.mean == pytest.approx((statistics.fmean(large) + statistics.fmean(small)) / 2)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.06)
+    assert standard_error(large, small) == pytest.approx(error)
+    without_spread = mean_interval({("a", "1"): 0.0, ("a", "2"): 0.0, ("b", "1"): 1.0, ("b", "2"): 1.0}, seed=0)
+    assert (without_spread.low, without_spread.mean, without_spread.high) == (0.5, 0.5, 0.5)
+    assert mean_interval({("a", "1"): 0.0, ("a", "2"): 0.0, ("b", "1"): 1.0}, seed=0).high == math.inf
 
 
 def test_the_order_of_the_mapping_does_not_matter_and_the_seed_does() -> None:

@@ -284,14 +284,14 @@ def save_distances(
 
 def test_nearer_to_the_teacher_is_two_standard_errors_in_one_of_two_distances(tmp_path: Path) -> None:
     students = ("sft", "kd", "seqkd", "imitkd", "gkd", "minillm", "distillm", "mgsr")
-    arms = {"start": {"-": "start"}, **{name: {"0": name} for name in students}}
+    arms = {"start": {"-": "start"}, **{name: {"0": name} for name in (*students, "control")}}
     far, near, one_side = noisy(1.0, seed=1), noisy(0.9, seed=2), noisy(1.1, seed=3)
     save_distances(tmp_path, "start", seed="-", references=far, own=far)
-    for name in students:
+    for name in (*students, "control"):
         save_distances(tmp_path, name, seed="0", references=far, own=far)
     save_distances(tmp_path, "kd", seed="0", references=near, own=one_side)
     save_distances(tmp_path, "gkd", seed="0", references=one_side, own=one_side, distinct_2=0.7)
-    ledger("methods", arms, baseline="start").write(tmp_path)
+    ledger("methods", arms, baseline="start", controls=("control",)).write(tmp_path)
     found = {each.number: each for each in result_of(tmp_path, "methods").verdicts}
     assert [found[number].judgement for number in (1, 4)] == ["holds", "does not"]
     assert found[2].judgement == "cannot be told"
@@ -305,6 +305,10 @@ def test_nearer_to_the_teacher_is_two_standard_errors_in_one_of_two_distances(tm
     mean = sum(gaps) / len(gaps)
     error = math.sqrt(sum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1) / len(gaps))
     assert math.isclose(nearer.interval.low, mean - 2 * error, abs_tol=1e-5)
+    # A control that comes as near without the teacher leaves nothing to say of the teacher.
+    save_distances(tmp_path, "control", seed="0", references=near, own=far)
+    again = {each.number: each for each in result_of(tmp_path, "methods").verdicts}
+    assert again[1].judgement == "cannot be told"
 
 
 def test_a_claim_without_its_arms_cannot_be_told(tmp_path: Path) -> None:
@@ -418,6 +422,13 @@ def test_spans_are_shown_by_the_structure_of_the_references(tmp_path: Path) -> N
     _, (title, table) = result_of(tmp_path, "spans").tables
     assert "structure" in title
     assert cell(table, "none", "prose (40)") == Number(value=50.0, error=0.0, digits=1)
+
+
+def test_structures_are_counted_on_the_corpora_that_are_averaged(tmp_path: Path) -> None:
+    save_run(tmp_path, "mgsr", lambda corpus, id, seed: 0.25 if corpus == "a" else 1.0, corpora=("a", "b"))
+    ledger("spans", {"mgsr": {"0": "mgsr"}}, corpora=("a",)).write(tmp_path)
+    _, (_, table) = result_of(tmp_path, "spans").tables
+    assert cell(table, "mgsr", "prose (40)") == Number(value=25.0, error=0.0, digits=1)
 
 
 def test_ranges_are_shown_by_task_and_share_of_the_steps(tmp_path: Path) -> None:
