@@ -6,11 +6,16 @@ import dataclasses
 from typing import Any
 
 from limbeck.config.reading import Draft
-from limbeck.config.sections import SamplingSection, TrainSection, ValidateSection
+from limbeck.config.sections import ModelsSection, SamplingSection, TrainSection, ValidateSection
 
 
 def unfit_collection(
-    method: Any, sampling: SamplingSection, train: TrainSection, validate: ValidateSection, draft: Draft
+    method: Any,
+    models: ModelsSection,
+    sampling: SamplingSection,
+    train: TrainSection,
+    validate: ValidateSection,
+    draft: Draft,
 ) -> list[tuple[str, str]]:
     """Rows that several steps learn from, and terms that need to know how a row was drawn."""
     from limbeck.losses import ExperiencedTerm
@@ -48,6 +53,11 @@ def unfit_collection(
             f"sampling.{key} is {getattr(sampling, key)}, which never draws some of the student's tokens: no weight"
         )
         return [(f"sampling.{key}", f"{message} makes up for that; allowed: temperature above 0, top_p 1, top_k 0")]
+    message = f"but {base} weighs a token by how likely the student was to draw it, which dropout would change"
+    if models.dropout:
+        return [("models.dropout", f"models.dropout is true, {message}; set it to false")]
+    if models.lora is not None and models.lora.dropout:
+        return [("models.lora.dropout", f"models.lora.dropout is {models.lora.dropout:g}, {message}; set it to 0")]
     if not getattr(term, "single_step", True) and validate.metric == "loss" and validate.every is not None:
         message = "validate.metric is loss, but without method.token.single_step there is none on references"
         return [("validate.metric", f"{message}; allowed: rouge-l")]

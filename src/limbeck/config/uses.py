@@ -41,7 +41,7 @@ def check_uses(
     found = [
         *_parts(method, draft),
         *unread_text(data, method=method, base=draft.values["method"]["base"]),
-        *unfit_collection(method, sampling, train, validate, draft),
+        *unfit_collection(method, models, sampling, train, validate, draft),
         *unfit_replay(train, validate, method, draft),
         *_teacher(models, watch, method, draft, has_teacher=bool(models.teacher) or cache.kind == "offline"),
         *unread_cache(

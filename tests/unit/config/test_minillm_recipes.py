@@ -63,6 +63,12 @@ def test_rollouts_go_with_other_terms() -> None:
             ["sampling.top_p=0.9"],
             r"sampling\.top_p is 0\.9, which never draws some of the student",
         ),
+        ({"base": "minillm"}, ["models.dropout=true"], r"models\.dropout is true, but minillm weighs a token by how"),
+        (
+            {"base": "minillm"},
+            ["models.lora={rank: 4, alpha: 8, dropout: 0.1}"],
+            r"models\.lora\.dropout is 0\.1, .* set it to 0",
+        ),
         ({"base": "minillm"}, ["sampling.top_k=20"], r"sampling\.top_k is 20, which never draws"),
         ({"base": "minillm"}, ["sampling.temperature=0"], r"sampling\.temperature is 0\.0, which never draws"),
         ({"base": "minillm"}, ["train.batch_rows=24"], r"batch_rows is 24, which does not divide the 256 of"),
