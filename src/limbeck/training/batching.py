@@ -8,7 +8,7 @@ from limbeck.models.scoring import split_rows
 from limbeck.sequences.replay import REPLAYED
 from limbeck.sequences.source import Item
 from limbeck.training.session import Session
-from limbeck.training.swapping import teaching_rows
+from limbeck.training.swapping import of_other_rows, teaching_rows
 from limbeck.types import Sequences
 
 
@@ -25,6 +25,9 @@ def micro_batches(
     active = frozenset(session.distiller.objective.row_names)
     is_reference = all(origin == "reference" for origin in drawn.origin)
     own_terms = active if is_reference else active - {"supervised"}
+    if int((drawn.scored.sum(dim=1) > 0).sum()) < 2:
+        # No other row says anything: a row that taught itself would be taught by its own teacher.
+        own_terms -= of_other_rows(session.distiller.objective)
     taught_by = teaching_rows(session.distiller.objective, drawn)
     batches = [
         Batch(sequences=part, terms=own_terms, pairs=session.pairs(part), taught_by=taught_by(group))

@@ -57,6 +57,10 @@ def resolve_auto(
     train = recipe.train
     if train.batch_rows % world.size:
         raise ConfigError(f"train.batch_rows is {train.batch_rows}, which {world.size} processes cannot share evenly")
+    reads_others = getattr(getattr(recipe.built_method().token, "target", None), "reads_other_row", False)
+    if reads_others and train.batch_rows // world.size < 2:
+        message = f"train.batch_rows is {train.batch_rows}, one row a process, but method.token.target is other-row"
+        raise ConfigError(f"{message}: no other row is there to teach it; raise train.batch_rows")
     per_epoch = -(-loader.rows_per_epoch * repeats // train.batch_rows)
     own_rows = train.batch_rows // world.size
     fitting = fitting_rows(recipe.data.max_length, world.device.type)

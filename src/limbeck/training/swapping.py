@@ -17,10 +17,15 @@ def teaching_rows(objective: Objective, drawn: Sequences) -> Callable[[Sequence[
 
     None for them unless a term's target is of other rows (`reads_other_row`).
     """
-    if not any(getattr(term, "reads_other_row", False) for term in objective.terms.values()):
+    if not of_other_rows(objective):
         return lambda group: None
     teachers = next_with_response(drawn.scored.sum(dim=1).tolist())
     return lambda group: drawn.rows([teachers[row] for row in group])
+
+
+def of_other_rows(objective: Objective) -> frozenset[str]:
+    """The terms whose teacher reads other rows than the student."""
+    return frozenset(name for name, term in objective.terms.items() if getattr(term, "reads_other_row", False))
 
 
 def next_with_response(lengths: Sequence[int]) -> list[int]:

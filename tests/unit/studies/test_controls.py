@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from limbeck.errors import ConfigError
 from limbeck.inspection.composition import explain
 from limbeck.losses import Match, OtherRowTarget, PushedDownTarget, TokenScores
 from limbeck.losses.divergences import ForwardKL
@@ -16,6 +17,7 @@ from limbeck.methods import from_config
 from limbeck.sequences import BestOf
 from limbeck.sequences.best_of import teacher_logp
 from limbeck.studies.builtin import STUDIES
+from limbeck.training.batching import micro_batches
 from limbeck.training.step import take_items, take_step
 from limbeck.training.swapping import next_with_response, tokens_of
 from limbeck.types import pack_rows
@@ -151,3 +153,21 @@ def test_an_other_row_target_without_a_teacher_is_refused() -> None:
     scores = TokenScores(student_logp=torch.zeros(1, 2), target_logp=None, tokens=torch.tensor([0]))
     with pytest.raises(ValueError, match="no teacher was given"):
         OtherRowTarget()(scores)
+
+
+def test_one_row_a_process_has_no_other_row_to_teach_it(models: Models, tmp_path: Path) -> None:
+    settings = recipe(
+        models, "kd", method=dict(SHUFFLED), train={"batch_rows": 1, "micro_rows": 1}, validate={"every": None}
+    )
+    with pytest.raises(ConfigError, match="one row a process, but"):
+        opened(settings, tmp_path)
+
+
+def test_a_row_that_alone_says_something_is_not_taught_by_its_own_teacher(models: Models, tmp_path: Path) -> None:
+    settings = recipe(models, "kd", method=dict(SHUFFLED), validate={"every": None})
+    session = opened(settings, tmp_path)
+    items, _ = take_items(session, 1, 0)
+    alone = micro_batches(session, items=items, drawn=_rows([0, 3, 0]))
+    assert [batch.terms & {"token"} for batch in alone] == [frozenset()] * len(alone)
+    two = micro_batches(session, items=items, drawn=_rows([2, 3, 0]))
+    assert all("token" in batch.terms for batch in two)
