@@ -95,4 +95,4 @@ def check_keys(values: Mapping[str, Any], known: Sequence[str], what: str, where
     """Raises `UnknownName` for a key that is none of the known ones."""
     for key in values:
         if key not in known:
-            raise UnknownName.among(what, str(key), known, draft.where((*where, str(key))))
+            raise UnknownName.among(what, str(key), known, draft.where((*where, str(key))).removeprefix("set at "))

@@ -146,7 +146,7 @@ def read_study(path: Path) -> Study:
     names = [arm.name for arm in arms]
     baseline = str(values.get("baseline") or names[0])
     if baseline not in names:
-        raise UnknownName.among("arm", baseline, names, draft.where(("baseline",)))
+        raise UnknownName.among("arm", baseline, names, draft.where(("baseline",)).removeprefix("set at "))
     study = Study(
         name=name,
         title=str(values.get("title") or name),

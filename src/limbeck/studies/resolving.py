@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,7 +130,22 @@ def identity_of(study: Study, recipe: Recipe) -> dict[str, Any]:
     else:
         data["corpus"] = _named(study, data["corpus"])
     data["valid"], data["plain_text"] = _named(study, data["valid"]), _named(study, data["plain_text"])
-    return values
+    code = _own_code(values["method"])
+    return {**values, "code": code} if code else values
+
+
+def _own_code(plain: Any) -> dict[str, str]:
+    """The modules of one's own parts ("module:Class") that a method has, each with the hash of its file."""
+    if isinstance(plain, list | tuple):
+        return {name: code for each in plain for name, code in _own_code(each).items()}
+    if not isinstance(plain, Mapping):
+        return {}
+    found = _own_code(list(plain.values()))
+    module = str(plain.get("kind", "")).partition(":")
+    spec = importlib.util.find_spec(module[0]) if module[1] else None
+    if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+        found[module[0]] = file_hash(Path(spec.origin))
+    return found
 
 
 def stages_of(study: Study, recipe: Recipe) -> tuple[Stage, ...]:
@@ -171,7 +187,7 @@ def _named(study: Study, text: Any) -> Any:
         return f"stage {stage_key(study, study.stage(text.removeprefix(STAGE)))}"
     path = Path(text).expanduser()
     if path.is_dir():
-        return f"model {weights_hash(path)}"
+        return f"model {_model_hash(path)}"
     return f"file {file_hash(path)}" if path.is_file() else text
 
 
@@ -179,6 +195,12 @@ def weights_hash(folder: Path) -> str:
     """A hash of a model's weights and configuration: 16 hexadecimal digits, alike wherever the folder lies."""
     files = sorted([folder / "config.json", *folder.glob("*.safetensors"), *folder.glob("*.bin")])
     return _hash([[file.name, file_hash(file)] for file in files if file.is_file()])
+
+
+def _model_hash(folder: Path) -> str:
+    """A hash of all that a model's folder says, its tokenizer and chat template too: they decide what it reads."""
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix != ".md"]
+    return _hash([[file.name, file_hash(file)] for file in files if not file.name.startswith(".")])
 
 
 def file_hash(path: Path) -> str:

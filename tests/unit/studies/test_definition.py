@@ -18,6 +18,7 @@ from limbeck.studies.places import Places
 from limbeck.studies.protocol import FIVE, small_ids
 from limbeck.studies.resolving import arm_recipe, planned_runs, scoring_key
 from limbeck.studies.running import _is_a_beginning
+from limbeck.testing import save_tiny
 
 RECIPE = {"method": {"base": "gkd"}, "models": {"teacher": "big", "student": "small"}, "data": {"corpus": "rows.jsonl"}}
 WHOLE: dict[str, Any] = {"recipe": RECIPE, "arms": {"gkd": {}}, "evaluate": {"corpora": ["test.jsonl"]}}
@@ -131,6 +132,32 @@ def test_a_wrong_setting_names_its_arm(tmp_path: Path) -> None:
         ConfigError, match=r"method.weights is 3; a section of keys is expected[\s\S]*in the arm 'typo'"
     ):
         planned_runs(study(tmp_path, arms={"typo": {"method.weights": 3}}))
+
+
+def test_a_part_of_ones_own_that_was_changed_makes_another_arm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    part = tmp_path / "parts_of_a_study.py"
+    text = (
+        "from dataclasses import dataclass\n"
+        "from limbeck.losses.divergences import ForwardKL\n"
+        "@dataclass(frozen=True)\nclass Mine(ForwardKL):\n    pass\n"
+    )
+    part.write_text(text)
+    mine = {"method.token.divergence": {"kind": "parts_of_a_study:Mine"}}
+    first = _key(study(tmp_path), **mine)
+    assert _key(study(tmp_path), **mine) == first
+    part.write_text(text + "# another formula\n")
+    assert _key(study(tmp_path), **mine) != first
+
+
+def test_a_models_folder_with_another_chat_template_is_another_model(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "student")
+    named = {"models.student": str(folder)}
+    first = _key(study(tmp_path), **named)
+    (folder / "README.md").write_text("A card says nothing to a model.")
+    assert _key(study(tmp_path), **named) == first
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert _key(study(tmp_path), **named) != first
 
 
 def test_a_grid_is_every_combination(tmp_path: Path) -> None:
