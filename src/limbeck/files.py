@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from limbeck.errors import CheckpointError, DataError, LimbeckError
+
+_PARTIAL = ".partial"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -57,6 +63,43 @@ def alone_in(folder: Path, *, shared: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether a write failed for want of room; safetensors wraps the system's error into text."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    # Not imported here: where nothing has, it raised nothing.
+    safetensors = sys.modules.get("safetensors")
+    if safetensors is not None and isinstance(error, safetensors.SafetensorError):
+        return any(f"(os error {number})" in str(error) for number in full)
+    return isinstance(error, OSError) and error.errno in full
+
+
+@contextlib.contextmanager
+def scratch_beside(place: Path) -> Iterator[Path]:
+    """A folder beside `place` to write in before it is renamed; gone afterwards, with those of processes killed so."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{place.name}-"
+    for old in place.parent.iterdir():
+        owner = old.name.removeprefix(prefix).partition("-")[0]
+        is_scratch = old.name.startswith(prefix) and old.name.endswith(_PARTIAL)
+        if is_scratch and owner.isdecimal() and not _is_alive(int(owner)):
+            shutil.rmtree(old, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix=f"{prefix}{os.getpid()}-", suffix=_PARTIAL))
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -325,3 +325,46 @@ def test_a_run_that_another_process_trains_is_not_gone_on_with(
         start(_settings(models, toy_file), run, resume=True, rows=None)
     assert contents(run) == before
     start(_settings(models, toy_file), run, resume=True, rows=None)
+
+
+def test_a_full_disk_before_the_first_file_is_begun_again(
+    models: Models, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunDirectory, "create", full)
+    with pytest.raises(Stopped, match="make room, then: the same command again"):
+        start(_settings(models, toy_file), tmp_path / "run", rows=None)
+
+
+@pytest.mark.parametrize("lost", ["student", "student/model.safetensors"])
+def test_a_best_student_that_is_gone_is_told_and_not_promised(
+    lost: str, stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(stopped, run)
+    shutil.rmtree(run / lost) if (run / lost).is_dir() else (run / lost).unlink()
+    assert cli.main(["train", str(run), "--resume"]) == 0
+    said = capsys.readouterr().err
+    assert f"the best so far, is not in {run / 'student'} any more" in said
+    assert RunDirectory.existing(run).has_student()
+
+
+def test_a_copy_beside_the_answers_of_a_validation_does_no_harm(stopped: Path, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(stopped, run)
+    (run / "validation").mkdir(exist_ok=True)
+    (run / "validation" / "step-000002-copy.jsonl").write_text("{}\n")
+    assert cli.main(["train", str(run), "--resume"]) == 0
+
+
+@pytest.mark.parametrize("text", ["null", "3"])
+def test_settings_that_are_none_are_damage(text: str, stopped: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(stopped, run)
+    (run / "environment.json").write_text(text)
+    assert RunDirectory.existing(run).environment() == {}
+    (run / "auto.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"auto\.json is damaged"):
+        RunDirectory.existing(run).auto()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limbeck.errors import CheckpointError, DataError
-from limbeck.files import alone_in, json_lines, read_json, read_row, read_rows, write_whole
+from limbeck.files import alone_in, json_lines, read_json, read_row, read_rows, scratch_beside, write_whole
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=8)
 
@@ -114,3 +114,25 @@ def test_a_folder_is_one_process_s_until_it_lets_go_or_dies(tmp_path: Path) -> N
         pass
     with alone_in(tmp_path, shared=True), alone_in(tmp_path, shared=True):
         pass
+
+
+def test_scratch_lies_beside_and_is_gone_afterwards(tmp_path: Path) -> None:
+    with scratch_beside(tmp_path / "new" / "model") as scratch:
+        assert scratch.parent == tmp_path / "new"
+        (scratch / "made").mkdir()
+        (scratch / "made").rename(tmp_path / "new" / "model")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["model"]
+
+
+def test_scratch_of_a_killed_process_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for name in (f".model-{dead.pid}-abc.partial", f".model-{os.getpid()}-abc.partial", ".model-settings", "model"):
+        (tmp_path / name).mkdir()
+    with scratch_beside(tmp_path / "model"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f".model-{os.getpid()}-abc.partial",
+        ".model-settings",
+        "model",
+    ]

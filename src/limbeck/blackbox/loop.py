@@ -5,10 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from limbeck.blackbox.stopping import Decision, RoundScores, decide
 from limbeck.blackbox.workshop import Workshop, open_workshop
 from limbeck.errors import NonFiniteLoss, Stopped
 from limbeck.files import write_whole
+from limbeck.interrupts import interrupting
 
 OUTCOME = "outcome.json"
 
@@ -74,7 +72,7 @@ def run_undo(
     way_on = f"everything is kept; go on with: limbeck undo resume {settings.run}"
     try:
         with (
-            _signals_interrupt(),
+            interrupting(),
             open_workshop(
                 settings,
                 resume=resume,
@@ -204,16 +202,3 @@ def _write_costs(work: Workshop) -> None:
             metrics = read_json(path / "metrics.json")
             table.writerow([metrics["arm"], metrics["round"], *metrics["cost"].values()])
     write_whole(work.run / "cost.csv", text.getvalue())
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM ends the loop as Ctrl-C does; only the main thread may say so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -12,6 +12,7 @@ from limbeck.blackbox.ledger import Ledger
 from limbeck.blackbox.workshop import LEDGER, RECIPE
 from limbeck.errors import CheckpointError
 from limbeck.files import read_rows
+from limbeck.training.rundir import METRICS
 
 
 def standing(run: Path) -> tuple[str, ...]:
@@ -38,6 +39,8 @@ def standing_values(run: Path) -> dict[str, Any]:
     """The same as plain values, for JSON. Raises `CheckpointError` for a folder that is no UNDO run."""
     if not (run / RECIPE).is_file():
         raise CheckpointError(f"'{run}' is not the folder of an UNDO run: it has no {RECIPE}")
+    if (run / METRICS).is_file():
+        raise CheckpointError(f"'{run}' is a run of limbeck train; limbeck report shows it")
     folders = [run / "iter_00", *sorted(run.glob("arms/*/iter_*"))]
     rounds = [read_json(each / "metrics.json") for each in folders if (each / "metrics.json").is_file()]
     ended = [read_json(path) for path in sorted(run.glob("arms/*/outcome.json"))]

@@ -116,7 +116,9 @@ def _learned(
     rate: float,
     seed: int,
 ) -> Path:
-    if Run(run).is_finished:
+    done = Run(run)
+    if done.is_finished:
+        done.drop_checkpoints()
         return run / "student"
     training, student = recipe.train, recipe.student
     match = training.token_match

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from limbeck.cli.completing import complete_models
 from limbeck.cli.terminal import width
+from limbeck.errors import ConfigError
 
 
 def chat(
@@ -27,6 +29,8 @@ def chat(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
 ) -> None:
     """Talk to a student, and to its teacher beside it; a line is a turn, Ctrl-D ends it."""
+    if sys.stdin is None:
+        raise ConfigError("limbeck chat reads from standard input, which is closed")
     from limbeck.evaluation import Decoding
     from limbeck.inspection import chat as talk_on
     from limbeck.inspection import open_talk
@@ -37,6 +41,9 @@ def chat(
         device=device,
     )  # fmt: skip
     is_person = sys.stdin.isatty()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # A text in another encoding is asked as well as can be, and does not end the talk.
+        sys.stdin.reconfigure(errors="replace")
     talk_on(talk, read=lambda: input("> " if is_person else ""), write=typer.echo, width=width(), help=is_person)
     if is_person:
         typer.echo()

@@ -6,6 +6,7 @@ the verb that needs them.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -35,8 +36,9 @@ from limbeck.cli.terminal import QUIET, fitted, has_width, narrow_help, width
 from limbeck.cli.train import train
 from limbeck.cli.undo import undo
 from limbeck.errors import LimbeckError
+from limbeck.files import is_disk_full
+from limbeck.interrupts import interrupting
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NO_NAME = (errno.EROFS, errno.ENAMETOOLONG)
 _NO_PLACE = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 _FAILED, _BAD_INPUT, _RESUMABLE, _INTERRUPTED = 1, 2, 75, 130
@@ -113,13 +115,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str], *, is_debug: bool) -> int:
-    command = typer.main.get_command(app)
+    with interrupting():
+        return _told(arguments, is_debug=is_debug)
+
+
+def _told(arguments: Sequence[str], *, is_debug: bool) -> int:
     try:
+        command = typer.main.get_command(app)
         # Without a number, help is never narrower than 50 columns.
         columns = max(_NARROWEST, min(width(), _WIDEST) - 2)
         with narrow_help(command, columns=columns):
             command.main(args=list(arguments), prog_name="limbeck", terminal_width=columns)
     except SystemExit as stop:
+        # What typer makes of a reader that went away.
+        if isinstance(stop.__context__, OSError) and stop.__context__.errno == errno.EPIPE:
+            return _unread()
         code = _code(stop.code)
         if code == _BAD_INPUT and (told := meant_settings(command, arguments)):
             print(f"  {told}", file=sys.stderr)
@@ -127,9 +137,7 @@ def _run(arguments: Sequence[str], *, is_debug: bool) -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output (head, less) has what it wanted.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _unread()
     except Exception as error:
         if is_debug:
             traceback.print_exc()
@@ -139,6 +147,18 @@ def _run(arguments: Sequence[str], *, is_debug: bool) -> int:
         told = f"error: {message}{hint}"
         print(fitted(told) if has_width(sys.stderr) else told, file=sys.stderr)
         return code
+    return 0
+
+
+def _unread() -> int:
+    """The exit code where whoever read the output (head, less) has what it wanted."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        # What is still buffered would fail once more at the end of the process.
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
     return 0
 
 
@@ -152,8 +172,9 @@ def _explained(error: Exception) -> tuple[str, int]:
     """What went wrong in words, and the exit code."""
     if isinstance(error, LimbeckError):
         return str(error), error.exit_code
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
-        place = f" for {error.filename}" if error.filename else ""
+    if is_disk_full(error):
+        named = getattr(error, "filename2", None) or getattr(error, "filename", None)
+        place = f" for {named}" if named else ""
         return (
             f"no space left on the disk{place}; make room and run the command again (train: with --resume)",
             _RESUMABLE,

@@ -64,7 +64,9 @@ def evaluate(
     from limbeck.evaluation.results import check_scores
     from limbeck.studies.resuming import same_command_goes_on
 
-    check_scores(shown or ())
+    place = out or _place(model) / decoding
+    # An earlier evaluation into the same folder may have had one, whose scores are kept.
+    check_scores(shown or (), has_teacher=teacher is not None or place.exists())
 
     with same_command_goes_on():
         results = limbeck.evaluate(
@@ -72,7 +74,7 @@ def evaluate(
             names,
             decoding=decoding,
             seeds=numbers,
-            out=out or _place(model) / decoding,
+            out=place,
             root=root,
             teacher=teacher,
             max_rows=max_rows,

@@ -12,6 +12,13 @@ from limbeck.cli.completing import complete_studies
 from limbeck.cli.terminal import print_json, progress, show
 
 _OUT = Path("runs/studies")
+_SUFFIXES = {
+    "markdown": (".md", ".markdown"),
+    "text": (".txt",),
+    "latex": (".tex",),
+    "csv": (".csv",),
+    "html": (".html", ".htm"),
+}
 
 
 def study(
@@ -55,6 +62,8 @@ def study(
     if against and not table:
         # Before hours of training, not after them.
         _check_arm(name, against)
+    if save is not None:
+        _check_save(save, format)
     folder = out / "rows" if rows is None else rows
     failures: dict[str, str] = {}
     if name == INJECTED_ERRORS and not table:
@@ -77,6 +86,15 @@ def study(
     if failures:
         told = "\n  ".join(f"{label}: {error}" for label, error in failures.items())
         raise LimbeckError(f"{len(failures)} runs failed; the same command tries them again\n  {told}")
+
+
+def _check_save(save: Path, format: str) -> None:
+    """A slip of the name should not cost the rows of a study, nor be told when the study is done."""
+    if save.is_dir():
+        raise typer.BadParameter(f"{save} is a folder; name a file", param_hint="--save")
+    if save.exists() and save.suffix not in _SUFFIXES[format]:
+        told = f"{save} exists and is no table of the format {format} by its name ({' or '.join(_SUFFIXES[format])})"
+        raise typer.BadParameter(f"{told}; name another file, or remove it", param_hint="--save")
 
 
 def _check_arm(name: str, arm: str) -> None:
@@ -109,7 +127,7 @@ def _run(
     from limbeck.studies.running import run_study
 
     chosen = find_study(name, settings=settings, seeds=None if seeds is None else _numbers(seeds))
-    only = chosen.named(arms) if arms else ()
+    only = chosen.named(arms) if arms is not None else ()
     places = Places(work=out, rows=rows, root=root)
     effect = effect_line(chosen, places)
     if not dry_run:

@@ -45,9 +45,10 @@ def say(text: str) -> None:
 
 
 def progress(text: str) -> None:
-    """What is going on, on standard error; under `--quiet` warnings alone."""
+    """What is going on, on standard error; under `--quiet` warnings alone. Nobody need be there to read it."""
     if text.startswith("warning") or not is_quiet():
-        typer.echo(text, err=True)
+        with contextlib.suppress(OSError):
+            typer.echo(text, err=True)
 
 
 def show(lines: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from limbeck.errors import DataError, UnknownName
+from limbeck.errors import ConfigError, DataError, UnknownName
 from limbeck.evaluation.exposure import LENGTH, Exposure, exposure_bias
 from limbeck.reporting.reduce import by_example, mean_interval, paired_bootstrap
 from limbeck.reporting.tables import Cell, Column, Number, Row, Table
@@ -34,11 +34,16 @@ SHOWN = ("rouge_l", "kl_teacher_student", "kl_student_teacher", "top1_agreement"
 """The scores of a table, unless others are asked for."""
 
 
-def check_scores(names: Sequence[str]) -> None:
-    """Raises `UnknownName` for a name that no evaluation takes as a score."""
+_TEACHERS = ("kl_teacher_student", "kl_student_teacher", "top1_agreement", "acceptance")
+
+
+def check_scores(names: Sequence[str], *, has_teacher: bool = True) -> None:
+    """Raises `UnknownName` for a name that no evaluation takes as a score, `ConfigError` where a teacher lacks."""
     for name in names:
         if name not in _COLUMNS:
             raise UnknownName.among("score", name, _COLUMNS)
+        if name in _TEACHERS and not has_teacher:
+            raise ConfigError(f"the score {name} compares with a teacher, and none is named; give --teacher MODEL")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +121,8 @@ class Results:
                 groups.setdefault((row["corpus"], row["category"] or "–"), []).append(str(row["id"]))
         lines: list[tuple[float, Row]] = []
         for (corpus, category), ids in groups.items():
+            if corpus not in mine:
+                raise DataError(f"no answer on {corpus} has the score {name}; a teacher's scores need --teacher")
             own = {id: mine[corpus][id] for id in dict.fromkeys(ids)}
             cells: list[Cell] = [
                 corpus,

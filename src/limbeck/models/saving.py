@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from limbeck.errors import ModelError
-from limbeck.files import read_json
+from limbeck.files import read_json, scratch_beside
 from limbeck.models.bars import without_bars
 from limbeck.models.loading import has_lora, merged
 
@@ -43,11 +41,9 @@ def save_student(
     """
     if folder.exists() and not _may_replace(folder):
         raise ModelError(f"'{folder}' exists and is not a model folder; choose another place or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     whole = merged(model)
     generation = _generation(model, tokenizer, dropped_ids=dropped_ids, stop_ids=stop_ids, pad_id=pad_id)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-    try:
+    with scratch_beside(folder) as scratch:
         made = scratch / "student"
         with without_bars():
             _write(whole, into=made, generation=generation)
@@ -62,8 +58,6 @@ def save_student(
         if folder.exists():
             folder.rename(scratch / "replaced")
         made.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import tempfile
 from pathlib import Path
 
 from limbeck.errors import CheckpointError, ConfigError
-from limbeck.files import read_json
+from limbeck.files import read_json, scratch_beside
 from limbeck.publishing.card import model_card
 from limbeck.training.rundir import RunDirectory
 
@@ -34,9 +33,7 @@ def export(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists already; choose another folder with -o, or remove it")
     files = exported_files(student, merge=merge)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
-    try:
+    with scratch_beside(out) as scratch:
         made = scratch / "model"
         made.mkdir()
         for file, source in files.items():
@@ -48,8 +45,6 @@ def export(
         if out.exists():
             out.rmdir()
         made.rename(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return out
 
 

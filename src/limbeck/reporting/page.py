@@ -10,6 +10,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from limbeck.errors import ConfigError
 from limbeck.files import write_whole
 from limbeck.reporting.anchors import RowAnchors
 from limbeck.reporting.cases import Case, cases_html
@@ -142,11 +143,22 @@ def render_page(page: Page) -> str:
 
 
 def write_page(page: Page, path: Path) -> Path:
-    """Writes the page to `path` (folders are made, an older page is replaced at once or not at all); returns `path`."""
+    """Writes the page to `path` (folders are made, an older page is replaced at once or not at all); returns `path`.
+
+    Raises `ConfigError` where a file lies there that is no page: a slip of the name should not cost a recipe or rows.
+    """
+    if path.is_file() and not _is_page(path):
+        raise ConfigError(f"{path} exists and is no page; name another file, or remove it")
     # A model's text may hold half a surrogate pair, which UTF-8 cannot: it becomes a numeric reference.
     content = render_page(page).encode("utf-8", errors="xmlcharrefreplace")
     write_whole(path, content)
     return path
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        begin = file.read(64).lstrip().lower()
+    return not begin or begin.startswith((b"<!doctype html", b"<html"))
 
 
 def _body(section: Section, *, ident: str, anchors: RowAnchors) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from limbeck.errors import CheckpointError
+from limbeck.errors import CheckpointError, ConfigError
 from limbeck.files import read_json, write_whole
 from limbeck.records import Example
 from limbeck.reporting.durations import duration
@@ -71,6 +71,8 @@ def _run_quickstart(
     *, data: Path | None, minutes: float | None, out: Path, fast: bool, tune_teacher: bool, say: Callable[[str], None]
 ) -> Path:
     started = time.monotonic()
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise ConfigError(f"--minutes is {minutes:g}; a number of minutes is expected, e.g. --minutes 12")
     total = minutes if minutes is not None else 1.5 if fast else 12.0
     sizes = _FAST if fast else Sizes()
     settings = {"minutes": total, "fast": fast, "tune_teacher": tune_teacher}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.errors import Stopped
+from limbeck.interrupts import interrupting
 from limbeck.studies.definition import Study
 from limbeck.studies.places import Places
 from limbeck.studies.resolving import Planned
@@ -35,7 +38,8 @@ def run_pool(
 ) -> None:
     """Run these, at most `jobs` at a time; what each says goes to WORK/logs/RUN.log.
 
-    After Ctrl-C no further run is started; those that are under way save themselves. Raises `Stopped` then.
+    After Ctrl-C no further run is started; those that are under way save themselves, and so they do if this process is
+    killed. Raises `Stopped` then.
     """
     tasks = [
         _Task(label=f"{each.label} (run {each.key})", target=_work, args=(study, each, places)) for each in planned
@@ -75,6 +79,9 @@ def _run_all(tasks: Sequence[_Task], *, jobs: int, say: Callable[[str], None]) -
                 time.sleep(0.2)
             except KeyboardInterrupt:
                 stopped = True
+                # Ctrl-C in a terminal has reached them already, which they tell from a second request.
+                for process in running:
+                    process.terminate()
                 say("stopping: the runs that are under way save themselves")
             for process in [each for each in running if not each.is_alive()]:
                 process.join()
@@ -94,11 +101,13 @@ def _run_all(tasks: Sequence[_Task], *, jobs: int, say: Callable[[str], None]) -
 
 def _work(study: Study, planned: Planned, places: Places) -> None:
     _redirect(_log(places, planned.key))
+    _end_with_parent()
     from limbeck.studies.running import carry_out
 
-    examples = {corpus.name: places.examples(corpus) for corpus in study.scoring.corpora}
     try:
-        is_done = carry_out(study, planned, places, examples=examples, say=lambda text: print(text, flush=True))
+        with interrupting():
+            examples = {corpus.name: places.examples(corpus) for corpus in study.scoring.corpora}
+            is_done = carry_out(study, planned, places, examples=examples, say=lambda text: print(text, flush=True))
     except (Stopped, KeyboardInterrupt):
         sys.exit(_STOPPED)
     sys.exit(0 if is_done else 1)
@@ -106,10 +115,12 @@ def _work(study: Study, planned: Planned, places: Places) -> None:
 
 def _build(study: Study, planned: Sequence[Planned], places: Places) -> None:
     _redirect(_log(places, _STAGES))
+    _end_with_parent()
     from limbeck.studies.running import try_stages
 
     try:
-        built = [try_stages(study, each, places, say=lambda text: print(text, flush=True)) for each in planned]
+        with interrupting():
+            built = [try_stages(study, each, places, say=lambda text: print(text, flush=True)) for each in planned]
     except (Stopped, KeyboardInterrupt):
         sys.exit(_STOPPED)
     sys.exit(0 if all(built) else 1)
@@ -117,6 +128,18 @@ def _build(study: Study, planned: Sequence[Planned], places: Places) -> None:
 
 def _log(places: Places, name: str) -> Path:
     return places.work / "logs" / f"{name}.log"
+
+
+def _end_with_parent() -> None:
+    """Stop as after Ctrl-C when the process that began this one is gone: nobody would stop it any more."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _redirect(log: Path) -> None:

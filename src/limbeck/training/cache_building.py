@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,7 @@ def _check(settings: Recipe, *, kind: Kind, top: int, draws: int | None, shard_m
     for name, value in (("--top", top), ("--draws", draws)):
         if value is not None and not 1 <= value <= _MOST_CLASSES:
             raise ConfigError(f"{name} is {value}; allowed: 1 to {_MOST_CLASSES}")
-    if shard_mb <= 0:
+    if not 0 < shard_mb < math.inf:
         raise ConfigError(f"--shard-mb is {shard_mb:g}; a number above 0 is expected")
 
 

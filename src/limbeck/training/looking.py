@@ -13,7 +13,7 @@ from limbeck.models.scoring import Scorer, scored_tokens
 from limbeck.revision.correcting import Revision
 from limbeck.revision.gathering import Viewer, gather_evidence
 from limbeck.training.session import Session
-from limbeck.training.step import revise, with_state
+from limbeck.training.step import StepResult, revise, with_state
 from limbeck.training.validation import CORPUS, reference_loss
 from limbeck.training.world import RankedDecoder
 from limbeck.types import Evidence, Sequences
@@ -128,6 +128,30 @@ def _row(
         row["corrected"] = [each.response_place for each in corrections]
         row["revised"] = [texts(id) for id in after.tokens[place, begins : int(after.lengths[place])].tolist()]
     return row
+
+
+def sample_row(session: Session, step: int, result: StepResult, *, texts: TokenTexts) -> dict[str, Any]:
+    """A row for samples.jsonl: the first row that a step learned from, as text, with what was corrected in it."""
+    drawn, encoder = result.drawn, session.encoder
+    row = {
+        "step": step,
+        "origin": drawn.origin[0],
+        "key": list(drawn.keys[0]),
+        "prompt": encoder.decode(drawn.tokens[0, : int(drawn.prompt_lengths[0])].tolist()),
+        "response": encoder.decode(drawn.tokens[0, drawn.is_response[0]].tolist()),
+    }
+    corrections = [
+        {
+            "place": each.response_place,
+            "drawn": texts(each.drawn_token),
+            "teacher": texts(each.teacher_token),
+            "kl": each.kl,
+            "round": each.round,
+        }
+        for each in result.corrections
+        if each.row == 0
+    ]
+    return row | ({"corrections": corrections} if corrections else {})
 
 
 def _rounded(value: float) -> float:

@@ -16,7 +16,7 @@ from limbeck.sequences.building import Observing
 from limbeck.training import checkpoint
 from limbeck.training.caching import let_go, restore_cache
 from limbeck.training.keeping import save_batch, save_best, save_checkpoint
-from limbeck.training.looking import observed_loss, token_rows
+from limbeck.training.looking import observed_loss, sample_row, token_rows
 from limbeck.training.memory import MemoryGuard
 from limbeck.training.paging import write_run_page
 from limbeck.training.position import Clock, Position
@@ -37,7 +37,7 @@ from limbeck.training.rundir import (
 from limbeck.training.session import Session, open_session, with_micro_rows
 from limbeck.training.spanning import learned_state
 from limbeck.training.step import Diverged, StepResult, take_items, take_step
-from limbeck.training.stopping import StopRequest, full_disk_stops, how_to_resume, past_a_signature
+from limbeck.training.stopping import StopRequest, full_disk_stops, how_to_resume, interruption_stops, past_a_signature
 from limbeck.training.tracking import Tracker
 from limbeck.training.watch import Sign, Watch
 from limbeck.training.world import World, lost_rank_stops
@@ -61,11 +61,18 @@ def train(
     """
     settings = Recipe.load(recipe, list(overrides))
     path = Path(settings.run)
+    if not resume:
+        check_free(path)
+    with interruption_stops(path):
+        return _trained(settings, path, rows=rows, resume=resume, strict=strict)
+
+
+def _trained(
+    settings: Recipe, path: Path, *, rows: Iterable[Mapping[str, Any]] | None, resume: bool, strict: bool
+) -> Run:
     recorded = recorded_settings(path, settings) if resume else {}
     # Before the models: a corrupt checkpoint should not cost the minutes that they take.
     found = checkpoint.latest(path / "checkpoints") if resume else None
-    if not resume:
-        check_free(path)
     world = World.start(device=settings.models.device, strategy=settings.train.strategy)
     resumed = RunDirectory.existing(path) if resume else None
     with repeatable(world.device, wanted=settings.train.deterministic):
@@ -223,6 +230,15 @@ class _Loop:
         self.clock.wrote(save_checkpoint(self.session, self.directory, position=self.position.to_json()))
         self.saved_step = self.position.step
 
+    def _has_lost_best(self) -> bool:
+        """Whether the best student so far is no longer in the run, which the main process tells all others."""
+        lost = self.session.world.is_main and not self.directory.has_student()
+        if self.position.best_step is None or not self.session.world.any(lost):
+            return False
+        step, place = self.position.best_step, self.directory.student
+        self.progress.note(f"warning: the student of step {step}, the best so far, is not in {place} any more")
+        return True
+
     def _restore(self, found: checkpoint.Checkpoint | None) -> None:
         """Go back to a checkpoint, or to the start. What does not fit is an error before any file is changed."""
         session, directory = self.session, self.directory
@@ -237,6 +253,8 @@ class _Loop:
             found.weights.clear()
             found.optimizer.clear()
             self.position = Position(**found.state["position"])
+            if self._has_lost_best():
+                self.position.best = self.position.best_step = None
             self.saved_step = self.position.step
             session.source.restore(found.state["source"])
             restore_cache(session.cache, found.state, session.world)
@@ -255,7 +273,7 @@ class _Loop:
         session.world.barrier()
 
     def _finish(self) -> None:
-        if self.position.best_step is None:
+        if self.position.best_step is None or self._has_lost_best():
             save_best(self.session, self.directory)
         self._save()
         if self.session.world.is_main:
@@ -274,25 +292,4 @@ class _Loop:
         """One row, now and then, as text: what the step learned from."""
         if step & (step - 1) and step % self.session.recipe.watch.every:
             return
-        drawn, encoder = result.drawn, self.session.encoder
-        tokens, response = drawn.tokens[0], drawn.is_response[0]
-        row = {
-            "step": step,
-            "origin": drawn.origin[0],
-            "key": list(drawn.keys[0]),
-            "prompt": encoder.decode(tokens[: int(drawn.prompt_lengths[0])].tolist()),
-            "response": encoder.decode(tokens[response].tolist()),
-        }
-        corrections = [
-            {
-                "place": each.response_place,
-                "drawn": self.texts(each.drawn_token),
-                "teacher": self.texts(each.teacher_token),
-                "kl": each.kl,
-                "round": each.round,
-            }
-            for each in result.corrections
-            if each.row == 0
-        ]
-        row |= {"corrections": corrections} if corrections else {}
-        self.directory.append(SAMPLES, row)
+        self.directory.append(SAMPLES, sample_row(self.session, step, result, texts=self.texts))

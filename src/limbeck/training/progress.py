@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -16,6 +17,13 @@ from limbeck.reporting.durations import duration
 _PIPE_SECONDS = 30.0
 
 
+class _Console(Console):
+    """A console whose reader may go away (head, a closed connection) without ending the run."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 class Progress:
     """Prints steps, validations and notes of the main rank; silent on the others.
 
@@ -23,7 +31,7 @@ class Progress:
     """
 
     def __init__(self, *, steps: int, is_main: bool, stream: Any = None) -> None:
-        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=False)
+        self._console = _Console(file=stream or sys.stderr, highlight=False, soft_wrap=False)
         self._steps = steps
         self._is_main = is_main
         self._is_quiet = os.environ.get("LIMBECK_QUIET", "0") not in ("", "0")
@@ -48,8 +56,7 @@ class Progress:
         line = "".join(parts)
         if self._console.is_terminal:
             width = self._console.width - 1
-            self._console.file.write("\r" + _fitting(parts, width).ljust(width))
-            self._console.file.flush()
+            self._write("\r" + _fitting(parts, width).ljust(width))
         elif now - self._printed >= _PIPE_SECONDS or step in (1, self._steps):
             self._printed = now
             self._console.print(Text(line), soft_wrap=True)
@@ -64,7 +71,13 @@ class Progress:
 
     def _clear(self) -> None:
         if self._console.is_terminal:
-            self._console.file.write("\r" + " " * (self._console.width - 1) + "\r")
+            self._write("\r" + " " * (self._console.width - 1) + "\r")
+
+    def _write(self, text: str) -> None:
+        # A terminal that is gone (EIO) is a reader that went away too.
+        with contextlib.suppress(OSError):
+            self._console.file.write(text)
+            self._console.file.flush()
 
 
 def _parts(row: Mapping[str, Any], *, steps: int, seconds_left: float) -> list[str]:

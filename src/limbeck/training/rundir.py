@@ -135,12 +135,18 @@ class RunDirectory:
         # Longer now, or about to be finished again.
         (self.path / FINISHED).unlink(missing_ok=True)
         for answers in self.path.glob("validation/step-*.jsonl"):
-            if int(answers.stem.removeprefix("step-")) > after:
+            # A copy that somebody made beside them is not the run's.
+            number = answers.stem.removeprefix("step-")
+            if number.isdecimal() and int(number) > after:
                 answers.unlink()
         for scratch in self.path.glob(f".{STUDENT}-*"):
             if not self.student.exists() and (scratch / "replaced").is_dir():
                 os.replace(scratch / "replaced", self.student)
             shutil.rmtree(scratch, ignore_errors=True)
+
+    def has_student(self) -> bool:
+        """Whether weights lie where the student is kept."""
+        return (self.student / "config.json").is_file() and any(self.student.glob("*.safetensors"))
 
     def rows(self, log: str) -> Iterator[dict[str, Any]]:
         """The rows of a log; a last line that was cut off by a crash is left out."""
@@ -151,7 +157,10 @@ class RunDirectory:
     def auto(self) -> dict[str, Any]:
         """What `auto` settings became at the first step, and out-of-memory halvings with their steps."""
         path = self.path / AUTO
-        return dict(read_json(path, error=CheckpointError, remedy=_DAMAGED)) if path.exists() else {}
+        found = read_json(path, error=CheckpointError, remedy=_DAMAGED) if path.exists() else {}
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{path} is damaged: it holds no settings.\n  {_DAMAGED}")
+        return found
 
     def extractor(self) -> dict[str, Any]:
         """What the extractor of spans learned at the start of the run. Raises `CheckpointError` if it is damaged."""
@@ -168,9 +177,10 @@ class RunDirectory:
     def environment(self) -> dict[str, Any]:
         """The environment that the run was started in; empty if its file is not there any more."""
         try:
-            return dict(json.loads((self.path / _ENVIRONMENT).read_text()))
+            found = json.loads((self.path / _ENVIRONMENT).read_text())
         except (OSError, ValueError):
             return {}
+        return found if isinstance(found, dict) else {}
 
     def write_auto(self, settings: Mapping[str, Any]) -> None:
         """Record what `auto` became."""

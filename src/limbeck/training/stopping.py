@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shlex
 import signal
@@ -12,13 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from safetensors import SafetensorError
-
 from limbeck.errors import Stopped
+from limbeck.files import is_disk_full
+from limbeck.interrupts import Requests
+from limbeck.training.rundir import RECIPE
 from limbeck.training.signatures import SIGNATURES
 from limbeck.training.watch import Sign
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StopRequest:
@@ -27,6 +25,7 @@ class StopRequest:
     def __init__(self, announce: Callable[[str], None]) -> None:
         self.is_set = False
         self._announce = announce
+        self._requests = Requests()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -44,6 +43,8 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
+        if not self._requests.is_new(number):
+            return
         if self.is_set:
             raise KeyboardInterrupt
         self.is_set = True
@@ -80,17 +81,32 @@ def full_disk_stops(run: Path) -> Iterator[None]:
     """Turns a full disk into `Stopped`: the last whole checkpoint is untouched, so that the run can go on."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
         if not is_disk_full(error):
             raise
         raise Stopped(
             f"no space left on the disk of {run}; what was written before is whole.\n"
-            f"  make room, then: {how_to_resume(run)}"
+            f"  make room, then: {_how_to_go_on(run)}"
         ) from error
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Whether a write failed for want of room; safetensors wraps the system's error into text."""
-    if isinstance(error, SafetensorError):
-        return any(f"(os error {number})" in str(error) for number in _FULL)
-    return isinstance(error, OSError) and error.errno in _FULL
+@contextmanager
+def interruption_stops(run: Path) -> Iterator[None]:
+    """Turns an interruption at once (not after a step) into `Stopped`, where there is a run that can go on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if not has_begun(run):
+            raise
+        raise Stopped(
+            f"stopped at once; the run goes on from what was saved last.\n  go on with: {how_to_resume(run)}"
+        ) from error
+
+
+def has_begun(run: Path) -> bool:
+    """Whether a run is there that `--resume` goes on with."""
+    return (run / RECIPE).is_file()
+
+
+def _how_to_go_on(run: Path) -> str:
+    return how_to_resume(run) if has_begun(run) else "the same command again"

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 import limbeck
 from limbeck.cli import main
@@ -56,6 +57,10 @@ def test_what_the_messages_say(failing, capsys):
     assert capsys.readouterr().err == "error: wrong\n  do this\n"
     failing(OSError(errno.ENOSPC, "No space left on device", "runs/x"))
     assert "no space left on the disk for runs/x" in capsys.readouterr().err
+    failing(OSError(errno.ENOSPC, "No space left on device", "from", None, "to"))
+    assert "no space left on the disk for to" in capsys.readouterr().err
+    assert failing(SafetensorError("I/O error: No space left on device (os error 28)")) == 75
+    assert "no space left on the disk" in capsys.readouterr().err
     failing(RuntimeError("a bug\nsecond line"))
     assert capsys.readouterr().err == "error: RuntimeError: a bug\n  run again with --debug to see where\n"
 

@@ -131,6 +131,61 @@ def test_a_report_into_a_folder_is_refused_and_leaves_nothing(run, tmp_path, cap
     assert not list(tmp_path.glob(".*.draft"))
 
 
+def test_a_report_replaces_a_page_and_nothing_else(run, tmp_path, capsys):
+    made, page = run("one", rouge=0.1), tmp_path / "page.html"
+    assert [main(["report", str(made), "-o", str(page)]) for _ in range(2)] == [0, 0]
+    recipe = (made / "recipe.yaml").read_text()
+    assert main(["report", str(made), "-o", str(made / "recipe.yaml")]) == 2
+    assert "exists and is no page; name another file" in capsys.readouterr().err
+    assert (made / "recipe.yaml").read_text() == recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("rows.jsonl", "is no table of the format csv by its name (.csv)"), (".", "is a folder")]
+)
+def test_a_table_is_saved_over_a_table_alone_and_said_before_the_study_runs(name, message, tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text("{}\n")
+    assert main(["study", "table1", "--format", "csv", "--save", str(tmp_path / name)]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "rows.jsonl").read_text() == "{}\n"
+
+
+def test_arms_of_an_empty_variable_are_not_all_arms(tmp_path, capsys):
+    assert main(["study", "table1", "--dry-run", "--arms", "", "--out", str(tmp_path)]) == 2
+    assert "arm" in capsys.readouterr().err
+
+
+def test_a_place_in_a_study_is_named_once(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("recipe: {}\narmz: {}\n")
+    assert main(["study", str(tmp_path / "mine.yaml"), "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert "set at armz" in said
+    assert "set at set at" not in said
+
+
+def test_a_teachers_score_without_a_teacher_is_refused_before_anything_is_drawn(run, tmp_path, capsys):
+    wanted = ["--scores", "kl_teacher_student", "--corpora", "rows.jsonl", "--out", str(tmp_path / "out")]
+    assert main(["evaluate", str(run("one", rouge=0.1)), *wanted]) == 2
+    assert "compares with a teacher, and none is named; give --teacher MODEL" in capsys.readouterr().err
+
+
+def test_undo_status_knows_a_run_of_train(run, capsys):
+    made = run("one", rouge=0.1)
+    assert main(["undo", "status", str(made)]) == 2
+    assert f"'{made}' is a run of limbeck train" in capsys.readouterr().err
+
+
+def test_endless_minutes_are_refused(tmp_path, capsys):
+    assert main(["quickstart", "--minutes", "inf", "--out", str(tmp_path / "first")]) == 2
+    assert "--minutes is inf" in capsys.readouterr().err
+
+
+def test_a_closed_standard_input_is_told(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["chat", "somewhere"]) == 2
+    assert "standard input, which is closed" in capsys.readouterr().err
+
+
 def test_report_of_a_run_that_just_began(run, tmp_path):
     young = run("young", rouge=0.1)
     (young / "metrics.jsonl").write_text("")

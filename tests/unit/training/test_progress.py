@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 from typing import Any
+
+import pytest
 
 from limbeck.training.progress import Progress, _fitting, _parts
 
@@ -31,6 +34,23 @@ def _print(stream: io.StringIO, *, is_main: bool = True) -> str:
     )
     progress.note("a path: /tmp/[a]/run and a :smile:")
     return stream.getvalue()
+
+
+class Gone(io.StringIO):
+    """A reader that went away, as `head` does."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+class GoneTerminal(Gone):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [Gone, GoneTerminal])
+def test_a_run_goes_on_without_a_reader(stream: type[io.StringIO]) -> None:
+    assert _print(stream()) == ""
 
 
 def test_in_a_pipe_the_first_and_last_step_are_lines() -> None:
