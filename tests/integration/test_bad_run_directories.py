@@ -235,7 +235,9 @@ def test_resuming_what_is_no_run_is_refused(
     file = tmp_path / "recipe.yaml"
     file.write_text(to_yaml({**_settings(models, toy_file), "run": str(tmp_path / "run")}))
     assert cli.main(["train", str(file), "--resume"]) == 2
-    assert "is not the directory of a run" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is not the directory of a run" in said
+    assert "leave out --resume to start a run there" in said
     assert not (tmp_path / "run").exists()
 
 

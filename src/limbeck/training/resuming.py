@@ -10,7 +10,7 @@ import torch
 from limbeck.config import Recipe, resumable_difference
 from limbeck.errors import CheckpointError
 from limbeck.files import alone_in
-from limbeck.training.rundir import Run, RunDirectory, environment
+from limbeck.training.rundir import RECIPE, Run, RunDirectory, environment
 from limbeck.training.world import World
 
 
@@ -19,6 +19,9 @@ def recorded_settings(path: Path, settings: Recipe) -> dict[str, Any]:
 
     Raises `CheckpointError` if they may not, or while another process trains there.
     """
+    if not (path / RECIPE).is_file():
+        told = f"'{path}' is not the directory of a run: it has no {RECIPE}"
+        raise CheckpointError(f"{told}\n  leave out --resume to start a run there")
     directory = RunDirectory.existing(path)
     with alone_in(path, shared=True):
         pass
