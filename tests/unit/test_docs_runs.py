@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -27,6 +28,7 @@ _PAGES = [
     if blocks(page)
 ]
 _EXIT_CODES = re.compile(r"#.*\bexit code (\d+)(?: or (\d+))?")
+_PROCESSES = re.compile(r"--(?:nproc-per-node|num_processes) (\d+)")
 _IN_A_SHELL = re.compile(r"[|>&;]")
 
 
@@ -92,3 +94,6 @@ def _run(line: str, folder: Path, patch: pytest.MonkeyPatch, *, where: str) -> N
     else:
         done = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, check=False)
         assert done.returncode in allowed, f"{where}\n{done.stdout}\n{done.stderr}"
+        if processes := _PROCESSES.search(line):
+            newest = max(folder.rglob("environment.json"), key=lambda path: path.stat().st_mtime)
+            assert json.loads(newest.read_text())["ranks"] == int(processes.group(1)), where
