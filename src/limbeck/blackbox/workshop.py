@@ -28,7 +28,7 @@ from limbeck.blackbox.students import Reader
 from limbeck.blackbox.writers import Desk, Writer, check_limits, writer_of
 from limbeck.blackbox.writing import Assignment, RationaleTeacher
 from limbeck.errors import CheckpointError, ConfigError
-from limbeck.files import write_whole
+from limbeck.files import alone_in, write_whole
 from limbeck.seeds import Seeds
 
 LEDGER = "calls.sqlite"
@@ -113,8 +113,8 @@ def open_workshop(
     """Make or open the folder of a run, read the questions, make the student where it is made from nothing.
 
     `items` and `ledger` are the questions and the calls of another run, taken as they are. Raises `ConfigError` where
-    the folder is taken, `CheckpointError` where it is the run of another recipe, and what reading the questions raises,
-    before anything is written.
+    the folder is taken, `CheckpointError` where it is the run of another recipe or another process works in it, and
+    what reading the questions raises, before anything is written.
     """
     run = Path(recipe.run)
     writer = writer_of(recipe.teacher, allow_import=allow_import)
@@ -128,21 +128,25 @@ def open_workshop(
     is_cut = stages.is_done(run, "questions")
     splits = None if is_cut else make_splits(recipe.task) if items is None else read_splits(items)
     run.mkdir(parents=True, exist_ok=True)
-    if ledger is not None:
-        os.replace(ledger, run / LEDGER)
-    write_whole(run / RECIPE, recipe.dump())
-    with Ledger.open(run / LEDGER) as calls:
-        work = Workshop(
-            recipe=recipe,
-            run=run,
-            writer=writer,
-            ledger=calls,
-            stages=stages,
-            say=say,
-            is_replay=is_replay,
-        )
-        _prepare(work, splits)
-        yield work
+    with alone_in(run):
+        if not resume:
+            # Reading the questions takes long enough for another process to begin here.
+            _check_free(run)
+        if ledger is not None:
+            os.replace(ledger, run / LEDGER)
+        write_whole(run / RECIPE, recipe.dump())
+        with Ledger.open(run / LEDGER) as calls:
+            work = Workshop(
+                recipe=recipe,
+                run=run,
+                writer=writer,
+                ledger=calls,
+                stages=stages,
+                say=say,
+                is_replay=is_replay,
+            )
+            _prepare(work, splits)
+            yield work
 
 
 def _prepare(work: Workshop, splits: Splits | None) -> None:

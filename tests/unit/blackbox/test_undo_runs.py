@@ -28,6 +28,7 @@ from limbeck.blackbox.transferring import transfer
 from limbeck.blackbox.workshop import read_splits
 from limbeck.cli import main
 from limbeck.errors import CheckpointError, ConfigError, Stopped
+from limbeck.files import alone_in
 from page_kit import answers_of
 from undo_kit import undo_values
 
@@ -261,6 +262,37 @@ def test_a_folder_that_is_taken_and_one_that_is_no_run(finished: UndoRun, folder
         run_undo({**undo_values(folder), "run": str(tmp_path)}, resume=True, say=quiet)
     with pytest.raises(ConfigError, match="hand-written recipes only"):
         run_undo(finished.directory, resume=True, say=quiet)
+
+
+def test_a_run_that_another_process_works_on_is_left_to_it(folder: Path) -> None:
+    values, refused = {**undo_values(folder), "run": str(folder / "shared")}, []
+
+    def meanwhile(line: str) -> None:
+        with pytest.raises(CheckpointError, match="another process is writing into") as found:
+            run_undo(values, resume=True, say=quiet)
+        refused.append(found.value.exit_code)
+
+    run = run_undo(values, say=meanwhile)
+    assert set(refused) == {2}
+    with alone_in(run.directory):
+        recipe = UndoRecipe.load(undo_values(folder))
+        assert replay(run.directory, out=folder / "shared-again", recipe=recipe, say=quiet)[1]
+
+
+def test_a_folder_that_is_taken_while_the_questions_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import limbeck.blackbox.workshop as workshop
+
+    values, read = {**undo_values(folder), "run": str(folder / "overtaken")}, workshop.make_splits
+
+    def slowly(*given: Any) -> Any:
+        (folder / "overtaken").mkdir()
+        (folder / "overtaken" / "recipe.yaml").write_text("another's")
+        return read(*given)
+
+    monkeypatch.setattr(workshop, "make_splits", slowly)
+    with pytest.raises(ConfigError, match="exists and is not empty"):
+        run_undo(values, say=quiet)
+    assert (folder / "overtaken" / "recipe.yaml").read_text() == "another's"
 
 
 def test_a_replay_is_byte_identical(finished: UndoRun, folder: Path) -> None:
