@@ -31,10 +31,10 @@ def save_student(
 ) -> Path:
     """Write model, tokenizer, chat template and generation_config; returns the folder.
 
-    LoRA is merged into the weights, and the adapter itself lies beside them in `adapter/`. The generation_config lists
-    `stop_ids` as end tokens (default: the tokenizer's EOS) and suppresses `dropped_ids`, which were never trained.
-    `settings`, if given, go into limbeck.json: how rows became text in training (`training_settings` reads them); as
-    its `weights` what `fingerprint`, if given, makes of the model that is written.
+    LoRA is merged into the weights, and the adapter itself lies beside them in `adapter/`, with the same
+    generation_config. That lists `stop_ids` as end tokens (default: the tokenizer's EOS) and suppresses `dropped_ids`,
+    which were never trained. `settings`, if given, go into limbeck.json: how rows became text in training
+    (`training_settings` reads them); as its `weights` what `fingerprint`, if given, makes of the model that is written.
     The folder appears whole or not at all: it is written beside its place and renamed; a model folder that is already
     there is replaced. `AutoModelForCausalLM.from_pretrained(folder)` reads it. Raises `ModelError` if the place is
     taken by something else. Does not write in a smaller precision than the model has.
@@ -53,7 +53,7 @@ def save_student(
             (made / _SETTINGS).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         if has_lora(model):
             with without_bars():
-                model.save_pretrained(made / "adapter")
+                _write(model, into=made / "adapter", generation=generation)
         _sync(made)
         if folder.exists():
             folder.rename(scratch / "replaced")

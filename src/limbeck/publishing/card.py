@@ -234,11 +234,16 @@ def _use(recipe: Recipe, student: Path, *, name: str, is_adapter: bool) -> str:
     maker = "AutoPeftModelForCausalLM" if is_adapter else "AutoModelForCausalLM"
     imports = ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
     if is_adapter:
-        imports = ["from peft import AutoPeftModelForCausalLM", "from transformers import AutoTokenizer"]
+        imports = [
+            "from peft import AutoPeftModelForCausalLM",
+            "from transformers import AutoTokenizer, GenerationConfig",
+        ]
     lines = [
         *imports,
         "",
         f'model = {maker}.from_pretrained("{name}")',
+        # peft leaves the model with its base's: other end tokens, and ids that were never trained.
+        *([f'model.generation_config = GenerationConfig.from_pretrained("{name}")'] if is_adapter else []),
         f'tokenizer = AutoTokenizer.from_pretrained("{name}")',
         *_asking(_settings(student).get("template", recipe.data.template)),
         f"answer = model.generate(**inputs, max_new_tokens={recipe.sampling.max_new_tokens})",

@@ -23,8 +23,9 @@ def export(
     `licence` and `name` (what the model will be called) go into the card.
 
     With `merge` a plain Hugging Face folder with all weights, LoRA's added into them. Without, LoRA's adapter alone,
-    with the tokenizer, to be put on the model that it was trained on. The folder appears whole or not at all. Raises
-    `CheckpointError` for a run without a student, `ConfigError` where `out` holds anything or there is no adapter.
+    with the tokenizer and the generation_config, to be put on the model that it was trained on. The folder appears
+    whole or not at all. Raises `CheckpointError` for a run without a student, `ConfigError` where `out` holds anything
+    or there is no adapter.
     """
     directory = RunDirectory.existing(Path(run))
     student = directory.student
@@ -56,8 +57,11 @@ def exported_files(student: Path, *, merge: bool = True) -> dict[str, Path]:
     adapter = student / _ADAPTER
     if not adapter.is_dir():
         raise ConfigError(f"{student} has no adapter: all of its weights were trained; export it with --merge")
-    texts = {name: path for name, path in whole.items() if "tokenizer" in name or name.endswith((".jinja", ".txt"))}
-    return {**texts, **{path.name: path for path in sorted(adapter.iterdir()) if path.is_file()}}
+    matrices = {path.name: path for path in sorted(adapter.iterdir()) if path.is_file()}
+    shared = ("tokenizer", "generation_config")
+    texts = {name: path for name, path in whole.items() if name.startswith(shared) or name.endswith((".jinja", ".txt"))}
+    # The student's own files last: an adapter of an earlier version has its base's end tokens.
+    return {**matrices, **texts}
 
 
 def conversion_command(folder: Path) -> str:

@@ -73,8 +73,10 @@ def test_lora_is_merged_and_lies_beside(tmp_path: Path) -> None:
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.fill_(0.05)
-    folder = save_student(model, byte_tokenizer(), tmp_path / "s")
+    folder = save_student(model, byte_tokenizer(), tmp_path / "s", dropped_ids=[261], stop_ids=[258, 260])
     assert torch.allclose(logits(load_model(str(folder), device="cpu")), logits(model), atol=1e-4)
+    name = "generation_config.json"
+    assert (folder / "adapter" / name).read_bytes() == (folder / name).read_bytes()
     assert {path.name for path in (folder / "adapter").iterdir()} >= {
         "adapter_config.json",
         "adapter_model.safetensors",
