@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -178,6 +179,33 @@ def test_a_damaged_shard_is_found_and_built_again(models: Models, hidden: Path, 
         Shards(folder)
     build_cache({**_settings(models), "run": "r"}, out=folder, rows=ROWS, shard_mb=SMALL)
     assert verify_cache(folder).is_complete
+
+
+@pytest.mark.parametrize("part", ["head.safetensors", "teacher", "teacher/config.json", "teacher/tokenizer.json"])
+@pytest.mark.parametrize("harm", ["missing", "cut", "changed"])
+def test_what_is_known_of_the_teacher_is_repaired(
+    part: str, harm: str, models: Models, hidden: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(hidden, tmp_path / "cache"))
+    for file in [folder / part] if (folder / part).is_file() else sorted((folder / part).iterdir()):
+        data = file.read_bytes()
+        if harm == "missing":
+            file.unlink()
+        else:
+            file.write_bytes(data[: len(data) // 2] if harm == "cut" else data.replace(b"a", b"b"))
+    place = re.escape(str(folder / part.partition("/")[0]))
+    says = rf"{place} is damaged or missing\.\n  Remove it and go on with the limbeck cache build"
+    if (harm, part) != ("changed", "teacher/config.json"):
+        with pytest.raises(DataError, match=says):
+            verify_cache(folder)
+        with pytest.raises(DataError, match=says):
+            _session(_offline(models, folder), tmp_path / "run")
+    build_cache({**_settings(models), "run": "r"}, out=folder, rows=ROWS, shard_mb=SMALL)
+    assert verify_cache(folder).is_complete
+    _session(_offline(models, folder), tmp_path / "run")
+    for file in (path for path in sorted(hidden.rglob("*")) if path.is_file()):
+        assert (folder / file.relative_to(hidden)).read_bytes() == file.read_bytes(), file
+    assert {path.name for path in folder.iterdir()} == {path.name for path in hidden.iterdir()}
 
 
 @pytest.mark.parametrize(

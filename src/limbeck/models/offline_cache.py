@@ -94,21 +94,18 @@ class Manifest:
         body = json.loads(json.dumps(body))
         draft = folder / f".{MANIFEST}.draft"
         draft.write_text(json.dumps({"sum": _text_sum(body), **body}, indent=1), encoding="utf-8")
-        _flush(draft)
+        flush(draft)
         os.replace(draft, folder / MANIFEST)
-        _flush(folder)
+        flush(folder)
 
 
 _AGAIN = "Make one with: limbeck cache build RECIPE --out DIR"
 
 
-def begin(
-    folder: Path, about: Mapping[str, Any], *, keep: Mapping[str, Tensor], described_by: Sequence[Any]
-) -> Manifest:
+def begin(folder: Path, about: Mapping[str, Any]) -> Manifest:
     """The manifest of a build that starts, or of one that goes on: the shards that are there and whole by their size.
 
-    `keep` are the tensors of the head, `described_by` the teacher's tokenizer and config. Raises `DataError` if the
-    folder holds another cache, or anything else.
+    Raises `DataError` if the folder holds another cache, or anything else.
     """
     folder.mkdir(parents=True, exist_ok=True)
     about = json.loads(json.dumps(dict(about)))
@@ -129,11 +126,6 @@ def begin(
         if others and set(others) - {TEACHER, HEAD}:
             raise DataError(f"{folder} is not empty and holds no {MANIFEST}; choose another folder with --out DIR")
         manifest = Manifest(about=about)
-        for part in described_by:
-            part.save_pretrained(folder / TEACHER)
-        if keep:
-            save_file({name: value.contiguous() for name, value in keep.items()}, folder / HEAD)
-            _flush(folder / HEAD)
     for draft in folder.glob(".shard-*"):
         draft.unlink()
     manifest.write(folder)
@@ -169,7 +161,7 @@ def add_shard(
     file = shard_name(number)
     draft = folder / f".{file}.draft"
     save_file({name: value.contiguous() for name, value in tensors.items()}, draft)
-    _flush(draft)
+    flush(draft)
     os.replace(draft, folder / file)
     tokens = sum(len(row["hidden" if "hidden" in row else "counts"]) for row in rows)
     shard = Shard(file=file, rows=len(rows), tokens=tokens, bytes=_size(folder / file), sum=file_sum(folder / file))
@@ -243,7 +235,7 @@ class Shards:
 
 
 def damaged_line(folder: Path, file: str) -> str:
-    """What to do about a shard that is not what was written."""
+    """What to do about a part of a cache that is not what was written."""
     return (
         f"{folder / file} is damaged or missing.\n  Remove it and go on with the limbeck cache build that made the "
         "cache: only what is missing is read again"
@@ -251,8 +243,10 @@ def damaged_line(folder: Path, file: str) -> str:
 
 
 def damaged_files(folder: Path, manifest: Manifest) -> list[str]:
-    """The shards whose bytes are not those that were written; reads everything."""
-    return [each.file for each in manifest.shards if file_sum(folder / each.file) != each.sum]
+    """The shards, and the head, whose bytes are not those that were written; reads everything."""
+    sums = {each.file: each.sum for each in manifest.shards}
+    sums |= {HEAD: manifest.about["head"]["sum"]} if "head" in manifest.about else {}
+    return [file for file, expected in sums.items() if file_sum(folder / file) != expected]
 
 
 def file_sum(path: Path) -> str:
@@ -283,7 +277,8 @@ def _text_sum(body: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(body, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Force a file, or a folder's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from limbeck.errors import DataError
 from limbeck.losses.heads import Head
 from limbeck.losses.sparse_views import SparseView
 from limbeck.losses.views import HiddenView, TeacherView, chunks
-from limbeck.models.offline_cache import HEAD, Shards, file_sum
+from limbeck.models.offline_cache import HEAD, TEACHER, Shards, damaged_line, file_sum, flush
 from limbeck.models.pair import Vocabulary
 from limbeck.models.sparse_coding import CodedTokens, decoded, encoded
 from limbeck.models.teacher_cache import row_names
@@ -77,7 +79,7 @@ class OfflineTeacher:
     def _loaded_head(self) -> Head:
         about, folder = self.shards.manifest.about, self.shards.folder
         if file_sum(folder / HEAD) != about["head"]["sum"]:
-            raise DataError(f"{folder / HEAD} is damaged or missing; build the cache again")
+            raise DataError(damaged_line(folder, HEAD))
         tensors = load_file(folder / HEAD)
         shared = self._vocabulary.shared
         return Head(
@@ -88,6 +90,32 @@ class OfflineTeacher:
             scale=float(about["head"]["scale"]),
             softcap=about["head"]["softcap"],
         )
+
+
+def write_teacher(
+    folder: Path, about: Mapping[str, Any], *, head: Mapping[str, Tensor], described_by: Sequence[Any]
+) -> None:
+    """Put the teacher's tokenizer, config and head into a cache, where they are missing or not what they should be.
+
+    `head` are its tensors, none of a `topk` cache, and `described_by` the tokenizer and the config.
+    """
+    draft = folder / f".{TEACHER}.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    for part in described_by:
+        part.save_pretrained(draft)
+    if _sums(draft) != _sums(folder / TEACHER):
+        shutil.rmtree(folder / TEACHER, ignore_errors=True)
+        draft.rename(folder / TEACHER)
+    shutil.rmtree(draft, ignore_errors=True)
+    if head and file_sum(folder / HEAD) != about["head"]["sum"]:
+        draft = folder / f".{HEAD}.draft"
+        save_file({name: value.contiguous() for name, value in head.items()}, draft)
+        flush(draft)
+        os.replace(draft, folder / HEAD)
+
+
+def _sums(folder: Path) -> dict[Path, str]:
+    return {path.relative_to(folder): file_sum(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def joined_rows(rows: Sequence[dict[str, Tensor]]) -> CodedTokens:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -31,12 +29,12 @@ from limbeck.models.offline_cache import (
     shard_name,
     text_hash,
 )
-from limbeck.models.offline_teacher import coded_rows, folder_fingerprint, whole_fingerprint
+from limbeck.models.offline_teacher import coded_rows, folder_fingerprint, whole_fingerprint, write_teacher
 from limbeck.models.pair import Pair, logits_width
 from limbeck.models.scoring import Scorer, scored_tokens
 from limbeck.records import EncodedRow
 from limbeck.seeds import Seeds
-from limbeck.training.offline import encoded_names, vocabulary_hash
+from limbeck.training.offline import encoded_names, kept_tokenizer, tokenizer_hash, vocabulary_hash
 from limbeck.training.rows import build_encoder, encode_rows
 
 _CPU_TOKENS, _GPU_TOKENS = 4096, 16384
@@ -89,8 +87,9 @@ def build_cache(
     about = _about(settings, pair, plan, kind=kind, scorer=scorer, template=encoder.template.kind)
     about |= {"top": top if kind == "topk" and draws is None else None, "draws": draws, "shards": len(plan.shards)}
     about |= {"head": _about_head(scorer, head, folder)} if head else {}
+    manifest = begin(folder, about)
     described_by = (load_tokenizer(str(settings.models.teacher)), pair.teacher.config)
-    manifest = begin(folder, about, keep=head, described_by=described_by)
+    write_teacher(folder, about, head=head, described_by=described_by)
     there = {shard.file for shard in manifest.shards}
     for number, groups in enumerate(plan.shards):
         if shard_name(number) in there:
@@ -114,8 +113,7 @@ def verify_cache(folder: Path, *, recipe: Recipe | Mapping[str, Any] | Path | st
     damaged = damaged_files(folder, manifest)
     if damaged:
         raise DataError("\n".join(damaged_line(folder, file) for file in damaged))
-    if "head" in manifest.about and file_sum(folder / HEAD) != manifest.about["head"]["sum"]:
-        raise DataError(f"{folder / HEAD} is damaged or missing; remove the folder and build the cache again")
+    kept_tokenizer(folder, manifest)
     if not manifest.is_complete:
         raise DataError(
             f"the cache {folder} is not finished: {len(manifest.shards)} of {manifest.about['shards']} shards are "
@@ -272,8 +270,3 @@ def _about(settings: Recipe, pair: Pair, plan: _Plan, *, kind: Kind, scorer: Sco
         "vocabulary": vocabulary_hash(pair.vocabulary),
         "group_tokens": _group_tokens(pair),
     }
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """A hash of a tokenizer's ids and their tokens."""
-    return hashlib.blake2b(json.dumps(sorted(tokenizer.get_vocab().items())).encode(), digest_size=16).hexdigest()

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from limbeck.config import Recipe
 from limbeck.data.tokenizing import Encoder
-from limbeck.errors import ConfigError, DataError
+from limbeck.errors import ConfigError, DataError, ModelError
+from limbeck.files import read_json
 from limbeck.losses.divergences import ForwardKL
 from limbeck.losses.match import Match, TeacherTarget
 from limbeck.methods import Method
 from limbeck.models.loading import load_tokenizer
-from limbeck.models.offline_cache import TEACHER, Shards, text_hash
+from limbeck.models.offline_cache import TEACHER, Manifest, Shards, damaged_line, text_hash
 from limbeck.models.offline_teacher import OfflineTeacher, folder_fingerprint
 from limbeck.models.pair import Pair, Vocabulary, compare_vocabularies, logits_width, stop_ids
 from limbeck.models.teacher_cache import row_name
@@ -38,7 +41,7 @@ def with_offline_teacher(
     _check_terms(shards, method)
     _check_teacher(shards, recipe.models.teacher)
     vocabulary = compare_vocabularies(
-        teacher_tokenizer=load_tokenizer(str(shards.folder / TEACHER)),
+        teacher_tokenizer=kept_tokenizer(shards.folder, shards.manifest),
         student_tokenizer=pair.tokenizer,
         teacher_width=int(shards.manifest.about["logits_width"]),
         student_width=logits_width(pair.student),
@@ -56,6 +59,20 @@ def with_offline_teacher(
     )
     fitted = dataclasses.replace(pair, vocabulary=vocabulary, stop_ids=stops)
     return fitted, OfflineTeacher(shards, vocabulary=vocabulary, device=world.device)
+
+
+def kept_tokenizer(folder: Path, manifest: Manifest) -> Any:
+    """The teacher's tokenizer, from a cache. Raises `DataError` where it, or the config beside it, is not whole."""
+    # With a leading slash: a folder of two names that is not there would be asked of the hub.
+    place = (folder / TEACHER).absolute()
+    try:
+        read_json(place / "config.json", error=ModelError)
+        tokenizer = load_tokenizer(str(place))
+    except ModelError as error:
+        raise DataError(damaged_line(folder, TEACHER)) from error
+    if tokenizer_hash(tokenizer) != manifest.about["tokenizer"]:
+        raise DataError(damaged_line(folder, TEACHER))
+    return tokenizer
 
 
 def check_rows(offline: OfflineTeacher, rows: Rows, encoder: Encoder) -> str:
@@ -93,6 +110,11 @@ def vocabulary_hash(vocabulary: Vocabulary) -> str:
     """What tells one set of shared ids from another."""
     shared = b"" if vocabulary.shared is None else vocabulary.shared.cpu().numpy().tobytes()
     return hashlib.blake2b(repr(vocabulary.width).encode() + shared, digest_size=16).hexdigest()
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """A hash of a tokenizer's ids and their tokens."""
+    return hashlib.blake2b(json.dumps(sorted(tokenizer.get_vocab().items())).encode(), digest_size=16).hexdigest()
 
 
 def _check_terms(shards: Shards, method: Method) -> None:
