@@ -163,6 +163,19 @@ def test_a_killed_build_loses_one_shard_at_most(
     assert read == [], "a finished build reads nothing again"
 
 
+def test_a_second_build_into_one_folder_is_refused(models: Models, hidden: Path, tmp_path: Path) -> None:
+    folder, settings = tmp_path / "cache", {**_settings(models), "run": "r"}
+    refused = []
+
+    def meanwhile(line: str) -> None:
+        with pytest.raises(CheckpointError, match="another process is writing into") as found:
+            build_cache(settings, out=folder, rows=ROWS, shard_mb=SMALL)
+        refused.append(found.value.exit_code)
+
+    assert build_cache(settings, out=folder, rows=ROWS, shard_mb=SMALL, note=meanwhile) == Manifest.read(hidden)
+    assert set(refused) == {2}
+
+
 def test_a_damaged_shard_is_found_and_built_again(models: Models, hidden: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(hidden, tmp_path / "cache"))
     file = folder / "shard-00001.safetensors"

@@ -107,7 +107,6 @@ def begin(folder: Path, about: Mapping[str, Any]) -> Manifest:
 
     Raises `DataError` if the folder holds another cache, or anything else.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     about = json.loads(json.dumps(dict(about)))
     if (folder / MANIFEST).exists():
         found = Manifest.read(folder)

@@ -15,6 +15,7 @@ from limbeck.config import Recipe
 from limbeck.config.uses import matches_teacher, only_fixed
 from limbeck.data.loader import batch
 from limbeck.errors import ConfigError, DataError
+from limbeck.files import alone_in
 from limbeck.losses.heads import auto_chunk
 from limbeck.models.loading import load_tokenizer
 from limbeck.models.offline_cache import (
@@ -68,11 +69,27 @@ def build_cache(
     with the recipe's vocabulary; with `draws` it keeps classes that were drawn instead. Rows that are there twice are
     read once. A build that was stopped goes on when it is called again, and a shard is lost at most. Raises
     `ConfigError` for a recipe whose rows are not fixed or without a teacher, `DataError` for a folder with another
-    cache.
+    cache, `CheckpointError` for one that another process builds in.
     """
     settings = Recipe.load(recipe, list(overrides))
     folder = _folder(settings, out)
     _check(settings, kind=kind, top=top, draws=draws, shard_mb=shard_mb)
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder):
+        return _build(settings, folder, kind=kind, top=top, draws=draws, shard_mb=shard_mb, rows=rows, note=note)
+
+
+def _build(
+    settings: Recipe,
+    folder: Path,
+    *,
+    kind: Kind,
+    top: int,
+    draws: int | None,
+    shard_mb: float,
+    rows: Iterable[Mapping[str, Any]] | None,
+    note: Callable[[str], None],
+) -> Manifest:
     pair = _pair(settings)
     assert pair.teacher is not None, "a pair with a teacher was asked for"
     encoder = build_encoder(settings, pair)
@@ -240,7 +257,6 @@ def _head(scorer: Scorer) -> dict[str, torch.Tensor]:
 def _about_head(scorer: Scorer, tensors: Mapping[str, torch.Tensor], folder: Path) -> dict[str, Any]:
     head = scorer.head
     draft = folder / f".{HEAD}.draft"
-    folder.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in tensors.items()}, draft)
     found = file_sum(draft)
     draft.unlink()
