@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from limbeck.blackbox.artefacts import digest
 from limbeck.blackbox.asking import Answer, Refusal
 from limbeck.blackbox.feedback import attempt_id
-from limbeck.blackbox.hygiene import refused
+from limbeck.blackbox.hygiene import refused, without_thoughts
 from limbeck.blackbox.items import Item
 from limbeck.blackbox.judging import judged
 from limbeck.blackbox.sections import MethodSection
@@ -124,7 +124,7 @@ def _chosen(
 
 def _row(assignment: Assignment, answer: Answer, *, measures: Measures, longest: float | None) -> dict[str, Any]:
     item = assignment.item
-    text = "" if isinstance(answer, Refusal) else answer.text.strip()
+    text = "" if isinstance(answer, Refusal) else without_thoughts(answer.text)
     row: dict[str, Any] = {
         "id": digest([item.id, assignment.round, assignment.sample, assignment.hint, text]),
         "item_id": item.id,
@@ -145,7 +145,7 @@ def _row(assignment: Assignment, answer: Answer, *, measures: Measures, longest:
         "empty"
         if not text
         else "truncated"
-        if answer.finish == "length"
+        if answer.finish != "stop"
         else "wrong"
         if not verdict.correct
         else "no_final"

@@ -1,4 +1,5 @@
-"""Rationales that must not be learned from although their answer is right: leaks, asides, no reasoning, drift."""
+"""Rationales that must not be learned from although their answer is right: leaks, asides, no reasoning, drift, thoughts
+that a server sends with the answer."""
 
 from __future__ import annotations
 
@@ -19,6 +20,9 @@ _ASIDES = (
     r"\bas (?:an|a large) (?:ai|language model)\b",
 )
 _ANSWER = re.compile(r"####|\\boxed\{|\b(?:final )?answer\s*(?:is|:|=)", re.IGNORECASE)
+# Some templates open the block in the prompt, so that only its end is in the answer.
+_THOUGHTS = re.compile(r"(?:<think>)?(?:(?!<think>).)*?</think>", re.IGNORECASE | re.DOTALL)
+_THOUGHT = re.compile(r"</?think>", re.IGNORECASE)
 _GRAM = 8
 _COPIED = 0.8
 _LEAST_WORDS = 4
@@ -29,7 +33,8 @@ def refused(item: Item, text: str, *, hint: str = "none") -> str:
 
     "aside": it speaks of a student, an earlier answer, a score or a hint, where the question does not. "answer_first":
     the answer stands before any reasoning. "copied": with a solution as hint, more than 0.8 of its runs of 8 words are
-    the gold solution's. The answer itself is the checker's business.
+    the gold solution's. "thinking": a block of thoughts that does not end, or stands behind the beginning. "control": a
+    NUL character. The answer itself is the checker's business.
 
     >>> item = Item(id="1", question="6 times 7?", gold="42", kind="numeric", rationale="")
     >>> refused(item, "Six sevens: 6 * 7 = 42. #### 42"), refused(item, "#### 42 because 6 * 7 = 42 is well known")
@@ -38,6 +43,10 @@ def refused(item: Item, text: str, *, hint: str = "none") -> str:
     'aside'
     """
     asked, said = item.asked().lower(), text.lower()
+    if "\0" in text:
+        return "control"
+    if _THOUGHT.search(text):
+        return "thinking"
     for pattern in _ASIDES:
         if re.search(pattern, said) and not re.search(pattern, asked):
             return "aside"
@@ -46,6 +55,19 @@ def refused(item: Item, text: str, *, hint: str = "none") -> str:
     if hint == "solution" and item.rationale and overlap(text, item.rationale) > _COPIED:
         return "copied"
     return ""
+
+
+def without_thoughts(text: str) -> str:
+    """What is said behind a whole `<think>` block at the beginning, which a server that does not parse them sends too.
+
+    >>> without_thoughts("<think>six, seven</think>\\n6 * 7 = 42"), without_thoughts("six, seven</think>6 * 7 = 42")
+    ('6 * 7 = 42', '6 * 7 = 42')
+    >>> without_thoughts("<think>six, seven"), without_thoughts("6 * 7 <think></think>= 42")
+    ('<think>six, seven', '6 * 7 <think></think>= 42')
+    """
+    said = text.strip()
+    found = _THOUGHTS.match(said)
+    return said[found.end() :].strip() if found else said
 
 
 def overlap(text: str, gold: str) -> float:

@@ -18,6 +18,7 @@ from limbeck.errors import ConfigError, Stopped
 
 _SHOWN = 300
 _LETTERS_A_TOKEN = 4
+_MOST_TOKENS = 2**40
 # Alone of all statuses these are about the request itself; any other may be another one tomorrow.
 _ABOUT_THE_REQUEST = frozenset({400, 413, 422})
 # Codes of providers, not words: a server may repeat a question in its reply.
@@ -67,7 +68,7 @@ class Replies:
         # A limit on tokens or money would never be reached by a server that does not count.
         letters = {"prompt": sum(len(turn.content) for turn in request.turns), "completion": len(text)}
         tokens = {
-            f"{part}_tokens": int(usage.get(f"{part}_tokens") or 0) or math.ceil(count / _LETTERS_A_TOKEN)
+            f"{part}_tokens": _counted(usage.get(f"{part}_tokens")) or math.ceil(count / _LETTERS_A_TOKEN)
             for part, count in letters.items()
         }
         cost = self.prices.cost(**tokens)
@@ -117,6 +118,11 @@ def whole(text: str) -> str:
     ('a � b', True)
     """
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
+
+
+def _counted(number: object) -> int:
+    """The tokens that a server says it counted; 0 for what is no such number, and would lower or break the sums."""
+    return int(number) if isinstance(number, int | float) and 0 < number < _MOST_TOKENS else 0
 
 
 def _retry_after(response: httpx.Response) -> float | None:

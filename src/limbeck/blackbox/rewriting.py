@@ -23,6 +23,7 @@ from limbeck.blackbox.feedback import (
     saturation,
     shuffled,
 )
+from limbeck.blackbox.hygiene import without_thoughts
 from limbeck.blackbox.items import Item
 from limbeck.blackbox.likelihoods import likelihood_rows
 from limbeck.blackbox.presets import Preset
@@ -166,9 +167,10 @@ def _feedback(bench: Bench, past: Sequence[Round], round_: Round) -> Feedback:
         teacher = work.teacher(bench.stage(round_.number))
         if arm.feedback in ("summary", "hybrid") and isinstance(teacher, Summarising):
             answer = teacher.summarise(examples, round=round_.number - 1)
-            if isinstance(answer, Completion) and answer.text.strip():
+            said = without_thoughts(answer.text) if isinstance(answer, Completion) else ""
+            if said:
                 # A summary takes the place of the examples: one call a round instead of a long prefix a question.
-                shown = Feedback(summary=answer.text.strip())
+                shown = Feedback(summary=said)
     write_json(
         round_.folder / "feedback.json",
         {

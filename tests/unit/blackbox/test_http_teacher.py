@@ -333,6 +333,15 @@ def test_a_server_that_does_not_count_is_taken_to_use_a_token_for_four_letters(s
         teacher(server, ledger, budget=Budget(tokens=20), concurrency=1).complete([ask("s" * 21), ask("t" * 21)])
 
 
+@pytest.mark.parametrize("number", ["-7", "NaN", "Infinity", "-Infinity", "1e999", "9" * 400, '"many"', "[]"])
+def test_a_count_that_is_none_is_not_taken(number: str, server: Server, ledger: Ledger) -> None:
+    body = json.loads(says("a" * 9, completion=3)[2])
+    body["usage"]["prompt_tokens"] = "HERE"
+    server.replies = [(200, {}, json.dumps(body).replace('"HERE"', number))]
+    found = teacher(server, ledger, prices=Prices(prompt=1e6, completion=2e6)).complete([ask("q" * 21)])[0]
+    assert (found.prompt_tokens, found.completion_tokens, found.cost) == (6, 3, 12.0)
+
+
 def test_half_a_surrogate_pair_is_replaced_and_paid_once(server: Server, ledger: Ledger) -> None:
     answer = {"message": {"content": "x \ud83d \U0001f600 #### 4"}, "finish_reason": "st\udc00p"}
     server.replies = [(200, {}, json.dumps({"choices": [answer]}))]

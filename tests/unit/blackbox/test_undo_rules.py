@@ -110,6 +110,9 @@ class TestHygiene:
             ("#### 42\nThis is because 6 times 7 makes 42.", "answer_first"),
             ("The answer is 42, since six times seven is that.", "answer_first"),
             ("#### 42", ""),
+            ("<think>Six sevens, 42 then.\n#### 42", "thinking"),
+            ("6 * 7 = 42. <THINK>Really?</THINK>\n#### 42", "thinking"),
+            ("6 * 7 =\0 42.\n#### 42", "control"),
         ],
     )
     def test_what_is_refused(self, text: str, why: str) -> None:
@@ -199,7 +202,12 @@ class TestAcquiring:
         ("answer", "reason"),
         [
             (Completion(text=GOOD, finish="length"), "truncated"),
+            (Completion(text=GOOD, finish="abort"), "truncated"),
             (Completion(text="it is 42", finish="stop"), "no_final"),
+            (Completion(text=f"<think>so {GOOD}", finish="stop"), "thinking"),
+            (Completion(text=f"<think>so {GOOD}</think>\n", finish="stop"), "empty"),
+            (Completion(text=f"<think>so {GOOD}</think>\n6 * 7 = 41\n#### 41", finish="stop"), "wrong"),
+            (Completion(text=f"\0{GOOD}", finish="stop"), "control"),
             (Completion(text="x " * 40 + "\n#### 42", finish="stop"), "too_long"),
             (Completion(text="six sevens, that is 42\n#### 42", finish="stop"), "longer_than_before"),
             (Completion(text="The student errs: 42\n#### 42", finish="stop"), "aside"),
@@ -209,6 +217,11 @@ class TestAcquiring:
     def test_reasons(self, answer: Completion, reason: str) -> None:
         found = self.acquire(Script(a=[answer]), item("a"), retries=0, longest=20.0)
         assert found.reasons() == {reason: 1}
+
+    @pytest.mark.parametrize("thoughts", ["<think>\nThe student errs.\n</think>\n\n", "The hint.\n</think>\n"])
+    def test_thoughts_before_the_answer_are_not_learned(self, thoughts: str) -> None:
+        found = self.acquire(Script(a=[thoughts + GOOD]), item("a"), retries=0, longest=float(len(GOOD)))
+        assert found.accepted["a"]["text"] == GOOD
 
     def test_the_shortest_of_several(self) -> None:
         teacher = Script(a=["six sevens = 42\n#### 42", GOOD, "#### 41"])
