@@ -16,6 +16,9 @@ _BETWEEN = (
     ("own", "kl_student_teacher", "KL(s‖t) own"),
     ("own", "cross_entropy", "−log s of own answers"),
 )
+_TASK = _BETWEEN[0][:2]
+_WHOLE = "all"
+_PAIRED = "[95 % bootstrap interval over examples], paired by example within one start and one training seed."
 # key of a step's `own`, scale, digits
 _DRAWN = (("tokens", 1.0, 0), ("at_limit", 100.0, 0), ("reference_tokens", 1.0, 0))
 
@@ -26,7 +29,14 @@ def special_tables(measured: Measured) -> list[tuple[str, Table]]:
         case "spans":
             return [("ROUGE-L by the structure of the reference", structure_table(measured))]
         case "clip-ranges":
-            return [("KL(teacher‖student) on references in the course of training", course_table(measured))]
+            return [
+                ("KL(teacher‖student) on references in the course of training", course_table(measured)),
+                (f"ROUGE-L minus that of the range '{_WHOLE}'", ranges_table(measured, *ROUGE, scale=100.0, digits=2)),
+                (
+                    f"KL(teacher‖student) on references minus that of the range '{_WHOLE}'",
+                    ranges_table(measured, *_TASK, scale=1.0, digits=3),
+                ),
+            ]
         case "limits":
             return [
                 ("MGSR minus GKD under the same condition", conditions_table(measured, "mgsr", "gkd")),
@@ -62,27 +72,45 @@ def structure_table(measured: Measured) -> Table:
 
 def course_table(measured: Measured) -> Table:
     """Arms called "RANGE @ TASK @ SHARE %" as a table of ranges by task and share: KL on the task's references."""
-    places: dict[tuple[str, str, str], str] = {}
-    for name in measured.arms:
-        parts = tuple(part.strip() for part in name.split("@"))
-        if len(parts) == 3:
-            places[parts[0], parts[1], parts[2]] = name
-    ranges = list(dict.fromkeys(each for each, _, _ in places))
-    heads = list(dict.fromkeys((task, share) for _, task, share in places))
+    places, heads = _places(measured)
     rows = []
-    for each in ranges:
+    for each in dict.fromkeys(each for each, _, _ in places):
         cells: list[Cell] = [each]
         for task, share in heads:
             arm = measured.arms.get(places.get((each, task, share), ""))
             values = (
-                {}
-                if arm is None
-                else arm.values(list(arm.runs), measure="references", score="kl_teacher_student", corpora=(task,))
+                {} if arm is None else arm.values(list(arm.runs), measure=_TASK[0], score=_TASK[1], corpora=(task,))
             )
             cells.append(mean_cell(list(values.values()), scale=1.0, digits=3))
         rows.append(Row(cells=tuple(cells)))
     columns = (Column(title="range"), *(Column(title=f"{task}, {share}", better="lower") for task, share in heads))
     return Table(columns=columns, rows=tuple(rows), notes=("In nats a token.",))
+
+
+def ranges_table(measured: Measured, measure: str, score: str, *, scale: float, digits: int) -> Table:
+    """The same arms, each minus the one without a clip at the same task and share; KL on the task's own references."""
+    places, heads = _places(measured)
+    rows = []
+    for each in dict.fromkeys(each for each, _, _ in places if each != _WHOLE):
+        cells: list[Cell] = [each]
+        for task, share in heads:
+            pair = places.get((each, task, share), ""), places.get((_WHOLE, task, share), "")
+            corpora = (task,) if (measure, score) == _TASK else ()
+            gap = measured.gap(*pair, measure=measure, score=score, corpora=corpora)
+            cells.append(None if gap is None else Number.of(gap, scale=scale, digits=digits, signed=True))
+        rows.append(Row(cells=tuple(cells)))
+    columns = (Column(title="range"), *(Column(title=f"{task}, {share}") for task, share in heads))
+    return Table(columns=columns, rows=tuple(rows), notes=(f"{_PAIRED} None is corrected for the others.",))
+
+
+def _places(measured: Measured) -> tuple[dict[tuple[str, str, str], str], list[tuple[str, str]]]:
+    """(range, task, share) → the arm of that name, and the pairs of task and share that there are."""
+    places: dict[tuple[str, str, str], str] = {}
+    for name in measured.arms:
+        parts = tuple(part.strip() for part in name.split("@"))
+        if len(parts) == 3:
+            places[parts[0], parts[1], parts[2]] = name
+    return places, list(dict.fromkeys((task, share) for _, task, share in places))
 
 
 def conditions_table(measured: Measured, method: str, other: str) -> Table:
@@ -97,8 +125,7 @@ def conditions_table(measured: Measured, method: str, other: str) -> Table:
             cells = (Number.of(gap, scale=1, digits=3, signed=True) if gap is not None else None for gap in beside)
             rows.append(Row(cells=(condition, Number.of(rouge, scale=100, digits=2, signed=True), *cells)))
     columns = (Column(title="condition"), Column(title="ROUGE-L"), *(Column(title=title) for *_, title in _BETWEEN))
-    note = "[95 % bootstrap interval over examples], paired by example within one start and one training seed."
-    return Table(columns=columns, rows=tuple(rows), notes=(note,))
+    return Table(columns=columns, rows=tuple(rows), notes=(_PAIRED,))
 
 
 def drawn_table(measured: Measured) -> Table:

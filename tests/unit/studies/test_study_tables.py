@@ -437,11 +437,16 @@ def test_ranges_are_shown_by_task_and_share_of_the_steps(tmp_path: Path) -> None
     for number in range(len(names)):
         save_run(tmp_path, str(number), lambda corpus, id, seed, n=number: 0.1 * n, corpora=("a", "b"))  # type: ignore[misc]
     ledger("clip-ranges", {name: {"0": str(number)} for number, name in enumerate(names)}).write(tmp_path)
-    _, (_, table) = result_of(tmp_path, "clip-ranges").tables
+    _, (_, table), *minus = result_of(tmp_path, "clip-ranges").tables
     assert [column.title for column in table.columns] == ["range", "a, 25 %", "a, 100 %", "b, 25 %", "b, 100 %"]
     found = [[each.value for each in row.cells if isinstance(each, Number)] for row in table.rows]
     # `save_run` makes the KL 1 + the score.
     assert found == [pytest.approx([1.0, 1.1, 1.2, 1.3]), pytest.approx([1.4, 1.5, 1.6, 1.7])]
+    for (title, gaps), expected in zip(minus, (40.0, 0.4), strict=True):
+        assert "minus that of the range 'all'" in title
+        (row,) = gaps.rows
+        assert row.cells[0] == "learned"
+        assert [each.value for each in row.cells if isinstance(each, Number)] == pytest.approx([expected] * 4)
 
 
 def test_of_limits_a_method_is_held_against_the_other_under_the_same_condition_and_start(tmp_path: Path) -> None:
