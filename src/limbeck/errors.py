@@ -89,3 +89,7 @@ class Stopped(LimbeckError, RuntimeError):
     """The run was stopped (Ctrl-C, a signal, no disk space, out of memory on several ranks) and can be resumed."""
 
     exit_code = 75
+
+
+class LostRank(Stopped):
+    """Another process of a distributed run has ended; the run can be resumed, this process can train no more."""

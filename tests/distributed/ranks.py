@@ -22,7 +22,8 @@ import pytest
 
 def main(plan: Path) -> None:
     import limbeck
-    from limbeck.errors import LimbeckError
+    from limbeck.errors import LimbeckError, LostRank
+    from limbeck.training.world import leave
 
     assert callable(limbeck.train)
     # From here on: what other packages warn of while they are loaded is theirs.
@@ -35,6 +36,8 @@ def main(plan: Path) -> None:
             result, code = {"error": type(error).__name__, "message": str(error)}, error.exit_code
         (plan.parent / f"{name}-{rank()}.json").write_text(json.dumps({"code": code, **result}))
         if case.get("exits"):
+            if result.get("error") == LostRank.__name__:
+                leave(code)
             sys.exit(code)
 
 

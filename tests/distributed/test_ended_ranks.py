@@ -16,7 +16,7 @@ pytestmark = pytest.mark.distributed
 
 def test_a_stopped_run_goes_on_bit_for_bit(place: Place, ranks: Launch, strategy: str) -> None:
     for each in ranks.of("stopped"):
-        assert (each["code"], each["error"]) == (75, "Stopped"), each
+        assert (each["code"], each["error"]) == (75, "LostRank"), each
         assert "stopped after step 3 of 6" in each["message"]
     assert [each["code"] for each in ranks.of("resumed")] == [0, 0]
     place.assert_same(f"{strategy}-stopped", f"{strategy}-gkd")
@@ -49,7 +49,7 @@ def test_the_others_stop_where_one_is_lost(place: Place, ddp: Launch, fsdp: Laun
     assert "out of memory at step 4 on rank 1" in second["message"]
     (killed,) = fsdp.of("killed")
     for each, run in ((first, "ddp-memory"), (killed, "fsdp-killed")):
-        assert (each["code"], each["error"]) == (75, "Stopped"), each
+        assert (each["code"], each["error"]) == (75, "LostRank"), each
         assert "another process of this run has ended" in each["message"]
         assert f"torchrun --nproc-per-node 2 -m limbeck train {place.path / run} --resume" in each["message"]
 

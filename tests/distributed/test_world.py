@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate import DistributedType
 
-from limbeck.errors import ConfigError, Stopped
+from limbeck.errors import ConfigError, LostRank
 from limbeck.training import world
 from limbeck.training.world import World, lost_rank_stops
 
@@ -50,7 +50,7 @@ def test_another_world_than_was_launched_is_refused(
 
 
 def test_a_lost_connection_is_a_stop_and_nothing_else_is(tmp_path: Path) -> None:
-    with pytest.raises(Stopped, match="go on from the last checkpoint"), lost_rank_stops(tmp_path):
+    with pytest.raises(LostRank, match="go on from the last checkpoint"), lost_rank_stops(tmp_path):
         raise RuntimeError("Connection closed by peer [127.0.0.1]:11166")
     with pytest.raises(RuntimeError, match="shapes"), lost_rank_stops(tmp_path):
         raise RuntimeError("shapes cannot be multiplied")

@@ -21,7 +21,9 @@ METHODS: dict[str, dict[str, Any]] = {
 
 
 def _based(models: Models, base: str, *, is_one: bool) -> dict[str, Any]:
-    held = {"teacher": models.student, "teacher_is_base": is_one, **LORA}
+    # MiniLLM takes no dropout.
+    lora = {"lora": {**LORA["lora"], "dropout": 0.0}} if base == "minillm" else LORA
+    held = {"teacher": models.student, "teacher_is_base": is_one, **lora}
     return recipe(models, base, models=held, method=METHODS[base])
 
 

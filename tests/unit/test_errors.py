@@ -19,6 +19,7 @@ CODES = {
     "FailureSignature": 1,
     "CheckpointError": 2,
     "Stopped": 75,
+    "LostRank": 75,
 }
 
 

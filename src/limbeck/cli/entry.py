@@ -35,7 +35,7 @@ from limbeck.cli.study import study
 from limbeck.cli.terminal import QUIET, fitted, has_width, narrow_help, width
 from limbeck.cli.train import train
 from limbeck.cli.undo import undo
-from limbeck.errors import LimbeckError
+from limbeck.errors import LimbeckError, LostRank
 from limbeck.files import is_disk_full
 from limbeck.interrupts import interrupting
 
@@ -146,6 +146,10 @@ def _told(arguments: Sequence[str], *, is_debug: bool) -> int:
         hint = "" if is_told else "\n  run again with --debug to see where"
         told = f"error: {message}{hint}"
         print(fitted(told) if has_width(sys.stderr) else told, file=sys.stderr)
+        if isinstance(error, LostRank):
+            from limbeck.training.world import leave
+
+            leave(code)
         return code
     return 0
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -18,7 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from limbeck.errors import ConfigError, LimbeckError, Stopped
+from limbeck.errors import ConfigError, LimbeckError, LostRank
 from limbeck.losses.fused import HiddenView
 from limbeck.models.decoders import CausalDecoder, Decoder
 from limbeck.models.loading import resolve_device
@@ -227,16 +228,27 @@ class RankedDecoder:
 
 @contextmanager
 def lost_rank_stops(run: Path) -> Iterator[None]:
-    """Turns the end of another rank into `Stopped` on this one: the run goes on from its last checkpoint."""
+    """Turns the end of another rank into `LostRank` on this one: the run goes on from its last checkpoint."""
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, LimbeckError) or not any(sign in str(error) for sign in _LOST):
             raise
-        raise Stopped(
+        raise LostRank(
             "another process of this run has ended; what it printed says why.\n"
             f"  go on from the last checkpoint: {how_to_resume(run)}"
         ) from error
+
+
+def leave(code: int) -> NoReturn:
+    """End this process at once, for one that has lost another rank.
+
+    Threads of the broken connection may wait for Python's lock when Python ends, which aborts the process (exit code
+    -6) instead of letting it say that it can be resumed.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def idle_rows() -> Sequences:
