@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -127,35 +128,41 @@ def _told(arguments: Sequence[str], *, is_debug: bool) -> int:
         with narrow_help(command, columns=columns):
             command.main(args=list(arguments), prog_name="limbeck", terminal_width=columns)
     except SystemExit as stop:
-        # What typer makes of a reader that went away.
-        if isinstance(stop.__context__, OSError) and stop.__context__.errno == errno.EPIPE:
-            return _unread()
+        # What typer makes of a broken pipe.
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _broken(stop.__context__, is_debug=is_debug)
         code = _code(stop.code)
         if code == _BAD_INPUT and (told := meant_settings(command, arguments)):
             print(f"  {told}", file=sys.stderr)
         return code
     except KeyboardInterrupt:
         return _INTERRUPTED
-    except BrokenPipeError:
-        return _unread()
+    except BrokenPipeError as error:
+        return _broken(error, is_debug=is_debug)
     except Exception as error:
-        if is_debug:
-            traceback.print_exc()
-        message, code = _explained(error)
-        is_told = is_debug or isinstance(error, LimbeckError) or code != _FAILED
-        hint = "" if is_told else "\n  run again with --debug to see where"
-        told = f"error: {message}{hint}"
-        print(fitted(told) if has_width(sys.stderr) else told, file=sys.stderr)
-        if isinstance(error, LostRank):
-            from limbeck.training.world import leave
-
-            leave(code)
-        return code
+        return _failed(error, is_debug=is_debug)
     return 0
 
 
-def _unread() -> int:
-    """The exit code where whoever read the output (head, less) has what it wanted."""
+def _failed(error: Exception, *, is_debug: bool) -> int:
+    if is_debug:
+        traceback.print_exception(error)
+    message, code = _explained(error)
+    is_told = is_debug or isinstance(error, LimbeckError) or code != _FAILED
+    hint = "" if is_told else "\n  run again with --debug to see where"
+    told = f"error: {message}{hint}"
+    print(fitted(told) if has_width(sys.stderr) else told, file=sys.stderr)
+    if isinstance(error, LostRank):
+        from limbeck.training.world import leave
+
+        leave(code)
+    return code
+
+
+def _broken(error: BrokenPipeError, *, is_debug: bool) -> int:
+    """Whoever read the output (head, less) has what it wanted: no failure, as any other broken pipe is."""
+    if not any(map(_is_unread, (sys.stdout, sys.stderr))):
+        return _failed(error, is_debug=is_debug)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         # What is still buffered would fail once more at the end of the process.
@@ -164,6 +171,15 @@ def _unread() -> int:
         with contextlib.suppress(OSError, ValueError):
             os.dup2(nowhere, stream.fileno())
     return 0
+
+
+def _is_unread(stream: Any) -> bool:
+    # Some systems have no poll.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        look = select.poll()
+        look.register(stream.fileno(), 0)
+        return bool(look.poll(0))
+    return False
 
 
 def _code(code: object) -> int:

@@ -52,6 +52,11 @@ def test_errors_become_messages_and_exit_codes(failing, capsys, error, code):
     assert "Traceback" not in said.err
 
 
+def test_a_broken_pipe_that_is_not_the_outputs_is_a_failure(failing, capsys):
+    assert failing(BrokenPipeError(errno.EPIPE, "Broken pipe")) == 1
+    assert "BrokenPipeError" in capsys.readouterr().err
+
+
 def test_what_the_messages_say(failing, capsys):
     failing(ConfigError("wrong\n  do this"))
     assert capsys.readouterr().err == "error: wrong\n  do this\n"
