@@ -16,7 +16,7 @@ pytestmark = pytest.mark.distributed
 
 def test_a_stopped_run_goes_on_bit_for_bit(place: Place, ranks: Launch, strategy: str) -> None:
     for each in ranks.of("stopped"):
-        assert (each["code"], each["error"]) == (75, "LostRank"), each
+        assert (each["code"], each["error"]) == (75, "Stopped"), each
         assert "stopped after step 3 of 6" in each["message"]
     assert [each["code"] for each in ranks.of("resumed")] == [0, 0]
     place.assert_same(f"{strategy}-stopped", f"{strategy}-gkd")
