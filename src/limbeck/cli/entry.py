@@ -108,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--quiet" in given:
         os.environ[QUIET] = "1"
     try:
-        return _run([each for each in given if each not in ("--debug", "--quiet")], is_debug=is_debug)
+        with interrupting():
+            return _run([each for each in given if each not in ("--debug", "--quiet")], is_debug=is_debug)
     finally:
         os.environ.pop(QUIET, None)
         if before is not None:
@@ -116,11 +117,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str], *, is_debug: bool) -> int:
-    with interrupting():
-        return _told(arguments, is_debug=is_debug)
-
-
-def _told(arguments: Sequence[str], *, is_debug: bool) -> int:
     try:
         command = typer.main.get_command(app)
         # Without a number, help is never narrower than 50 columns.
