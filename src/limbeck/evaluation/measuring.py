@@ -26,6 +26,7 @@ from limbeck.evaluation.subjects import Subject, load_subject
 from limbeck.files import alone_in, json_lines, read_rows, write_whole
 from limbeck.losses.heads import auto_chunk
 from limbeck.models.extending import evaluating
+from limbeck.models.sharing import check_shared
 from limbeck.records import Example
 from limbeck.reporting.run_logs import DRAW_AGAIN
 from limbeck.types import Sequences
@@ -132,6 +133,8 @@ def evaluate_examples(
     """
     rows: list[dict[str, Any]] = []
     slug = corpus.replace("/", "_")
+    encoded = (row for example in examples if (row := subject.encoder.row(example)) is not None)
+    check_shared(subject.pair.vocabulary, subject.encoder, encoded)
     place = None if out is None else functools.partial(answer_path, out, corpus)
     rows += answer_rows(subject, examples, corpus=corpus, seeds=seeds, decoding=decoding, path=place, scorers=scorers)
     own = {row["id"]: tuple(row["tokens"]) for row in rows if row["seed"] == seeds[0]}

@@ -12,13 +12,13 @@ from limbeck.data.corpora import load_corpus
 from limbeck.data.named import CORPORA, local_file
 from limbeck.errors import LimbeckError
 from limbeck.models.loading import load_tokenizer
+from limbeck.models.sharing import check_shared
 from limbeck.preflight.findings import Finding, Severity, failed, ok
 from limbeck.preflight.pair_checks import matched_vocabulary
 from limbeck.preflight.workload import encoder_of, sampled
 from limbeck.records import Example
 from limbeck.seeds import Seeds
 from limbeck.training.rows import OBSERVED_ROWS, training_data
-from limbeck.training.sharing import check_shared
 
 # Above these shares of rows, what happens to them is a warning and no note.
 _MANY = 0.05

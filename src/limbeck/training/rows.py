@@ -22,9 +22,9 @@ from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import ConfigError, DataError
 from limbeck.models.pair import Pair
+from limbeck.models.sharing import check_shared
 from limbeck.records import EncodedRow, Example
 from limbeck.seeds import Seeds
-from limbeck.training.sharing import check_shared
 
 # Validation rows whose cross-entropy a source may ask for; the same ones whatever is validated.
 OBSERVED_ROWS = 64

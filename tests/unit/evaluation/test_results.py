@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import limbeck
-from limbeck.errors import CheckpointError, ConfigError, DataError, ModelError, UnknownName
+from limbeck.errors import CheckpointError, ConfigError, DataError, ModelError, UnknownName, VocabularyMismatch
 from limbeck.evaluation import Decoding, Results, evaluate, rouge_l
 from limbeck.evaluation.exposure import exposure_bias
 from limbeck.evaluation.scorers import self_bleu, standard_scorers
@@ -263,6 +263,20 @@ def test_what_cannot_be_loaded_is_refused_by_name(home: Path, tmp_path: Path) ->
         run(home, dtype="float16")
     with pytest.raises(ConfigError, match="batch_rows is 0; at least 1"):
         run(home, batch_rows=0)
+
+
+@pytest.mark.parametrize("teachers", [(), ("<other>", "<shared>")])
+def test_a_teacher_without_the_token_that_ends_the_students_answers_is_refused_before_any_is_drawn(
+    home: Path, tmp_path: Path, teachers: tuple[str, ...]
+) -> None:
+    tokenizer = byte_tokenizer(extra_tokens=("<fin>", "<shared>"))
+    tokenizer.chat_template = str(tokenizer.chat_template).replace("<end>", "<fin>")
+    save_tiny(tmp_path / "student", tokenizer=tokenizer)
+    save_tiny(tmp_path / "teacher", seed=1, tokenizer=byte_tokenizer(extra_tokens=teachers))
+    with pytest.raises(VocabularyMismatch, match=r"every response ends with '<fin>' \(id 261\), but the teacher"):
+        run(home, model=tmp_path / "student", teacher=str(tmp_path / "teacher"), out=tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert run(home, model=tmp_path / "student").mean("cross_entropy", measure="references") < 100
 
 
 def test_weights_of_another_precision_answer_otherwise_and_have_a_file_of_their_own(home: Path, tmp_path: Path) -> None:

@@ -49,5 +49,5 @@ def _refuse(vocabulary: Vocabulary, encoder: Encoder, id: int, *, place: str) ->
         f"{said}, but the teacher {why}.\n"
         "  The teacher reads the student's tokens, and distributions are compared id by id. Give the student the"
         " teacher's\n  tokenizer and chat template, set data.template=paper if only the template brings the token, or"
-        " take a text\n  method: seqkd"
+        " take a text\n  method: seqkd; evaluate without a teacher"
     )
