@@ -10,7 +10,7 @@ from typing import Any
 
 from limbeck.errors import ConfigError
 from limbeck.evaluation.answers import Answerer, AnswerFile, Decoding, drawn_together
-from limbeck.evaluation.identity import fingerprint, ids_fingerprint, weights_fingerprint
+from limbeck.evaluation.identity import fingerprint, ids_fingerprint, prompts_fingerprint, weights_fingerprint
 from limbeck.evaluation.scorers import Scorer, Scorers, standard_scorers
 from limbeck.evaluation.subjects import Subject
 from limbeck.models.decoders import CausalDecoder
@@ -76,7 +76,8 @@ class _Drawing:
         """The rows of seeds that are drawn together: those that are on disk, and the others, which are then too."""
         answerer, files = self._answerer(), dict[int, AnswerFile]()
         if path is not None:
-            files = {seed: AnswerFile(path(seed), header=self._header(seed, seeds, answerer)) for seed in seeds}
+            header = self._header(seeds, answerer)
+            files = {seed: AnswerFile(path(seed), header={**header, "seed": seed}) for seed in seeds}
         found = {seed: files[seed].existing() if files else [] for seed in seeds}
         done = answerer.finished(self.examples, [[str(row["id"]) for row in found[seed]] for seed in seeds])
         for seed, count in zip(seeds, done, strict=True):
@@ -116,19 +117,22 @@ class _Drawing:
             batch_rows=subject.batch_rows,
         )
 
-    def _header(self, seed: int, together: tuple[int, ...], answerer: Answerer) -> dict[str, Any]:
+    def _header(self, together: tuple[int, ...], answerer: Answerer) -> dict[str, Any]:
+        """What the files of all seeds say of how they were drawn."""
         subject = self.subject
         return {
             "model": subject.name,
             "weights": weights_fingerprint(subject.student.model),
             "dtype": str(next(subject.student.model.parameters()).dtype).removeprefix("torch."),
             "banned_ids": ids_fingerprint(answerer.banned_ids),
+            "stop_ids": sorted(answerer.stop_ids),
             "corpus": self.corpus,
-            "seed": seed,
+            "seed": together[0],
             "drawn_together": list(together),
             "decoding": asdict(self.decoding),
             "examples": len(self.examples),
             "content": fingerprint(self.examples),
+            "prompts": prompts_fingerprint(map(subject.encoder.prompt, self.examples)),
             "template": subject.encoder.template.kind,
             "max_prompt": subject.encoder.max_prompt,
             "batch_rows": subject.batch_rows,

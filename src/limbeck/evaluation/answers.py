@@ -29,6 +29,8 @@ from limbeck.types import pack_rows
 BATCH_ROWS = 16
 """Rows that are decoded at a time, unless told otherwise."""
 _PURPOSE = "answer"
+# Files of earlier versions do not say them.
+_LATER = ("stop_ids", "prompts")
 
 
 @settings(frozen=True, config=ConfigDict(extra="forbid"))
@@ -177,10 +179,11 @@ class AnswerFile:
             # Nothing was drawn under that header: a batch too large for the memory may have been tried.
             self.path.write_bytes(first)
             return []
-        if not lines or _loads(lines[0]) != self.header:
+        earlier = {key: value for key, value in self.header.items() if key not in _LATER}
+        if not lines or _loads(lines[0]) not in (self.header, earlier):
             raise CheckpointError(
                 f"{self.path} holds answers that were drawn otherwise"
-                " (model, weights, decoding, seed, examples or batches differ).\n"
+                " (model, weights, decoding, seed, examples, template, end tokens or batches differ).\n"
                 "  Choose another --out, or remove that file."
             )
         if whole != found:

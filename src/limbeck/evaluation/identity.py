@@ -24,6 +24,11 @@ def ids_fingerprint(ids: Iterable[int]) -> str:
     return hashlib.blake2b(json.dumps(sorted(ids)).encode(), digest_size=8).hexdigest()
 
 
+def prompts_fingerprint(prompts: Iterable[Sequence[int]]) -> str:
+    """A hash of prompts as a model reads them: template, system message and tokenizer are all in their tokens."""
+    return hashlib.blake2b(json.dumps([list(prompt) for prompt in prompts]).encode(), digest_size=8).hexdigest()
+
+
 def weights_fingerprint(model: nn.Module, *, frozen_only: bool = False) -> str:
     """A hash of some sixty numbers of every parameter: what tells a student from itself trained further.
 

@@ -227,6 +227,31 @@ def test_a_student_that_was_trained_on_is_not_given_its_old_answers(home: Path, 
         run(home, model=tmp_path / "student", out=tmp_path / "out")
 
 
+@pytest.mark.parametrize("changed", ["template", "end tokens"])
+def test_a_student_that_is_asked_or_ends_otherwise_is_not_given_its_old_answers(
+    home: Path, tmp_path: Path, changed: str
+) -> None:
+    student = save_tiny(tmp_path / "student")
+    run(home, model=student, out=tmp_path / "out")
+    if changed == "template":
+        path = student / "chat_template.jinja"
+        path.write_text(path.read_text().replace("<turn>a:", "<turn>A:"))
+    else:
+        path = student / "generation_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [258, 10]}))
+    with pytest.raises(CheckpointError, match="drawn otherwise"):
+        run(home, model=student, out=tmp_path / "out")
+
+
+def test_answers_of_a_version_that_did_not_say_what_ends_them_are_gone_on_with(home: Path, tmp_path: Path) -> None:
+    first = run(home, out=tmp_path)
+    (path,) = tmp_path.glob("*answers*")
+    header, *rows = path.read_text(encoding="utf-8").split("\n")
+    earlier = {key: value for key, value in json.loads(header).items() if key not in ("stop_ids", "prompts")}
+    path.write_text("\n".join([json.dumps(earlier), *rows]), encoding="utf-8")
+    assert run(home, out=tmp_path).rows == first.rows
+
+
 # Bad input.
 
 
