@@ -65,8 +65,7 @@ def evaluate(
     from limbeck.studies.resuming import same_command_goes_on
 
     place = out or _place(model) / decoding
-    # An earlier evaluation into the same folder may have had one, whose scores are kept.
-    check_scores(shown or (), has_teacher=teacher is not None or place.exists())
+    check_scores(shown or (), has_teacher=teacher is not None, num_seeds=len(numbers))
 
     with same_command_goes_on():
         results = limbeck.evaluate(

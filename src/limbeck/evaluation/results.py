@@ -37,13 +37,16 @@ SHOWN = ("rouge_l", "kl_teacher_student", "kl_student_teacher", "top1_agreement"
 _TEACHERS = ("kl_teacher_student", "kl_student_teacher", "top1_agreement", "acceptance")
 
 
-def check_scores(names: Sequence[str], *, has_teacher: bool = True) -> None:
-    """Raises `UnknownName` for a name that no evaluation takes as a score, `ConfigError` where a teacher lacks."""
+def check_scores(names: Sequence[str], *, has_teacher: bool = True, num_seeds: int = 2) -> None:
+    """Raises `UnknownName` for a name that no evaluation takes as a score, `ConfigError` where a teacher or a second
+    seed lacks."""
     for name in names:
         if name not in _COLUMNS:
             raise UnknownName.among("score", name, _COLUMNS)
         if name in _TEACHERS and not has_teacher:
             raise ConfigError(f"the score {name} compares with a teacher, and none is named; give --teacher MODEL")
+        if _COLUMNS[name][0] == "across" and num_seeds < 2:
+            raise ConfigError(f"the score {name} compares the answers of several seeds; give --seeds two or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +125,9 @@ class Results:
         lines: list[tuple[float, Row]] = []
         for (corpus, category), ids in groups.items():
             if corpus not in mine:
-                raise DataError(f"no answer on {corpus} has the score {name}; a teacher's scores need --teacher")
+                raise DataError(
+                    f"no row on {corpus} has the score {name}; a teacher's scores need --teacher, self_bleu two seeds"
+                )
             own = {id: mine[corpus][id] for id in dict.fromkeys(ids)}
             cells: list[Cell] = [
                 corpus,

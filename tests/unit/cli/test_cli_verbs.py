@@ -169,6 +169,18 @@ def test_a_teachers_score_without_a_teacher_is_refused_before_anything_is_drawn(
     assert "compares with a teacher, and none is named; give --teacher MODEL" in capsys.readouterr().err
 
 
+def test_scores_that_an_evaluation_would_not_take_are_refused(tmp_path, capsys):
+    out = tmp_path / "out"
+    asked = ["evaluate", "student", "--corpora", "rows.jsonl", "--seeds", "10", "--out", str(out), "--scores"]
+    assert main([*asked, "rouge_l,self_bleu"]) == 2
+    assert "compares the answers of several seeds; give --seeds two or more" in capsys.readouterr().err
+    assert not out.exists()
+    # What an earlier evaluation into the same folder kept is no column of this one.
+    out.mkdir()
+    assert main([*asked, "rouge_l,kl_teacher_student"]) == 2
+    assert "give --teacher MODEL" in capsys.readouterr().err
+
+
 def test_undo_status_knows_a_run_of_train(run, capsys):
     made = run("one", rouge=0.1)
     assert main(["undo", "status", str(made)]) == 2
