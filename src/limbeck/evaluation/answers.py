@@ -142,7 +142,8 @@ class Answerer:
             corpus=corpus,
             seed=seed,
             id=example.id,
-            text=self.encoder.decode(ids),
+            # What ends an answer is no word of it: not every tokenizer calls its end of turn special.
+            text=self.encoder.decode(ids[:-1] if stopped else ids),
             tokens=tuple(ids),
             num_tokens=len(ids),
             stopped=stopped,

@@ -252,6 +252,17 @@ def test_answers_of_a_version_that_did_not_say_what_ends_them_are_gone_on_with(h
     assert run(home, out=tmp_path).rows == first.rows
 
 
+def test_the_token_that_ends_an_answer_is_no_word_of_it(home: Path, tmp_path: Path) -> None:
+    student = save_tiny(tmp_path / "student")
+    path, letters = student / "generation_config.json", list(range(ord("0"), ord("z")))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [258, *letters]}))
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    ended = [row for row in by_measure(run(home, model=student), "answers") if row["tokens"][-1] in letters]
+    assert len(ended) > 1
+    for row in ended:
+        assert row["stopped"] and row["text"] == tokenizer.decode(row["tokens"][:-1], skip_special_tokens=True).strip()
+
+
 # Bad input.
 
 
