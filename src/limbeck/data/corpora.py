@@ -144,7 +144,7 @@ def _named(corpus: str, *, split: str, root: Path | None, columns: Mapping[str, 
         hub = f", or to hub for the papers' file on the hub ({entry.hub[split].name})" if split in entry.hub else ""
         raise DataError(
             f"the corpus {corpus} is not packaged, and data.root does not say where it lies.\n"
-            f"  set data.root to the folder that holds {entry.files[split]}{hub}"
+            f"  set data.root (limbeck evaluate and study: --root) to the folder that holds {entry.files[split]}{hub}"
         )
     return read_examples(path, columns=columns, corpus=corpus)
 
@@ -152,7 +152,10 @@ def _named(corpus: str, *, split: str, root: Path | None, columns: Mapping[str, 
 def _papers_file(corpus: str, entry: Corpus, *, split: str, columns: Mapping[str, str] | None) -> Dataset:
     """The file of a named corpus that the papers' scripts read, from the hub."""
     if split not in entry.hub:
-        raise DataError(f"the corpus {corpus} is not on the hub.\n  set data.root to the folder that holds its files")
+        raise DataError(
+            f"the corpus {corpus} is not on the hub.\n"
+            "  set data.root (limbeck evaluate and study: --root) to the folder that holds its files"
+        )
     place = entry.hub[split]
     rows = _loaded(place.name, split="train", data_files=place.file)
     end = len(rows) if place.rows is None else min(len(rows), place.skip + place.rows)

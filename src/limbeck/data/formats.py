@@ -35,7 +35,10 @@ _ROLES: dict[str, Role] = {
     "human": "user",
     "gpt": "assistant",
 }
-_WAY_OUT = "name your columns with data.columns, e.g. {instruction: question, output: answer}"
+_WAY_OUT = (
+    "name your columns with data.columns, e.g. {instruction: question, output: answer}"
+    " (limbeck evaluate has no such setting: rename them in the file)"
+)
 
 Row = Mapping[str, object]
 Content = tuple[tuple[Message, ...], tuple[str, ...]]

@@ -194,7 +194,8 @@ class Encoder:
         if messages is None:
             raise DataError(
                 f"the template and the system message alone are longer than data.max_prompt = {self.max_prompt}.\n"
-                f"  raise data.max_prompt, or set data.long_prompt=drop\n  in {example.source or example.id}"
+                f"  raise data.max_prompt, or set data.long_prompt=drop (limbeck evaluate: raise --max-prompt)\n"
+                f"  in {example.source or example.id}"
             )
         return self._write(messages), True
 

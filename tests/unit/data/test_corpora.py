@@ -134,7 +134,7 @@ def test_root_hub_reads_the_files_that_the_papers_read(tmp_path: Path, monkeypat
     assert test.source == "MiniLLM/dolly valid.jsonl from the hub"
     assert load_corpus("sni", split="test", root=HUB).examples[0].references == ("a", "b")
     assert len(load_corpus("starter", root=HUB)) >= 256, "what ships with the package never comes from the hub"
-    with pytest.raises(DataError, match="sni-mixed is not on the hub"):
+    with pytest.raises(DataError, match=r"sni-mixed is not on the hub(?s:.*)limbeck evaluate and study: --root"):
         load_corpus("sni-mixed", split="test", root=HUB)
 
 

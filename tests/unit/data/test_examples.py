@@ -167,6 +167,7 @@ def test_row_without_a_response(tmp_path: Path, row: dict[str, object]) -> None:
         ({"messages": [{"role": "user", "content": None}]}, "'messages[0].content' is missing or null"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "does not follow a user turn"),
         ({"question": "x", "answer": "y"}, "no known format has these columns: question, answer"),
+        ({"question": "x", "answer": "y"}, "limbeck evaluate has no such setting: rename them in the file"),
         ('{"instruction": "x", "output": "\\ud800"}', "surrogate"),
         ("[" * 100_000, "broken JSON"),
         ('{"instruction": ' + "9" * 5000 + "}", "broken JSON"),

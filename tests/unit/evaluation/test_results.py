@@ -260,7 +260,8 @@ def test_the_token_that_ends_an_answer_is_no_word_of_it(home: Path, tmp_path: Pa
     ended = [row for row in by_measure(run(home, model=student), "answers") if row["tokens"][-1] in letters]
     assert len(ended) > 1
     for row in ended:
-        assert row["stopped"] and row["text"] == tokenizer.decode(row["tokens"][:-1], skip_special_tokens=True).strip()
+        assert row["stopped"]
+        assert row["text"] == tokenizer.decode(row["tokens"][:-1], skip_special_tokens=True).strip()
 
 
 # Bad input.
