@@ -14,6 +14,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from limbeck.data.corpora import load_corpus
+from limbeck.data.tokenizing import Encoder
 from limbeck.errors import ConfigError
 from limbeck.evaluation.agreement import Reader, agreement_rows, exposure_rows, own_and_references
 from limbeck.evaluation.answering import answer_path, answer_rows
@@ -63,12 +64,13 @@ def evaluate(
     model drew with the first seed. `scorers` are functions of an answer's row beside the standard ones
     (`evaluation/scorers.py`); a score that kept rows lack is added to them. With `exposure` the teacher answers too,
     with the first seed, and KL(t‖s) is kept token by token on both models' answers (`Results.exposure`). Prompts over
-    `max_prompt` tokens are cut in the user's text, as the papers do. `batch_rows` are decoded at a time: more are
-    faster where there is memory for their keys and values, and change answers by rounding alone. `dtype` is that of the
-    weights; "auto" is float32, and bfloat16 for a teacher on a CUDA device that computes in it.
+    `max_prompt` tokens are cut in the user's text, as the papers do; `notes` say how many. `batch_rows` are decoded at
+    a time: more are faster where there is memory for their keys and values, and change answers by rounding alone.
+    `dtype` is that of the weights; "auto" is float32, and bfloat16 for a teacher on a CUDA device that computes in it.
 
     Rows go to `out` as they are made; a second call goes on where the first was stopped. `out` None keeps them in
-    memory. Raises `ConfigError`, `DataError`, `ModelError`, and `CheckpointError` if `out` holds other rows.
+    memory. Raises `ConfigError`, `DataError`, `ModelError`, `VocabularyMismatch`, and `CheckpointError` if `out` holds
+    other rows.
     """
     names = [os.fspath(each) for each in ([corpora] if isinstance(corpora, str | os.PathLike) else corpora)]
     drawn = [seeds] if isinstance(seeds, int) else list(seeds)
@@ -109,8 +111,27 @@ def evaluate(
                 scorers=scorers,
                 exposure=exposure,
             )
-    notes = tuple(dataset.note for dataset in data.values() if dataset.note)
-    return Results(rows=rows, folder=out, notes=notes)
+    notes = [dataset.note for dataset in data.values()]
+    notes += [_cut_note(subject.encoder, dataset.examples, corpus=name) for name, dataset in data.items()]
+    return Results(rows=rows, folder=out, notes=tuple(filter(None, notes)))
+
+
+def _cut_note(encoder: Encoder, examples: Sequence[Example], *, corpus: str) -> str:
+    """How many prompts were cut to fit, empty for none: nothing else in a result would tell."""
+    whole = Encoder(
+        encoder.tokenizer,
+        encoder.template,
+        max_prompt=encoder.max_prompt,
+        max_length=encoder.max_length,
+        long_prompt="drop",
+    )
+    cut = sum(len(whole.prompt(example)) > whole.max_prompt for example in examples)
+    if not cut:
+        return ""
+    return (
+        f"{corpus}: {cut:,} of {len(examples):,} prompts are longer than {whole.max_prompt} tokens, and were cut in "
+        "the user's text (max_prompt)"
+    )
 
 
 def evaluate_examples(

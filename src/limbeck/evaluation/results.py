@@ -56,7 +56,7 @@ class Results:
     `measure` is "answers" (one a corpus, seed and example), "across" (one a corpus and example, over its seeds),
     "references" (one a corpus and example, on the corpus's own responses), "own" (one an answer of the first seed, on
     what the model wrote itself) or "exposure" (two an example: on its own answer and on the teacher's). `notes` stand
-    below the table: how a corpus differs from the papers'.
+    below the table: how a corpus differs from the papers', how many prompts were cut.
     """
 
     rows: list[dict[str, Any]]

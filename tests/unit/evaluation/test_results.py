@@ -14,6 +14,7 @@ from limbeck.errors import CheckpointError, ConfigError, DataError, ModelError, 
 from limbeck.evaluation import Decoding, Results, evaluate, rouge_l
 from limbeck.evaluation.exposure import exposure_bias
 from limbeck.evaluation.scorers import self_bleu, standard_scorers
+from limbeck.evaluation.subjects import load_subject
 from limbeck.files import alone_in
 from limbeck.models.decoders import CausalDecoder
 from limbeck.testing import byte_tokenizer, save_tiny, save_toy, tiny_model, toy_examples
@@ -262,6 +263,16 @@ def test_the_token_that_ends_an_answer_is_no_word_of_it(home: Path, tmp_path: Pa
     for row in ended:
         assert row["stopped"]
         assert row["text"] == tokenizer.decode(row["tokens"][:-1], skip_special_tokens=True).strip()
+
+
+def test_prompts_that_are_cut_are_counted_below_the_table(home: Path) -> None:
+    encoder = load_subject(str(home / "student"), teacher=None, max_prompt=60, new_tokens=6).encoder
+    lengths = [len(encoder.prompt(example)) for example in toy_examples(COUNT)]
+    room = max(lengths) - 1
+    note = f"{lengths.count(max(lengths))} of {COUNT} prompts are longer than {room} tokens, and were cut"
+    (told,) = run(home, max_prompt=room).table().notes
+    assert note in told
+    assert run(home, max_prompt=room + 1).notes == ()
 
 
 # Bad input.
