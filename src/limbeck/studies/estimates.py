@@ -53,8 +53,8 @@ def effect_line(study: Study, places: Places) -> str:
     counted = [len(corpus.ids) if corpus.ids is not None else corpus.rows for corpus in study.scoring.corpora]
     shown = study.average or tuple(corpus.name for corpus in study.scoring.corpora)
     sizes = [size for corpus, size in zip(study.scoring.corpora, counted, strict=True) if corpus.name in shown and size]
-    if not sizes:
-        return "smallest difference that shows: not known before the first rows"
+    if min(sizes, default=1) < 2:
+        return "smallest difference that shows: not known before the first rows, two or more of each corpus"
     # Numbers with this spread and mean 0: what `smallest_effect` is given as differences.
     count = sum(sizes)
     pretended = [[ASSUMED_SPREAD if place % 2 else -ASSUMED_SPREAD for place in range(size)] for size in sizes]

@@ -248,8 +248,12 @@ def measured_effect(measured: Measured) -> str | None:
     effects = []
     for name in measured.arms:
         sides = measured.paired(name, measured.ledger.baseline, measure=ROUGE[0], score=ROUGE[1])
-        if name != measured.ledger.baseline and sides is not None and len(sides[0]) > 1:
-            effects.append(smallest_effect(*by_corpus({id: value - sides[1][id] for id, value in sides[0].items()})))
+        if name == measured.ledger.baseline or sides is None:
+            continue
+        corpora = by_corpus({id: value - sides[1][id] for id, value in sides[0].items()})
+        # One prompt of a corpus has no spread.
+        if all(len(each) > 1 for each in corpora):
+            effects.append(smallest_effect(*corpora))
     if not effects:
         return None
     return f"{100 * sorted(effects)[len(effects) // 2]:.1f} ROUGE-L"

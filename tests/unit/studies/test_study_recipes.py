@@ -12,7 +12,7 @@ from limbeck.config import Recipe
 from limbeck.methods import METHODS
 from limbeck.preflight.hardware import Devices, named_gpus
 from limbeck.studies.definition import read_study
-from limbeck.studies.estimates import Pace
+from limbeck.studies.estimates import Pace, effect_line
 from limbeck.studies.forecasting import forecast
 from limbeck.studies.places import Places
 from limbeck.studies.resolving import arm_recipe, planned_runs, stage_recipe
@@ -48,6 +48,16 @@ def test_every_arm_of_a_study_is_the_recipe_of_its_name(family: str) -> None:
     for stage in study.stages:
         ours = _values(stage_recipe(study, stage), family)
         assert ours == _values(Recipe.load(FOLDER / family / f"{stage.name}.yaml"), family), stage.name
+
+
+def test_a_corpus_of_one_prompt_has_no_smallest_effect(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    for rows, told in ((1, "not known before the first rows, two or more"), (64, "about 2.5 ROUGE-L over 64 prompts")):
+        file.write_text(
+            f"recipe: {{method: {{base: sft}}, models: {{student: s}}}}\narms: {{a: {{}}}}\n"
+            f"evaluate: {{corpora: [test.jsonl], rows: {rows}}}\n"
+        )
+        assert told in effect_line(read_study(file), Places(work=tmp_path / "work", rows=tmp_path / "rows"))
 
 
 TABLE = ("sft", "kd", "seqkd", "imitkd", "gkd", "minillm", "distillm", "mgsr")
