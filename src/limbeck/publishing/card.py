@@ -16,7 +16,7 @@ from limbeck.files import read_json
 from limbeck.inspection import explain
 from limbeck.models.packaged import PACKAGED
 from limbeck.publishing.card_scores import model_index, scores_section
-from limbeck.publishing.public_names import is_hub_id, public, without_folders
+from limbeck.publishing.public_names import is_hub_id, public, spelled_as_places, without_folders
 from limbeck.records import Message
 from limbeck.reporting.durations import duration
 from limbeck.training.rundir import METRICS, RunDirectory
@@ -90,9 +90,9 @@ def model_card(
     no run.
     """
     directory = RunDirectory.existing(Path(run))
-    recipe = Recipe.recorded(directory.path)
+    recipe = spelled_as_places(Recipe.recorded(directory.path), directory.path)
     rows = list(directory.rows(METRICS))
-    called = name or public(recipe.run)
+    called = name or Path(recipe.run).name or recipe.run
     sections = (
         _head(recipe, rows, licence=licence, name=called),
         _use(recipe, directory.student, name=called, is_adapter=is_adapter),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from limbeck.config import Recipe
 from limbeck.data.corpora import is_path
 
 
@@ -22,6 +24,28 @@ def public(name: str) -> str:
     ('rows.jsonl', 'owner/rows')
     """
     return name if is_hub_id(name) else Path(name).name or name
+
+
+def spelled_as_places(recipe: Recipe, run: Path) -> Recipe:
+    """The recipe with a "./" before each model and corpus that is a folder or file where the run was started.
+
+    Such a name looks like OWNER/NAME of the hub from any other working directory.
+    """
+    named, path = Path(recipe.run), run.absolute()
+    depth = len(named.parts)
+    is_known = not named.is_absolute() and 0 < depth < len(path.parts) and path.parts[-depth:] == named.parts
+    started = path.parents[depth - 1] if is_known else Path()
+
+    def spelled(name: Any) -> Any:
+        is_place = isinstance(name, str) and is_hub_id(name) and (started / name).exists()
+        return os.path.join(".", name) if is_place else name
+
+    corpus: Any = recipe.data.corpus
+    if isinstance(corpus, tuple):
+        corpus = tuple(replace(share, corpus=spelled(share.corpus)) for share in corpus)
+    models = replace(recipe.models, teacher=spelled(recipe.models.teacher), student=spelled(recipe.models.student))
+    data = replace(recipe.data, corpus=spelled(corpus), plain_text=spelled(recipe.data.plain_text))
+    return replace(recipe, models=models, data=data)
 
 
 def without_folders(part: Any) -> Any:

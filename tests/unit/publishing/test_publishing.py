@@ -170,6 +170,33 @@ def test_known_corpora_have_their_licences(tmp_path: Path) -> None:
     assert "`dolly`: share-alike" in card
 
 
+def test_folders_of_a_run_are_no_hub_ids_from_another_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from limbeck.config import Recipe
+
+    for name in ("models/small", "models/large", "rows/mine"):
+        (tmp_path / name).mkdir(parents=True)
+    recipe = {
+        "method": {"base": "kd"},
+        "models": {"teacher": "models/large", "student": "models/small"},
+        "data": {"corpus": [{"corpus": "rows/mine"}, {"corpus": "owner/rows"}]},
+        "run": "runs/first",
+    }
+    folder = tmp_path / "runs" / "first"
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(Recipe.load(recipe).dump())
+    monkeypatch.chdir(tmp_path)
+    here = model_card(Path("runs/first"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert model_card(folder) == here
+    values = yaml.safe_load(here.split("---\n")[1])
+    assert "base_model" not in values
+    assert values["datasets"] == ["owner/rows"]
+    assert "`small` | not known to Limbeck" in here
+
+
 def test_the_hubs_own_reader_takes_the_metadata(run: Path) -> None:
     from huggingface_hub import ModelCard
     from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
