@@ -14,6 +14,7 @@ from limbeck.data.templates import PaperTemplate
 from limbeck.errors import LimbeckError
 from limbeck.files import read_json
 from limbeck.inspection import explain
+from limbeck.methods import from_config
 from limbeck.models.packaged import PACKAGED
 from limbeck.publishing.card_scores import model_index, scores_section
 from limbeck.publishing.public_names import is_hub_id, public, spelled_as_places, without_folders
@@ -178,6 +179,8 @@ def _corpora(recipe: Recipe) -> dict[str, float]:
 def _method(recipe: Recipe) -> str:
     shown = dataclasses.replace(recipe, method=without_folders(recipe.method))
     try:
+        # Whoever exports a run that somebody else trained has not chosen to run its code.
+        from_config(shown.method, allow_import=False)
         explained = dataclasses.replace(explain(shown), title=str(recipe.method["base"])).text(100)
     except LimbeckError:
         # A part of somebody's own code, which a run's recipe never imports.

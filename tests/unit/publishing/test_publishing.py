@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -195,6 +196,19 @@ def test_folders_of_a_run_are_no_hub_ids_from_another_working_directory(
     assert "base_model" not in values
     assert values["datasets"] == ["owner/rows"]
     assert "`small` | not known to Limbeck" in here
+
+
+def test_a_card_imports_no_code_that_a_run_names(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "theirs.py").write_text(
+        "from dataclasses import dataclass\n\n\n@dataclass(frozen=True)\nclass Mine:\n    a: float = 0.5\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(run, tmp_path / "run")
+    recipe = tmp_path / "run" / "recipe.yaml"
+    assert "kind: forward-kl" in recipe.read_text()
+    recipe.write_text(recipe.read_text().replace("kind: forward-kl", "kind: theirs:Mine"))
+    assert "theirs:Mine" in model_card(tmp_path / "run")
+    assert "theirs" not in sys.modules
 
 
 def test_the_hubs_own_reader_takes_the_metadata(run: Path) -> None:
