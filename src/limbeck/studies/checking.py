@@ -33,6 +33,12 @@ def arm_changes(value: Any, draft: Draft, where: Where) -> dict[str, Any]:
     changes = {}
     for key, each in (value or {}).items():
         changed = each if "." in key else _section(key, each, draft, (*where, key))
+        if key == "train.seed" or (key == "train" and "seed" in changed):
+            # One run would stand in a table once for each training seed of the study.
+            raise ConfigError(
+                "train.seed is nothing that arms differ in; `seeds: [0, 1, 2]` trains every arm with each of them\n"
+                f"  {draft.where((*where, key))}"
+            )
         if "." in key or changed != {}:
             changes[key] = changed
     return changes

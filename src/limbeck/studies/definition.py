@@ -147,13 +147,15 @@ def read_study(path: Path) -> Study:
     baseline = str(values.get("baseline") or names[0])
     if baseline not in names:
         raise UnknownName.among("arm", baseline, names, draft.where(("baseline",)).removeprefix("set at "))
+    recipe = recipe_sections(values["recipe"], draft, ("recipe",))
+    stated = whole_numbers([recipe.get("train", {}).get("seed", 0)], draft, ("recipe", "train", "seed"))
     study = Study(
         name=name,
         title=str(values.get("title") or name),
         arms=arms,
-        recipe=recipe_sections(values["recipe"], draft, ("recipe",)),
+        recipe=recipe,
         stages=_stages(values.get("stages", {}), draft),
-        seeds=whole_numbers(values.get("seeds", [0]), draft, ("seeds",)),
+        seeds=whole_numbers(values["seeds"], draft, ("seeds",)) if "seeds" in values else stated,
         scoring=_scoring(values["evaluate"], draft),
         baseline=baseline,
         keep=one_of(values.get("keep", "rows"), KEEPS, draft, ("keep",)),

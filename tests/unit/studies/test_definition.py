@@ -50,6 +50,10 @@ def study(folder: Path, **changes: Any) -> Study:
         ({"seeds": 3}, "seeds is 3; allowed: different whole numbers"),
         ({"seeds": [1, 1]}, "seeds is [1, 1]"),
         ({"seeds": [True]}, "seeds is [True]"),
+        ({"arms": {"a": {}, "b": {"train.seed": 5}}}, "train.seed is nothing that arms differ in; `seeds: [0, 1, 2]`"),
+        ({"arms": {"a": {}, "b": {"train": {"seed": 5}}}}, "train.seed is nothing that arms differ in"),
+        ({"arms": ..., "grid": {"train.seed": [0, 1]}}, "train.seed is nothing that arms differ in"),
+        ({"recipe": {**RECIPE, "train": {"seed": "x"}}}, "recipe.train.seed is ['x']"),
         ({"evaluate": {}}, "name at least one corpus"),
         ({"evaluate": {"corpora": ["a.jsonl"], "rows": 0}}, "evaluate.rows is [0]"),
         ({"evaluate": {"corpora": ["a.jsonl"], "row": 4}}, "Did you mean 'rows'?"),
@@ -170,6 +174,12 @@ def test_a_grid_is_every_combination(tmp_path: Path) -> None:
     recipe = arm_recipe(found, found.arms[3], seed=7)
     assert (recipe.train.learning_rate, recipe.train.seed) == (5e-4, 7)
     assert recipe.method["token"]["divergence"] == {"kind": "tvd"}
+
+
+def test_the_seed_of_the_recipe_counts_where_no_seeds_are_given(tmp_path: Path) -> None:
+    recipe = {**RECIPE, "train": {"seed": 7}}
+    assert [run.seed for run in planned_runs(study(tmp_path, recipe=recipe))] == [7]
+    assert [run.seed for run in planned_runs(study(tmp_path, recipe=recipe, seeds=[1, 2]))] == [1, 2]
 
 
 def test_settings_that_an_arm_does_not_read_are_left_out_and_its_own_are_refused(tmp_path: Path) -> None:
