@@ -220,7 +220,10 @@ def _arms(values: Mapping[str, Any], draft: Draft) -> tuple[Arm, ...]:
 def _named(name: object, where: str) -> str:
     text = str(name)
     if not _NAME.fullmatch(text):
-        raise ConfigError(f"'{text}' cannot name an arm; begin with a letter or digit, without / or quotes\n  {where}")
+        raise ConfigError(
+            f"'{text}' cannot name an arm or a stage; write letters, digits, spaces and _ + . = : , @ -, and begin "
+            f"with a letter from A to Z or a digit\n  {where}"
+        )
     return text
 
 
