@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from limbeck.errors import ConfigError
 from limbeck.losses.correlation import PairScores, PairTerm
 from limbeck.losses.heads import Head, tiles
-from limbeck.losses.match import MeasuringTerm, TokenScores, TokenTerm
+from limbeck.losses.match import MeasuringTerm, TokenScores, TokenTerm, one_each
 from limbeck.losses.views import CompletedView, TeacherView, chunks, target_of
 from limbeck.types import Experience
 
@@ -200,9 +201,10 @@ def _parts(
             measured = term.measured(scores)
             for key, value_n in measured.values.items():
                 walk.measures[f"{name}/{key}"] += (value_n * weight_n).sum()
-            parts[name] = (measured.loss * weight_n).sum()
+            loss_n = measured.loss
         else:
-            parts[name] = (term(scores) * weight_n).sum()
+            loss_n = term(scores)
+        parts[name] = (_learnable(loss_n, student_nV, name=name) * weight_n).sum()
     inside = slice(bisect_left(walk.pairs, place.start), bisect_left(walk.pairs, place.stop))
     for name, pair_term in walk.pair_terms.items():
         assert target_nV is not None, "a span term compares with a teacher"
@@ -210,6 +212,16 @@ def _parts(
         pair_scores = PairScores(student_logp=student_nV, target_logp=target_nV, first=first)
         parts[name] = (pair_term(pair_scores) * walk.weights[name][inside]).sum()
     return parts
+
+
+def _learnable(loss_n: Tensor, student_nV: Tensor, *, name: str) -> Tensor:
+    """The losses of a term, which may be somebody's own. Raises `ConfigError` for one that would train nothing."""
+    if student_nV.requires_grad and not one_each(loss_n, student_nV, what=f"the {name} term").requires_grad:
+        raise ConfigError(
+            f"the {name} term of the method has no gradient: what it gives does not depend on the student's "
+            "log-probabilities, or was detached from them"
+        )
+    return loss_n
 
 
 def _weighted_logp(

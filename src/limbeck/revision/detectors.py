@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from limbeck.errors import ConfigError
 from limbeck.types import Evidence
 
 _LOOP = 3.0
@@ -172,7 +173,11 @@ def ranked_errors(scores_N: Float[Tensor, " N"], *, evidence: Evidence, most: in
     >>> ranked_errors(torch.tensor([0.5, 2.0, 2.0, 9.0]), evidence=evidence, most=2)
     {0: [1, 2]}
     """
-    assert scores_N.shape == evidence.row.shape, "a detector gives one score a token"
+    if scores_N.shape != evidence.row.shape:
+        raise ConfigError(
+            f"the detector gave scores of shape {list(scores_N.shape)} for {len(evidence.row)} tokens; "
+            "allowed: one score a token"
+        )
     rows, scores = evidence.row.tolist(), scores_N.tolist()
     # A NaN is not above −inf either.
     found = (evidence.eligible & (scores_N > -torch.inf)).nonzero().squeeze(1).tolist()

@@ -5,7 +5,10 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from numbers import Integral
+from typing import Any
 
+from limbeck.errors import ConfigError
 from limbeck.spans.extractors import Extractor, ExtractorToFit, ReadyExtractor, TokenExtractor
 from limbeck.spans.pieces import Interval, TokenPieces
 
@@ -121,7 +124,26 @@ class SpanFinder:
 
     def _of_stretch(self, ids: Sequence[int]) -> tuple[Interval, ...]:
         if isinstance(self.extractor, TokenExtractor):
-            found = self.extractor.of_tokens(ids)
+            found = _in_order(self.extractor.of_tokens(ids), self.extractor, end=len(ids))
             return tuple((first, end) for first, end in found if end - first >= _FEWEST_TOKENS)
         text, tokens = self.pieces.text_of(ids)
-        return align(chunks=self.extractor(text), tokens=tokens)
+        return align(chunks=_in_order(self.extractor(text), self.extractor, end=len(text)), tokens=tokens)
+
+
+def _in_order(found: Any, extractor: object, *, end: int) -> Sequence[Interval]:
+    """What an extractor found, which may be somebody's own: `align` would make other spans of intervals in disorder.
+
+    Raises `ConfigError`.
+    """
+    last = 0
+    for interval in found if isinstance(found, Sequence) else (found,):
+        is_pair = (
+            isinstance(interval, Sequence) and len(interval) == 2 and all(isinstance(n, Integral) for n in interval)
+        )
+        if not is_pair or not last <= interval[0] < interval[1] <= end:
+            raise ConfigError(
+                f"the extractor {type(extractor).__name__} gave {interval!r}; allowed at this place: whole numbers "
+                f"(start, end) with {last} ≤ start < end ≤ {end}: intervals stand in order, disjoint and not empty"
+            )
+        last = interval[1]
+    return list(found)

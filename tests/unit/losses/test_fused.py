@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from limbeck.errors import ConfigError
 from limbeck.losses import DIVERGENCES, walking
 from limbeck.losses.fused import HiddenView, fused_loss, token_scores
 from limbeck.losses.heads import Head
@@ -182,6 +183,23 @@ def test_a_term_with_parameters_is_trained() -> None:
     )  # fmt: skip
     result.loss.backward()
     torch.testing.assert_close(term.factor.grad, result.loss.detach() / 2.0)
+
+
+class _Constant:
+    """A term of a user's own that was cut off from the student."""
+
+    needs_teacher = False
+
+    def __call__(self, scores: TokenScores) -> torch.Tensor:
+        return Likelihood()(scores).detach()
+
+
+def test_a_term_without_gradient_is_refused() -> None:
+    s = _setting()
+    given = {"head": Head(weight=s["weight"], size=V), "tokens_N": s["tokens"], "views": [], "chunk": 4}
+    given |= {"terms": {"token": _Constant()}, "weights": {"token": s["w1"]}, "scales": {"token": 1.0}}
+    with pytest.raises(ConfigError, match="the token term of the method has no gradient"):
+        fused_loss(s["hidden"], **given)
 
 
 def test_separate_gradients_are_the_norms_of_each_terms_own_gradient() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -40,6 +41,23 @@ def some_scores(*, teacher: bool = True) -> TokenScores:
     noise = torch.Generator().manual_seed(0)
     student, target = (torch.randn(4, 6, generator=noise).log_softmax(-1) for _ in range(2))
     return TokenScores(student_logp=student, target_logp=target if teacher else None, tokens=torch.tensor([0, 5, 2, 2]))
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """A divergence of a user's own whose result has another shape than [n]."""
+
+    shape: str
+
+    def __call__(self, *, target_logp: Tensor, student_logp: Tensor) -> Tensor:
+        gap_nV = target_logp.exp() * (target_logp - student_logp)
+        return {"[]": gap_nV.sum(-1).mean(), "[4, 1]": gap_nV.sum(-1, keepdim=True), "[4, 6]": gap_nV}[self.shape]
+
+
+@pytest.mark.parametrize("shape", ["[]", "[4, 1]", "[4, 6]"])
+def test_a_divergence_that_is_not_one_number_a_token_is_refused(shape: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"a divergence of the method gave shape {shape} for 4 tokens")):
+        Match(divergence=Shaped(shape=shape))(some_scores())
 
 
 def test_match_is_the_divergence_of_the_teacher() -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
 from pydantic import ValidationError
 
-from limbeck.errors import UnknownName
+from limbeck.errors import ConfigError, UnknownName
 from limbeck.revision import DETECTORS, REVISERS, SCRG, AttentionArgmax, Detector, KLDArgmax, RandomToken, Reviser
+from limbeck.revision.detectors import ranked_errors
 from limbeck.testing import toy_evidence
 from limbeck.types import Evidence
 
@@ -52,6 +54,12 @@ def test_the_registries_hold_what_a_recipe_names() -> None:
         assert SCRG(detector=make()).detector == make()
     with pytest.raises(UnknownName, match="kld-argmax"):
         DETECTORS["kld-argmx"]
+
+
+def test_scores_of_other_tokens_are_refused() -> None:
+    evidence = toy_evidence(row=[0, 0, 0], eligible=[True, True, True])
+    with pytest.raises(ConfigError, match=re.escape("scores of shape [2] for 3 tokens")):
+        ranked_errors(torch.zeros(2), evidence=evidence, most=1)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from limbeck.errors import ConfigError
 from limbeck.models.pieces import token_pieces
 from limbeck.spans import Phrases, SpanFinder, TokenPieces, align
 from limbeck.testing import byte_tokenizer
@@ -67,6 +69,15 @@ def test_spans_are_the_references(chunks: list[tuple[int, int]], tokens: list[tu
 
 def one_word(text: str) -> tuple[tuple[int, int], ...]:
     return ((0, len(text)),) if text else ()
+
+
+@pytest.mark.parametrize(
+    "found", [((0, 4), (2, 6)), ((4, 6), (0, 2)), ((3, 1),), ((2, 2),), ((-2, 1),), ((0, 99),), ("we", "you"), None]
+)
+def test_what_is_no_intervals_in_order_is_refused(found: object) -> None:
+    letters = TokenPieces(pieces=tuple(bytes([byte]) for byte in range(256)), special=frozenset({0}))
+    with pytest.raises(ConfigError, match="in order, disjoint and not empty"):
+        SpanFinder(lambda text: found, letters).spans([*b"we or you"])
 
 
 def test_a_span_crosses_no_special_token() -> None:
