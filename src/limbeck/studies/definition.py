@@ -151,7 +151,8 @@ def read_study(path: Path) -> Study:
     stated = whole_numbers([recipe.get("train", {}).get("seed", 0)], draft, ("recipe", "train", "seed"))
     study = Study(
         name=name,
-        title=str(values.get("title") or name),
+        # It stands in a line of its own: behind "% " in LaTeX, behind "## " in Markdown.
+        title=" ".join(str(values.get("title") or name).split()),
         arms=arms,
         recipe=recipe,
         stages=_stages(values.get("stages", {}), draft),

@@ -137,7 +137,7 @@ def test_latex() -> None:
         rows=(
             Row(cells=("a#b", Number(value=1.25, digits=2, low=-1.0, high=2.0))),
             Row(cells=("kd", Number(value=0.5, digits=2, error=0.1))),
-            Row(cells=("x{y}", Number(value=2.0, digits=2))),
+            Row(cells=("x{y}<z>|", Number(value=2.0, digits=2))),
             Row(cells=("none", None)),
         ),
         notes=("50 % of all",),
@@ -147,7 +147,7 @@ def test_latex() -> None:
         "arm\\_1 \\& co & KL(t$\\Vert$s) \\% $\\downarrow$ \\\\\n\\midrule\n"
         "a\\#b & \\underline{1.25} {\\scriptsize [-1.00, 2.00]} \\\\\n"
         "kd & \\textbf{0.50} {\\scriptsize $\\pm$0.10} \\\\\n"
-        "x\\{y\\} & 2.00 \\\\\n"
+        "x\\{y\\}\\textless{}z\\textgreater{}\\textbar{} & 2.00 \\\\\n"
         "none & – \\\\\n"
         "\\bottomrule\n\\end{tabular}\n% 50 % of all\n"
     )

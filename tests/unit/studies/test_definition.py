@@ -164,6 +164,10 @@ def test_a_models_folder_with_another_chat_template_is_another_model(tmp_path: P
     assert _key(study(tmp_path), **named) != first
 
 
+def test_a_title_of_several_lines_is_one(tmp_path: Path) -> None:
+    assert study(tmp_path, title="Losses\nof three kinds\n").title == "Losses of three kinds"
+
+
 def test_a_grid_is_every_combination(tmp_path: Path) -> None:
     grid = {"train.learning_rate": [1e-4, 5e-4], "method.token.divergence.kind": ["jsd", "tvd"]}
     found = study(tmp_path, arms=..., grid=grid)
