@@ -30,8 +30,9 @@ def shortened(messages: Sequence[Message], *, excess: Excess) -> tuple[Message, 
 
     first = 1 if messages[0].role == "system" else 0
     system, turns = tuple(messages[:first]), list(messages[first:])
-    while len(asked := [index for index, turn in enumerate(turns) if turn.role == "user"]) > 1:
-        turns = turns[asked[1] :]
+    while (asked := [index for index, turn in enumerate(turns) if turn.role == "user"]) != [0]:
+        # Before the first question there may be a greeting.
+        turns = turns[asked[0] or asked[1] :]
         if excess((*system, *turns)) <= 0:
             return (*system, *turns)
     *before, last = turns

@@ -220,10 +220,12 @@ class Encoder:
         for index, message in enumerate(messages):
             if message.role != "assistant":
                 continue
+            if not index and self.template.kind == "chat":
+                return self._in_one_piece(text, "the conversation opens with an assistant turn, without a header")
             head = self.template.prompt_text(messages[:index])
             said = head + self.template.response_text(message.content)
             if not text.startswith(said):
-                return self._in_one_piece(text)
+                return self._in_one_piece(text, "the chat template rewrites earlier assistant turns")
             rest = text[len(said) :]
             gap = len(rest) - len(rest.lstrip())
             end = len(said) + (gap + len(self._end_text) if rest[gap:].startswith(self._end_text) else 0)
@@ -231,12 +233,9 @@ class Encoder:
             done = end
         return [*segments, (text[done:], False)]
 
-    def _in_one_piece(self, text: str) -> list[tuple[str, bool]]:
+    def _in_one_piece(self, text: str, why: str) -> list[tuple[str, bool]]:
         if self.train_on == "all":
-            raise DataError(
-                "data.train_on is 'all', but the chat template rewrites earlier assistant turns.\n"
-                "  use data.train_on=last, or data.template=paper"
-            )
+            raise DataError(f"data.train_on is 'all', but {why}.\n  use data.train_on=last, or data.template=paper")
         return [(text, False)]
 
     def _spells_control(self, example: Example, response: str) -> bool:

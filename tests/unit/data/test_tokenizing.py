@@ -13,7 +13,7 @@ from limbeck.data.cutting import GAP, middle_cut, shortened
 from limbeck.data.templates import PaperTemplate, PlainTemplate, choose_template
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import ConfigError, DataError, NothingToLearn
-from limbeck.records import EncodedRow, Example, Message
+from limbeck.records import EncodedRow, Example, Message, Role
 
 Make = Callable[..., Any]
 
@@ -207,6 +207,33 @@ def test_cut_drops_old_turns_first(chatml: Any, make_example: Make) -> None:
     assert row is not None
     assert learned(chatml, row) == ["second<|im_end|>", "Yes.<|im_end|>"]
     assert "system\nS" in text_of(chatml, row.prompt)
+
+
+def opened_by_the_assistant(greeting: str, *turns: str) -> Example:
+    roles: tuple[Role, ...] = ("assistant", "user")
+    messages = tuple(Message(role=roles[index % 2], content=turn) for index, turn in enumerate((greeting, *turns)))
+    return Example(id="e1", messages=messages, references=("Yes.",), source="my.jsonl line 1")
+
+
+def test_a_conversation_that_the_assistant_opens(chatml: Any, tokenizer_of: Make) -> None:
+    example = opened_by_the_assistant("Hello!", "a", "b", "c")
+    row = encoder_of(chatml).row(example)
+    assert row is not None
+    assert "<|im_start|>assistant\nHello!<|im_end|>\n<|im_start|>user\na" in text_of(chatml, row.prompt)
+    assert learned(chatml, row) == ["Yes.<|im_end|>"]
+    with pytest.raises(DataError, match=r"opens with an assistant turn[\s\S]*train_on=last[\s\S]*my\.jsonl line 1"):
+        encoder_of(chatml, train_on="all").row(example)
+    plain = tokenizer_of()
+    everything = encoder_of(plain, train_on="all").row(example)
+    assert everything is not None
+    assert learned(plain, everything) == ["Hello!<eos>", "b<eos>", "Yes.<eos>"]
+
+
+def test_cut_drops_a_greeting_before_it_cuts_the_question(chatml: Any) -> None:
+    encoder = encoder_of(chatml, max_prompt=100, max_length=300, long_prompt="cut")
+    text = text_of(chatml, encoder.prompt(opened_by_the_assistant("Hello! " * 100, "a question")))
+    assert "Hello!" not in text
+    assert "<|im_start|>user\na question<|im_end|>" in text
 
 
 def test_cut_never_splits_a_character(tokenizer_of: Make, make_example: Make) -> None:
