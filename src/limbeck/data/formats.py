@@ -160,6 +160,8 @@ def _check_order(before: Sequence[Message], column: str, where: str) -> None:
         )
     if not roles or roles[-1] != "user":
         raise DataError(f"the last assistant turn of '{column}' does not follow a user turn.\n  in {where}")
+    if not before[-1].content.strip():
+        raise _empty(f"{column}[{len(before) - 1}].content", where)
 
 
 def _references(value: object, column: str, where: str) -> tuple[str, ...]:
@@ -182,8 +184,12 @@ def _no_response(why: str, where: str) -> DataError:
 def _needed(row: Row, column: str, where: str) -> str:
     text = _text(row.get(column), column, where)
     if not text.strip():
-        raise DataError(f"'{column}' is empty; delete the row or fill it in.\n  in {where}")
+        raise _empty(column, where)
     return text
+
+
+def _empty(column: str, where: str) -> DataError:
+    return DataError(f"'{column}' is empty; delete the row or fill it in.\n  in {where}")
 
 
 def _text(value: object, column: str, where: str, expected: str = "text") -> str:

@@ -166,6 +166,10 @@ def test_row_without_a_response(tmp_path: Path, row: dict[str, object]) -> None:
         ({"messages": [{"role": "tool", "content": "x"}]}, "tool turns are not supported"),
         ({"messages": [{"role": "user", "content": None}]}, "'messages[0].content' is missing or null"),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "does not follow a user turn"),
+        (
+            {"messages": [{"role": "user", "content": " \n"}, {"role": "assistant", "content": "x"}]},
+            "'messages[0].content' is empty",
+        ),
         ({"question": "x", "answer": "y"}, "no known format has these columns: question, answer"),
         ({"question": "x", "answer": "y"}, "limbeck evaluate has no such setting: rename them in the file"),
         ('{"instruction": "x", "output": "\\ud800"}', "surrogate"),
