@@ -23,6 +23,7 @@ _PREAMBLE_WITH_INPUT = (
     "Write a response that appropriately completes the request."
 )
 _PROBE = "vqzxj"
+_THOUGHTS = "<think>"
 # With today's date in the prompt, a run resumed tomorrow would read another text than the run it goes on.
 _FIXED_DATE = (
     "{%- macro strftime_now(format) -%}"
@@ -120,7 +121,9 @@ class ChatTemplate:
     What templates do differently is found out once, by rendering a probe: a system message is folded into the first
     user turn where the template refuses or drops it; a template that ignores `add_generation_prompt` gets the header it
     writes before an answer; white space that it writes there belongs to the response. A template that prints the date
-    always prints 26 July 2024. Responses lose outer white space. Raises `ConfigError` without a chat template.
+    always prints 26 July 2024. Responses lose outer white space, and a `<think>` that the header ends with already.
+    `tail` is what is written after an answer, `unlearned` what is written before one and stands neither in the prompt
+    nor in a response; `opens_thoughts`: the header ends with `<think>`. Raises `ConfigError` without a chat template.
     """
 
     kind: ClassVar[Kind] = "chat"
@@ -138,7 +141,8 @@ class ChatTemplate:
         if "strftime_now" in self._text:
             self._text = _FIXED_DATE + self._text
         self._takes_system = self._finds_system()
-        self._header, self._lead, self.tail = self._probe()
+        self._header, self._lead, self.tail, self.unlearned = self._probe()
+        self.opens_thoughts = self.prompt_text([Message(role="user", content="x")]).rstrip().endswith(_THOUGHTS)
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """The template's rendering with the generation prompt; `DataError` where it refuses the order of turns."""
@@ -153,7 +157,10 @@ class ChatTemplate:
 
     def response_text(self, text: str) -> str:
         """The text without outer white space, after what the template puts between header and answer."""
-        return self._lead + text.strip() if text.strip() else ""
+        said = text.strip()
+        if self.opens_thoughts:
+            said = said.removeprefix(_THOUGHTS).lstrip()
+        return self._lead + said if said else ""
 
     def _turns(self, messages: Sequence[Message]) -> list[dict[str, str]]:
         turns = [
@@ -178,8 +185,8 @@ class ChatTemplate:
         except TemplateError:
             return False
 
-    def _probe(self) -> tuple[str, str, str]:
-        """(header to add, white space before an answer, text after an answer)."""
+    def _probe(self) -> tuple[str, str, str, str]:
+        """(header to add, white space before an answer, text after an answer, text before one that no row has)."""
         asked = [{"role": "user", "content": "x"}]
         try:
             opened, closed = self._render(asked, opened=True), self._render(asked, opened=False)
@@ -194,8 +201,8 @@ class ChatTemplate:
             raise ConfigError("the tokenizer's chat template drops the answer; use data.template=paper")
         between = before.removeprefix(opened) if before.startswith(opened) else ""
         if not between.strip():
-            return "", between, tail
-        return (between, "", tail) if opened == closed else ("", "", tail)
+            return "", between, tail, ""
+        return (between, "", tail, "") if opened == closed else ("", "", tail, between)
 
 
 def choose_template(name: str, tokenizer: Any, kwargs: Mapping[str, object] | None = None) -> Template:
@@ -215,6 +222,17 @@ def choose_template(name: str, tokenizer: Any, kwargs: Mapping[str, object] | No
             f"  remove them, or set data.template=chat with a tokenizer that has one"
         )
     return PlainTemplate() if name == "plain" else PaperTemplate(end=tokenizer.eos_token or "")
+
+
+def described(template: Template) -> str:
+    r"""For printing: which layout it is, and what a chat template writes before an answer that rows do not have.
+
+    >>> described(PlainTemplate())
+    'template: plain'
+    """
+    between = template.unlearned if isinstance(template, ChatTemplate) else ""
+    note = f"; {between!r}, which it writes before an answer, is not learned (see models.chat_template_kwargs)"
+    return f"template: {template.kind}{note if between else ''}"
 
 
 def end_of_turn(tokenizer: Any, template: Template) -> int:

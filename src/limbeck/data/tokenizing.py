@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from limbeck.data.cutting import shortened
-from limbeck.data.templates import Template, end_of_turn
+from limbeck.data.templates import ChatTemplate, Template, end_of_turn
 from limbeck.errors import ConfigError, DataError, NothingToLearn
 from limbeck.records import EncodedRow, Example, Message
 
@@ -23,7 +23,8 @@ _TOGETHER = 1_000
 class EncodingReport:
     """What encoding did to the rows. `boundary_merges`: places where encoding prompt and response in one piece would
     have joined a token across the border; the border was kept. `control_tokens`: rows whose own text spells a special
-    token of the tokenizer. `cut_ids`: rows whose prompt or response was cut. Lengths are in tokens, of the rows that
+    token of the tokenizer. `open_thoughts`: responses without the `</think>` that ends what the chat template's header
+    begins. `cut_ids`: rows whose prompt or response was cut. Lengths are in tokens, of the rows that
     were kept.
     """
 
@@ -33,6 +34,7 @@ class EncodingReport:
     cut_responses: int = 0
     boundary_merges: int = 0
     control_tokens: int = 0
+    open_thoughts: int = 0
     dropped_ids: list[str] = field(default_factory=list)
     cut_ids: list[str] = field(default_factory=list)
     prompt_lengths: list[int] = field(default_factory=list)
@@ -45,7 +47,7 @@ class EncodingReport:
         >>> report.counts()["read"], report.counts()["kept"], report.counts()["dropped_ids"]
         (10, 9, ['a'])
         """
-        odd = ("dropped_prompts", "cut_prompts", "cut_responses", "boundary_merges", "control_tokens")
+        odd = ("dropped_prompts", "cut_prompts", "cut_responses", "boundary_merges", "control_tokens", "open_thoughts")
         return {
             "read": self.rows + self.dropped_prompts,
             "kept": self.rows,
@@ -68,6 +70,7 @@ class EncodingReport:
             "rows whose text spells a special token of the tokenizer, which is encoded as that token": (
                 self.control_tokens
             ),
+            "responses without </think>, though the chat template begins them with <think>": self.open_thoughts,
         }
         lengths = f"prompt tokens {_spread(self.prompt_lengths)}; response tokens {_spread(self.response_lengths)}"
         return (f"{self.rows:,} rows: {lengths}", *(f"{count:,} {what}" for what, count in odd.items() if count))
@@ -105,6 +108,7 @@ class Encoder:
         self.end_id = end_of_turn(tokenizer, template)
         self._end_text: str = tokenizer.convert_ids_to_tokens(self.end_id)
         self._bos = [] if template.adds_bos else _bos(tokenizer)
+        self._opens_thoughts = isinstance(template, ChatTemplate) and template.opens_thoughts
         self._ahead: dict[str, list[int]] = {}
         self._control = {token for token in (*tokenizer.all_special_tokens, self._end_text) if token}
 
@@ -141,6 +145,7 @@ class Encoder:
         report.cut_ids += [example.id] if cut or was_cut else []
         report.boundary_merges += writer.merges
         report.control_tokens += self._spells_control(example, text)
+        report.open_thoughts += self._opens_thoughts and "</think>" not in text
         report.prompt_lengths.append(len(prompt))
         report.response_lengths.append(len(tokens) - len(prompt))
         return EncodedRow(id=example.id, prompt=prompt, tokens=tuple(tokens), is_response=tuple(flags), cut=cut)

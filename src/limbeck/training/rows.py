@@ -18,7 +18,7 @@ from limbeck.data.examples import from_rows
 from limbeck.data.loader import Mix
 from limbeck.data.plain_texts import plain_rows
 from limbeck.data.shares import CorpusShare
-from limbeck.data.templates import choose_template
+from limbeck.data.templates import choose_template, described
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import ConfigError, DataError
 from limbeck.models.pair import Pair
@@ -107,7 +107,7 @@ def encode_rows(
     data = training_data(recipe, seeds=seeds, rows=rows)
     parts = [encoder.rows(part.examples) for part in data.parts]
     train: Sequence[EncodedRow] | Mix = parts[0] if len(parts) == 1 else Mix(tuple(parts), data.weights)
-    lines = [*data.lines(), f"template: {encoder.template.kind}", *encoder.report.lines()]
+    lines = [*data.lines(), described(encoder.template), *encoder.report.lines()]
     held_out = () if data.valid is None else data.valid.examples
     examples = held_out[: recipe.validate.rows]
     measuring = Encoder(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from limbeck.data.templates import (
     PlainTemplate,
     Template,
     choose_template,
+    described,
     end_of_turn,
 )
+from limbeck.data.tokenizing import Encoder
 from limbeck.errors import ConfigError, DataError, ModelError
-from limbeck.records import Message
+from limbeck.records import Example, Message
 
 ASKED = (Message(role="user", content="Who?", input="Ann did."),)
 TALK = (
@@ -127,6 +130,39 @@ def test_template_variables_reach_the_template(tokenizer_of: Make) -> None:
     assert silent.prompt_text(ASKED).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
     assert ChatTemplate(tokenizer).prompt_text(ASKED).endswith("<|im_start|>assistant\n")
     assert silent.response_text("x") == ChatTemplate(tokenizer).response_text("x") == "x"
+
+
+def test_what_a_template_writes_before_an_answer_and_no_row_has_is_told(tokenizer_of: Make) -> None:
+    tokenizer = tokenizer_of(chat_template=THINKING)
+    assert described(ChatTemplate(tokenizer)) == (
+        "template: chat; '<think>\\n\\n</think>\\n\\n', which it writes before an answer, is not learned "
+        "(see models.chat_template_kwargs)"
+    )
+    assert described(ChatTemplate(tokenizer, {"enable_thinking": False})) == "template: chat"
+    assert described(PaperTemplate()) == "template: paper"
+
+
+def test_a_thought_that_the_header_begins_is_not_begun_again(tokenizer_of: Make) -> None:
+    text = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'].split('</think>')[-1] }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    template = ChatTemplate(tokenizer_of(chat_template=text))
+    assert template.opens_thoughts
+    assert template.prompt_text(ASKED).endswith("<|im_start|>assistant\n<think>\n")
+    assert template.response_text("<think>\nhm\n</think>\n\nx ") == "hm\n</think>\n\nx"
+    assert template.response_text("hm</think>x") == "hm</think>x"
+    example = Example(id="e", messages=ASKED, references=("x",))
+    encoder = Encoder(tokenizer_of(chat_template=text), template)
+    encoder.rows([example, replace(example, references=("<think>hm</think>x",))])
+    assert encoder.report.open_thoughts == 1
+    assert "1 responses without </think>" in "\n".join(encoder.report.lines())
+
+
+def test_a_thought_that_the_answer_begins_stays(tokenizer_of: Make) -> None:
+    template = ChatTemplate(tokenizer_of(chat_template=THINKING))
+    assert not template.opens_thoughts
+    assert template.response_text("<think>hm</think>x") == "<think>hm</think>x"
 
 
 def test_the_date_stands_still(tokenizer_of: Make) -> None:
