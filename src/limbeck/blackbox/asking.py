@@ -44,7 +44,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """What a teacher said. `finish`: "stop", "length" (cut), or what else the server calls it.
+    """What a teacher said. `finish`: "stop", "length" (cut, maybe before a first word), or what the server calls it.
 
     Tokens as the server counts them; where it does not, one for every four letters of the texts. `cost` in the price
     list's money, 0 without one.

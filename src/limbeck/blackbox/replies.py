@@ -74,7 +74,8 @@ class Replies:
         cost = self.prices.cost(**tokens)
         if finish == "content_filter":
             return Refusal(reason="content_filter", message="the server filtered the answer", cost=cost, **tokens)
-        if not text.strip():
+        # A reasoning model may be cut in its thoughts, which a server that parses them leaves out of the answer.
+        if not text.strip() and finish != "length":
             return Refusal(reason="empty", message=f"an empty answer, finished by '{finish}'", cost=cost, **tokens)
         return Completion(text=whole(text), finish=finish, seconds=seconds, cost=cost, **tokens)
 

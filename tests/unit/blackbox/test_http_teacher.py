@@ -450,11 +450,12 @@ def test_a_request_that_gets_nothing_is_a_refusal_and_asked_once(
     assert len(server.asked) == 1
 
 
-def test_a_cut_answer_says_so(server: Server, ledger: Ledger) -> None:
-    server.replies = [says("half an", finish="length")]
+@pytest.mark.parametrize("text", ["half an", "", None])
+def test_a_cut_answer_says_so(text: Any, server: Server, ledger: Ledger) -> None:
+    server.replies = [says(text, finish="length")]
     found = teacher(server, ledger).complete([ask("a")])[0]
     assert isinstance(found, Completion)
-    assert found.finish == "length"
+    assert (found.text, found.finish) == (text or "", "length")
 
 
 @pytest.mark.parametrize(
