@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from limbeck.data.templates import ChatTemplate
 from limbeck.data.tokenizing import Encoder
 from limbeck.errors import VocabularyMismatch
 from limbeck.sequences import answering
@@ -227,6 +228,19 @@ def test_an_empty_answer_teaches_its_end_and_a_cut_one_does_not(
         assert row.tokens == (*item.prompt, *tokens)
         assert row.is_response == (*[False] * len(item.prompt), *[True] * len(tokens))
         assert row.cut is not stopped
+
+
+def test_a_thought_that_the_teachers_own_template_begins_is_learned_whole() -> None:
+    thinking, plain = byte_tokenizer(), byte_tokenizer()
+    thinking.chat_template = f"{plain.chat_template}{{% if add_generation_prompt %}}<think>\n{{% endif %}}"
+    (example, *_) = _examples()
+    teacher, silent = (Encoder(each, ChatTemplate(each)) for each in (thinking, plain))
+    answer = answering.Answer(prompt="", text="hm</think>la", tokens=(), stopped=True)
+    for student, learned in ((silent, "<think>\nhm</think>la"), (teacher, "hm</think>la")):
+        item = student.row(example)
+        assert item is not None
+        row = sourcing._OwnTokens(teacher=teacher, student=student, asked={item.prompt: example}).learned(item, answer)
+        assert student.decode(row.tokens[len(item.prompt) :]) == learned
 
 
 def _examples() -> Any:

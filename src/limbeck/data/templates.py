@@ -162,6 +162,10 @@ class ChatTemplate:
             said = said.removeprefix(_THOUGHTS).lstrip()
         return self._lead + said if said else ""
 
+    def with_opening(self, drawn: str) -> str:
+        """The text of an answer that was drawn behind the header, with the `<think>` that the header ends with."""
+        return f"{_THOUGHTS}\n{drawn}" if self.opens_thoughts and drawn else drawn
+
     def _turns(self, messages: Sequence[Message]) -> list[dict[str, str]]:
         turns = [
             {"role": m.role, "content": m.content.strip() if m.role == "assistant" else _with_input(m)}

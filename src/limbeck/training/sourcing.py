@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from limbeck.config import Recipe
 from limbeck.data.loader import Loader
-from limbeck.data.templates import choose_template
+from limbeck.data.templates import ChatTemplate, choose_template
 from limbeck.data.tokenizing import Encoder
 from limbeck.evaluation.identity import weights_fingerprint
 from limbeck.methods import Method
@@ -215,7 +215,9 @@ class _OwnTokens:
 
     def learned(self, row: EncodedRow, answer: Answer) -> EncodedRow:
         """The text in the student's tokens; without its end of turn where the teacher's answer was cut."""
-        encoded = self.student.row(self.asked[row.prompt], response=answer.text)
+        asked_with = self.teacher.template
+        text = asked_with.with_opening(answer.text) if isinstance(asked_with, ChatTemplate) else answer.text
+        encoded = self.student.row(self.asked[row.prompt], response=text)
         assert encoded is not None, "a prompt that was kept is kept again"
         if answer.stopped or encoded.cut:
             return encoded
