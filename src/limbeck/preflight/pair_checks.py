@@ -6,7 +6,7 @@ from typing import Any
 
 from limbeck.config import Recipe
 from limbeck.config.uses import matches_teacher, student_draws
-from limbeck.data.templates import choose_template, end_of_turn
+from limbeck.data.templates import ChatTemplate, choose_template, end_of_turn
 from limbeck.errors import LimbeckError
 from limbeck.models.loading import load_config, load_tokenizer
 from limbeck.models.pair import Vocabulary, compare_vocabularies
@@ -82,6 +82,10 @@ def _template(recipe: Recipe, tokenizers: dict[str, Any]) -> list[Finding]:
     except LimbeckError as error:
         return [failed("template", error)]
     found = [ok("template", f"{template.kind}; a response ends with {student.convert_ids_to_tokens(end)!r}")]
+    if isinstance(template, ChatTemplate) and template.unlearned:
+        message = f"the chat template writes {template.unlearned!r} before an answer, which is not learned"
+        advice = "let models.chat_template_kwargs put it into the prompt, or write it into the responses"
+        found.append(Finding(check="template", severity="warning", message=message, advice=advice))
     teacher = tokenizers.get("teacher")
     if teacher is None or not matches_teacher(recipe.built_method()):
         return found

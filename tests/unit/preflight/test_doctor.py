@@ -78,6 +78,24 @@ def test_a_template_that_the_teacher_does_not_know(recipe: Make, tmp_path: Path)
     )
 
 
+def test_thoughts_that_the_template_begins_or_writes_alone(recipe: Make, tmp_path: Path) -> None:
+    def found(folder: str, *, header: str, before: str) -> Diagnosis:
+        tokenizer = byte_tokenizer()
+        tokenizer.chat_template = CHAT_TEMPLATE.replace("<turn>a:{%", f"<turn>a:{header}{{%").replace(
+            "[0] }}:", f"[0] }}}}:{{% if message['role'] == 'assistant' %}}{before}{{% endif %}}"
+        )
+        save_tiny(tmp_path / folder, seed=2, tokenizer=tokenizer)
+        return doctor(recipe(models=_models(recipe(), student=str(tmp_path / folder))), weights=False)
+
+    begun = found("begun", header="<think>\n", before="")
+    (said,) = [message for _, message in _found(begun, "lengths") if "</think>" in message]
+    assert said.endswith("responses have no </think>, though the chat template begins them with <think>")
+    alone = found("alone", header="", before="<think></think>")
+    assert "the chat template writes '<think></think>' before an answer, which is not learned" in {
+        message for _, message in _found(alone, "template")
+    }
+
+
 def test_pad_is_eos(recipe: Make, tmp_path: Path, pair: Path) -> None:
     shutil.copytree(pair / "student", tmp_path / "student")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "student")
