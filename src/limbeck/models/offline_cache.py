@@ -77,16 +77,16 @@ class Manifest:
             body = json.loads(path.read_text(encoding="utf-8"))
             expected = body.pop("sum")
             if expected != _text_sum(body):
-                raise DataError(f"{path} is damaged: it does not have the sum that was written with it.\n  {_AGAIN}")
+                raise DataError(f"{path} is damaged: it does not have the sum that was written with it.\n  {_ANEW}")
             if body["format"] != FORMAT:
-                raise DataError(f"{path} has format {body['format']}, this Limbeck reads {FORMAT}.\n  {_AGAIN}")
+                raise DataError(f"{path} has format {body['format']}, this Limbeck reads {FORMAT}.\n  {_ANEW}")
             return cls(about=body["about"], shards=tuple(Shard(**each) for each in body["shards"]))
         except FileNotFoundError as error:
             raise DataError(f"{folder} holds no {MANIFEST}, so it is no teacher cache.\n  {_AGAIN}") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, DataError):
                 raise
-            raise DataError(f"{path} cannot be read: {type(error).__name__}: {error}\n  {_AGAIN}") from error
+            raise DataError(f"{path} cannot be read: {type(error).__name__}: {error}\n  {_ANEW}") from error
 
     def write(self, folder: Path) -> None:
         """Put the manifest in its place, whole or not at all."""
@@ -100,10 +100,11 @@ class Manifest:
 
 
 _AGAIN = "Make one with: limbeck cache build RECIPE --out DIR"
+_ANEW = "Remove the folder, and make the cache again with: limbeck cache build RECIPE --out DIR"
 
 
 def begin(folder: Path, about: Mapping[str, Any]) -> Manifest:
-    """The manifest of a build that starts, or of one that goes on: the shards that are there and whole by their size.
+    """The manifest of a build that starts, or of one that goes on: the shards that are there and whole by their sums.
 
     Raises `DataError` if the folder holds another cache, or anything else.
     """
@@ -118,7 +119,7 @@ def begin(folder: Path, about: Mapping[str, Any]) -> Manifest:
                 + "\n  ".join(lines)
                 + "\n  Build into another folder with --out DIR, or remove this one"
             )
-        whole = [each for each in found.shards if _size(folder / each.file) == each.bytes]
+        whole = [each for each in found.shards if file_sum(folder / each.file) == each.sum]
         manifest = Manifest(about=about, shards=tuple(whole))
     else:
         others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
