@@ -95,6 +95,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a log that lost its end": (lambda run: (run / "metrics.jsonl").write_text(""), "metrics.jsonl is shorter than"),
     "a log that is gone": (lambda run: (run / "samples.jsonl").unlink(), "samples.jsonl is shorter than"),
     "auto.json is broken": (lambda run: (run / "auto.json").write_text("{") and None, "auto.json cannot be read"),
+    "auto.json is gone": (lambda run: (run / "auto.json").unlink(), "auto.json cannot be read"),
     "no recipe": (lambda run: (run / "recipe.yaml").unlink(), "recipe"),
 }
 

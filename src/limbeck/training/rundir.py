@@ -157,7 +157,8 @@ class RunDirectory:
     def auto(self) -> dict[str, Any]:
         """What `auto` settings became at the first step, and out-of-memory halvings with their steps."""
         path = self.path / AUTO
-        found = read_json(path, error=CheckpointError, remedy=_DAMAGED) if path.exists() else {}
+        is_due = path.exists() or any((self.path / _CHECKPOINTS).glob("step-*"))
+        found = read_json(path, error=CheckpointError, remedy=_DAMAGED) if is_due else {}
         if not isinstance(found, dict):
             raise CheckpointError(f"{path} is damaged: it holds no settings.\n  {_DAMAGED}")
         return found
