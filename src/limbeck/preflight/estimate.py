@@ -10,6 +10,7 @@ from typing import Any
 from limbeck.config import Recipe
 from limbeck.config.reading import scalar
 from limbeck.data.assembling import TrainingData
+from limbeck.errors import ConfigError
 from limbeck.losses.heads import auto_chunk
 from limbeck.preflight.costs import Part, Situation, disk_parts, memory_parts, seconds_by_work
 from limbeck.preflight.hardware import GIB, Devices, named_gpus, this_machine
@@ -148,10 +149,12 @@ def plan(
     Memory is a sum of parts, each computed: weights, gradients and AdamW's moments from the number of parameters;
     activations by walking through the model on tensors without contents; blocks of the vocabulary from the chunk; the
     key/value cache from the longest row. Raises `ModelError` where a configuration cannot be had, `ConfigError` for
-    GPUs that are not known.
+    GPUs that are not known, or on which a run of this recipe would not start.
     """
     recipe = Recipe.load(recipe, list(overrides))
     devices = this_machine(recipe.models.device) if gpus is None else named_gpus(gpus)
+    if gpus is not None:
+        _check_ranks(recipe, ranks=devices.count)
     load = Workload.of(recipe, data=data)
     student = Outline.of(recipe.models.student)
     teacher = Outline.of(recipe.models.teacher) if recipe.models.teacher else None
@@ -171,6 +174,15 @@ def plan(
         resolved=resolved,
         seconds=seconds_by_work(situation),
     )
+
+
+def _check_ranks(recipe: Recipe, *, ranks: int) -> None:
+    """What a run on that many processes would be refused for."""
+    train = recipe.train
+    if train.strategy == "fsdp" and ranks == 1:
+        raise ConfigError("train.strategy is 'fsdp', which needs several processes; name several, as in --gpus 4xNAME")
+    if train.batch_rows % ranks:
+        raise ConfigError(f"train.batch_rows is {train.batch_rows}, which {ranks} processes cannot share evenly")
 
 
 def _resolved(recipe: Recipe, devices: Devices, *, student: Outline, teacher: Outline | None) -> dict[str, Any]:

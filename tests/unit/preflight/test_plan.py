@@ -93,6 +93,19 @@ def test_sharding_divides_and_ddp_does_not(recipe: Make) -> None:
     assert sum(ddp.seconds.values()) < sum(one.seconds.values())
 
 
+@pytest.mark.parametrize(
+    ("gpus", "train", "says"),
+    [
+        ("3xH100-80G", {"batch_rows": 8}, "train.batch_rows is 8, which 3 processes cannot share evenly"),
+        ("4xH100-80G", {"batch_rows": 2}, "train.batch_rows is 2, which 4 processes cannot share evenly"),
+        ("1xH100-80G", {"strategy": "fsdp"}, "train.strategy is 'fsdp', which needs several processes"),
+    ],
+)
+def test_what_would_not_start_there_is_no_plan(gpus: str, train: dict[str, Any], says: str, recipe: Make) -> None:
+    with pytest.raises(ConfigError, match=says):
+        plan(recipe(train=train), gpus=gpus)
+
+
 def test_lora_has_small_moments_and_a_frozen_head(recipe: Make) -> None:
     whole, lora = plan(recipe()), plan(recipe(models={**recipe()["models"], "lora": {"rank": 2}}))
     assert _part(lora, "moments") < _part(whole, "moments") / 5
