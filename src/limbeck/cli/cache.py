@@ -45,18 +45,20 @@ def build(
     A stopped build goes on where it was when the same command is given again. Train from it with
     cache.kind=offline cache.path=DIR.
     """
+    from limbeck.studies.resuming import same_command_goes_on
     from limbeck.training.cache_building import build_cache
 
-    manifest = build_cache(
-        recipe,
-        *(settings or []),
-        out=out,
-        kind=kind.value,
-        top=top,
-        draws=draws,
-        shard_mb=shard_mb,
-        note=progress,
-    )
+    with same_command_goes_on():
+        manifest = build_cache(
+            recipe,
+            *(settings or []),
+            out=out,
+            kind=kind.value,
+            top=top,
+            draws=draws,
+            shard_mb=shard_mb,
+            note=progress,
+        )
     show([_line(manifest)])
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from limbeck.config import Recipe
+from limbeck.data.corpora import HUB, is_path
+from limbeck.data.named import CORPORA, local_file
 from limbeck.errors import ConfigError
 from limbeck.preflight.hardware import Devices
 from limbeck.studies.definition import Study
 from limbeck.studies.estimates import Estimate, Pace
 from limbeck.studies.places import Places
-from limbeck.studies.resolving import planned_runs
+from limbeck.studies.resolving import DATA, Planned, planned_runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +33,12 @@ class Awaited:
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """Rows, stages that have to be built, time, memory and disk of a study."""
+    """Rows, stages that have to be built, time, memory and disk of a study. `absent`: files that runs would miss."""
 
     study: str
     rows: tuple[Awaited, ...]
     stages: tuple[tuple[str, Estimate], ...]
+    absent: tuple[str, ...]
     memory: str
     disk: str
     jobs: int
@@ -60,12 +65,13 @@ class Forecast:
         )
         yield self.memory
         yield self.disk
+        yield from self.absent
 
     def values(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         stages = [{"name": name, **asdict(estimate)} for name, estimate in self.stages]
         rows = [asdict(each) for each in self.rows]
-        told = {"jobs": self.jobs, "hours": self.hours, "memory": self.memory, "disk": self.disk}
+        told = {"jobs": self.jobs, "hours": self.hours, "memory": self.memory, "disk": self.disk, "absent": self.absent}
         return {"study": self.study, "rows": rows, "stages": stages, **told}
 
 
@@ -98,10 +104,51 @@ def forecast(
         study=study.name,
         rows=tuple(rows),
         stages=tuple((name, estimate) for name, is_built, estimate in pace.stages(planned) if not is_built),
+        absent=tuple(_absent(study, places, planned)),
         memory=pace.memory(planned),
         disk=pace.disk(planned, jobs=jobs),
         jobs=jobs,
     )
+
+
+def _absent(study: Study, places: Places, planned: Iterable[Planned]) -> Iterator[str]:
+    """A line for each file that is not there, with who asks for it."""
+    asking: dict[str, list[str]] = {}
+    for corpus in study.scoring.corpora:
+        if (place := _missing(corpus.corpus, split=corpus.split, root=places.root)) is not None:
+            asking.setdefault(place, []).append("every arm is scored on it")
+    for each in planned:
+        if each.recipe is None:
+            continue
+        root = places.root or (Path(each.recipe.data.root) if each.recipe.data.root else None)
+        for name in _read_by(each.recipe):
+            if (place := _missing(name, split="train", root=root)) is not None:
+                asking.setdefault(place, []).append(f"{each.label} learns from it")
+    for place, why in asking.items():
+        others = f", and {len(why) - 1} more" if len(why) > 1 else ""
+        yield f"not there: {place} ({why[0]}{others})"
+
+
+def _read_by(recipe: Recipe) -> list[str]:
+    corpus, valid = recipe.data.corpus, recipe.data.valid
+    shares = [corpus] if isinstance(corpus, str) else [share.corpus for share in corpus or ()]
+    held_out = [valid] if isinstance(valid, str) and is_path(valid) else []
+    plain = [recipe.data.plain_text] if recipe.data.plain_text is not None else []
+    return [*shares, *held_out, *plain]
+
+
+def _missing(name: str, *, split: str, root: Path | None) -> str | None:
+    """What a corpus's file is called, if it has to be on this machine and is not."""
+    entry = CORPORA.get(name)
+    is_below = name.startswith(DATA) or (entry is not None and not entry.packaged)
+    if is_below and root is None:
+        return f"{name.removeprefix(DATA)}, below the folder of the data sets that --root names"
+    path = Path(name) if entry is None and is_path(name) else None
+    if root is not None and name.startswith(DATA):
+        path = root / name.removeprefix(DATA)
+    elif entry is not None and root != HUB and split in entry.files:
+        path = local_file(entry, split, root=root)
+    return None if path is None or path.expanduser().exists() else str(path)
 
 
 def _told(row: Awaited) -> str:

@@ -103,6 +103,7 @@ def test_an_interrupt_is_no_success(failing):
         ("limbeck.studies.first_run.gather_rows", ["quickstart", "--out", "folder"]),
         ("limbeck.evaluate", ["evaluate", "model", "--corpora", "dolly"]),
         ("limbeck.studies.injected.build_stage", ["study", "injected-errors", "--root", "data"]),
+        ("limbeck.training.cache_building.build_cache", ["cache", "build", "recipe.yaml", "--out", "folder"]),
     ],
 )
 def test_an_interrupt_of_what_goes_on_by_itself_says_so(inner, given, capsys, monkeypatch, tmp_path):

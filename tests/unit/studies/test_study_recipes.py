@@ -113,6 +113,30 @@ def test_what_is_kept_of_the_teacher_is_counted(tmp_path: Path) -> None:
     assert f"{states:.1f} GB of the teacher's states at the references" in told
 
 
+def test_a_dry_run_names_the_files_that_are_not_there(tmp_path: Path) -> None:
+    file, work = tmp_path / "mine.yaml", tmp_path / "work"
+    there, test, train = (tmp_path / name for name in ("there.jsonl", "test.jsonl", "train.jsonl"))
+    there.touch()
+    file.write_text(
+        f"recipe: {{method: {{base: sft}}, models: {{student: s}}, data: {{corpus: '{there}'}}}}\n"
+        f"arms: {{a: {{}}, b: {{data: {{corpus: '{train}'}}}}, c: {{data: {{corpus: starter, valid: auto}}}}}}\n"
+        f"evaluate: {{corpora: ['{test}', vicuna]}}\nseeds: [0, 1]\n"
+    )
+    study = read_study(file)
+    found = forecast(study, Places(work=work, rows=work))
+    assert list(found.lines())[-3:] == [
+        f"not there: {test} (every arm is scored on it)",
+        "not there: vicuna, below the folder of the data sets that --root names (every arm is scored on it)",
+        f"not there: {train} (b, seed 0 learns from it, and 1 more)",
+    ]
+    assert found.values()["absent"] == found.absent
+    for path in (test, train, tmp_path / "vicuna" / "test.jsonl"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert forecast(study, Places(work=work, rows=work, root=tmp_path)).absent == ()
+    assert forecast(study, Places(work=work, rows=work, root=Path("hub"))).absent == ()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_dry_run_at_the_papers_scale_knows_every_time(family: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", str(_file(family)), "--root", "hub", "--dry-run", "--gpu", "A100-80G"]) == 0
