@@ -172,8 +172,9 @@ class ChatTemplate:
             for m in messages
         ]
         if len(turns) > 1 and turns[0]["role"] == "system" and not self._takes_system:
-            system, first, *rest = turns
-            return [{"role": first["role"], "content": f"{system['content']}\n\n{first['content']}"}, *rest]
+            system, *turns = turns
+            asked = next((turn for turn in turns if turn["role"] == "user"), turns[0])
+            asked["content"] = f"{system['content']}\n\n{asked['content']}"
         return turns
 
     def _render(self, turns: list[dict[str, str]], *, opened: bool) -> str:

@@ -94,7 +94,12 @@ def test_a_template_that_drops_the_system_message(tokenizer_of: Make) -> None:
         "{% for m in messages if m['role'] != 'system' %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
         "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    assert "Be brief.\n\na" in ChatTemplate(tokenizer_of(chat_template=text)).prompt_text(TALK)
+    template = ChatTemplate(tokenizer_of(chat_template=text))
+    assert "Be brief.\n\na" in template.prompt_text(TALK)
+    greeted = (TALK[0], Message(role="assistant", content="Hello."), *TALK[1:])
+    assert template.prompt_text(greeted).startswith(
+        "<|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nBe brief.\n\na<|im_end|>\n"
+    )
 
 
 def test_a_template_without_generation_prompt_gets_the_header(tokenizer_of: Make) -> None:
