@@ -24,7 +24,7 @@ undo-demo: setup
 	$(ALLOCATOR) $(BIN)/limbeck undo run recipes/undo/demo.yaml $(ARGS)
 
 test: setup
-	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not gpu and not browser"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto -m "not slow and not gpu and not browser"
 
 setup: $(STAMP)
 
@@ -52,7 +52,7 @@ check: setup
 
 # With the tests that `make test` leaves out for their length, and ten times as many examples of each property.
 test-all: setup $(FRIENDS)
-	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --dist loadgroup --hypothesis-profile=thorough -m "not gpu"
+	$(ONE_THREAD) $(BIN)/python -m pytest -n auto --hypothesis-profile=thorough -m "not gpu"
 
 # The site, into build/site. Dead links, pages that no menu has and anything loaded from another machine are errors.
 docs: setup

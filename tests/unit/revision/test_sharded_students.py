@@ -21,7 +21,7 @@ SHARES = ([[0, 1, 2, 3, 4], [5]], [[], [0, 3]], [[5, 2, 1], [6, 7]])
 DETECTORS = ("attention", "kld-argmax", "random")
 
 # In one worker, so that the processes are started once.
-pytestmark = [pytest.mark.distributed, pytest.mark.xdist_group("sharded-students")]
+pytestmark = pytest.mark.distributed
 
 
 def _free_port() -> int:
