@@ -36,7 +36,7 @@ from limbeck.cli.study import study
 from limbeck.cli.terminal import QUIET, fitted, has_width, narrow_help, width
 from limbeck.cli.train import train
 from limbeck.cli.undo import undo
-from limbeck.errors import LimbeckError, LostRank
+from limbeck.errors import LimbeckError
 from limbeck.files import is_disk_full
 from limbeck.interrupts import interrupting
 
@@ -109,11 +109,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ[QUIET] = "1"
     try:
         with interrupting():
-            return _run([each for each in given if each not in ("--debug", "--quiet")], is_debug=is_debug)
+            code = _run([each for each in given if each not in ("--debug", "--quiet")], is_debug=is_debug)
     finally:
         os.environ.pop(QUIET, None)
         if before is not None:
             os.environ[QUIET] = before
+    if _is_one_of_several():
+        from limbeck.training.world import leave
+
+        leave(code)
+    return code
+
+
+def _is_one_of_several() -> bool:
+    """Whether this process has joined others; without torch it has not, and torch is not imported to ask."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
 
 
 def _run(arguments: Sequence[str], *, is_debug: bool) -> int:
@@ -148,10 +159,6 @@ def _failed(error: Exception, *, is_debug: bool) -> int:
     hint = "" if is_told else "\n  run again with --debug to see where"
     told = f"error: {message}{hint}"
     print(fitted(told) if has_width(sys.stderr) else told, file=sys.stderr)
-    if isinstance(error, LostRank):
-        from limbeck.training.world import leave
-
-        leave(code)
     return code
 
 

@@ -241,10 +241,10 @@ def lost_rank_stops(run: Path) -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process at once, for one that has lost another rank.
+    """End this process at once, for one of several ranks, whether it is done, was stopped or has lost another.
 
-    Threads of the broken connection may wait for Python's lock when Python ends, which aborts the process (exit code
-    -6) instead of letting it say that it can be resumed.
+    Threads of the connection may wait for Python's lock when Python ends, which aborts the process (exit code -6): a
+    launcher then stops the other ranks too and calls the run failed, though it is done, or can be resumed.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -119,6 +119,15 @@ def test_an_interrupt_of_what_goes_on_by_itself_says_so(inner, given, capsys, mo
     )
 
 
+@pytest.mark.parametrize(("given", "code"), [(["--version"], 0), (["tarin"], 2)])
+def test_one_of_several_processes_ends_without_waiting_for_threads(given, code, monkeypatch):
+    ended = []
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("limbeck.training.world.leave", ended.append)
+    main(given)
+    assert ended == [code]
+
+
 def test_usage(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("limbeck ")
