@@ -124,6 +124,10 @@ def test_one_of_several_processes_ends_without_waiting_for_threads(given, code, 
     ended = []
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
     monkeypatch.setattr("limbeck.training.world.leave", ended.append)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 1)
+    assert main(given) == code
+    assert ended == []
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
     main(given)
     assert ended == [code]
 
