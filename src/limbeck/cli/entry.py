@@ -124,8 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _is_one_of_several() -> bool:
     """Whether this process has joined others; without torch it has not, and torch is not imported to ask."""
     distributed = sys.modules.get("torch.distributed")
-    has_joined = distributed is not None and distributed.is_available() and distributed.is_initialized()
-    return has_joined and distributed.get_world_size() > 1
+    if distributed is None or not distributed.is_available() or not distributed.is_initialized():
+        return False
+    return bool(distributed.get_world_size() > 1)
 
 
 def _run(arguments: Sequence[str], *, is_debug: bool) -> int:
