@@ -93,6 +93,14 @@ def responses_that_come_nearer_to_the_references_do_not_drift() -> None:
     assert sign_in("length-drift", _lengths(*[40.0] * 8, *[100.0] * 8), threshold=2.0) is not None
 
 
+def a_length_is_held_against_the_references_in_both_directions() -> None:
+    assert sign_in("length-mismatch", _lengths(*[40.0] * 8), threshold=1.5) is None
+    for length in (200.0, 8.0):
+        found = sign_in("length-mismatch", _lengths(*[40.0] * 8, *[length] * 8), threshold=4.0)
+        assert found is not None
+        assert found.value == 5.0
+
+
 def what_is_no_number_is_passed_over() -> None:
     rows = [*_harm(*[0.5] * 4), *_harm(math.nan, math.inf), *_harm(*[0.5] * 4)]
     found = sign_in("revision-harm", rows, threshold=0.1)
@@ -122,6 +130,7 @@ CHECKS = (
     a_sign_shows_once_and_a_resumed_watch_goes_on_as_the_one_before,
     steps_on_references_and_on_drawn_rows_are_no_neighbours,
     responses_that_come_nearer_to_the_references_do_not_drift,
+    a_length_is_held_against_the_references_in_both_directions,
     what_is_no_number_is_passed_over,
     a_term_by_itself_dominates_nothing,
     a_term_that_counted_once_does_count,

@@ -92,6 +92,14 @@ MUTANTS = (
     ),
     Mutant(
         WATCH,
+        "only what is longer than the references is far from them",
+        f"{_READ}:mismatch",
+        "max(ratio, 1 / ratio)",
+        "ratio",
+        invariants.a_length_is_held_against_the_references_in_both_directions,
+    ),
+    Mutant(
+        WATCH,
         "a NaN is read as a number",
         f"{_READ}:_is_number",
         " and math.isfinite(value)",

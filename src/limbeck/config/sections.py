@@ -194,6 +194,10 @@ class WatchSection:
         Annotated[float, Field(gt=1, allow_inf_nan=False)] | None,
         Key("factor on the responses' first length", "null, or a number above 1"),
     ] = 2.0
+    length_mismatch: Annotated[
+        Annotated[float, Field(gt=1, allow_inf_nan=False)] | None,
+        Key("factor on the references' length", "null, or a number above 1"),
+    ] = 4.0
     teacher_no_better: Annotated[
         Annotated[float, Field(allow_inf_nan=False)] | None,
         Key("least lead of the teacher, nats a token", "null, or a number"),

@@ -45,7 +45,8 @@ def _missing(method: Any, *, validate: ValidateSection, writer: str | None) -> d
     elif len(terms) == 1:
         found["span_dominates"] = "the span term of {base} is its only one"
     if writer is not None:
-        found |= dict.fromkeys(("repetition", "length_drift"), f"{{base}} learns from {writer} responses only")
+        own = ("repetition", "length_drift", "length_mismatch")
+        found |= dict.fromkeys(own, f"{{base}} learns from {writer} responses only")
     if not reads_teacher:
         found["teacher_no_better"] = "no term of {base} reads a teacher"
     elif validate.every is None:

@@ -124,6 +124,14 @@ def drift(first: Sequence[Reading], last: Sequence[Reading]) -> Finding | None:
     return Finding(value=max(now / before, before / now), about=about)
 
 
+def mismatch(first: Sequence[Reading], last: Sequence[Reading]) -> Finding:
+    """How many times longer or shorter than the references of the same rows."""
+    ratio = median(each["tokens"] / each["reference_tokens"] for each in last)
+    here, there, limited = (median(each[name] for each in last) for name in ("tokens", "reference_tokens", "at_limit"))
+    about = f"{here:.3g} tokens, references {there:.3g}, {limited:.0%} of them cut at the limit"
+    return Finding(value=max(ratio, 1 / ratio), about=about)
+
+
 def entropies(row: Row) -> Reading | None:
     """Validations that read the teacher."""
     return _numbers({"row": row}, "row", "cross_entropy", "teacher_cross_entropy")

@@ -27,6 +27,7 @@ from limbeck.training.readings import (
     harm,
     lead,
     lengths,
+    mismatch,
     nothing,
     pairs,
     repetition,
@@ -141,6 +142,22 @@ SIGNATURES: dict[str, Signature] = {
         "medians of {window} steps ({about})",
         advice="Look at samples.jsonl. Raise sampling.max_new_tokens where most responses are cut there, give the "
         "references more weight (method.weights.supervised), or lower train.learning_rate.",
+    ),
+    "length-mismatch": Signature(
+        key="length_mismatch",
+        measures="mean length of the student's responses against that of the references of the same rows, as the "
+        "larger / the smaller",
+        unit="factor",
+        window=8,
+        read=lengths,
+        judge=mismatch,
+        fires=operator.gt,
+        says="response lengths are far from the references', by a factor of {value:.2f}, median of {window} steps "
+        "({about})",
+        advice="Look at samples.jsonl. Where responses run to the limit and the references do not, the student does "
+        "not end them: lower train.learning_rate or add a train.warmup, give the references more weight "
+        "(method.weights.supervised), or start from a student that is fine-tuned on the data (method.base=sft); a "
+        "larger sampling.max_new_tokens only draws more of them. Where they end too early, look at data.template.",
     ),
     "teacher-no-better": Signature(
         key="teacher_no_better",

@@ -57,7 +57,7 @@ def test_a_teacher_that_is_never_validated_is_not_watched() -> None:
     [
         ("sft", {"counts_nothing"}),
         ("kd", {"counts_nothing", "teacher_no_better"}),
-        ("gkd", {"counts_nothing", "teacher_no_better", "repetition", "length_drift"}),
+        ("gkd", {"counts_nothing", "teacher_no_better", "repetition", "length_drift", "length_mismatch"}),
         (FIXED, {"counts_nothing", "teacher_no_better", "clip_collapsed", "clip_unstable", "span_dominates"}),
         ("mgsr", set(THRESHOLDS) - {"stale_replay"}),
         ("mgsr:off-policy", set(THRESHOLDS)),
@@ -66,7 +66,7 @@ def test_a_teacher_that_is_never_validated_is_not_watched() -> None:
     ],
 )
 def test_exactly_what_a_method_produces_may_be_set(method: Any, read: set[str]) -> None:
-    other = {"counts_nothing": "5", "length_drift": "3"}
+    other = {"counts_nothing": "5", "length_drift": "3", "length_mismatch": "3"}
     taken = set()
     for key in THRESHOLDS:
         with contextlib.suppress(ConfigError):

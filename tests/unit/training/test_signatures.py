@@ -69,6 +69,8 @@ CASES: list[Case] = [
     ("repetition", [_pairs(0.125)] * 8, [_pairs(0.25)] * 8, 0.5, 0.25),
     ("length-drift", [_length(10.0)] * 8 + [_length(30.0)] * 8, [_length(10.0)] * 8 + [_length(20.0)] * 8, 2.0, 3.0),
     ("length-drift", [_length(8.0)] * 8 + [_length(2.0)] * 8, [_length(8.0)] * 8 + [_length(4.0)] * 8, 2.0, 4.0),
+    ("length-mismatch", [_length(16.0, 2.0)] * 8, [_length(8.0, 2.0)] * 8, 4.0, 8.0),
+    ("length-mismatch", [_length(2.0, 16.0)] * 8, [_length(2.0, 8.0)] * 8, 4.0, 8.0),
     ("teacher-no-better", [_entropy(0.0)], [_entropy(0.125)], 0.0, 0.0),
     ("stale-replay", [{"replay": {"age": 201.0}}] * 8, [{"replay": {"age": 200.0}}] * 8, 200.0, 201.0),
     (
@@ -162,6 +164,15 @@ def test_a_length_that_comes_nearer_to_the_references_is_no_drift() -> None:
     sign = sign_in("length-drift", _numbered(past_them), threshold=2.0)
     assert sign is not None
     assert "20 tokens then, 2 now, 25% of them cut at the limit" in sign.message
+
+
+def test_a_student_that_stops_ending_at_once_is_a_mismatch_and_no_drift() -> None:
+    """Its first window of steps is long already, so that nothing has moved since."""
+    rows = _numbered([_length(86.0, 80.0), _length(944.0, 80.0)] + [_length(1024.0, 80.0)] * 14)
+    assert sign_in("length-drift", rows, threshold=2.0) is None
+    sign = sign_in("length-mismatch", rows, threshold=4.0)
+    assert sign is not None
+    assert "by a factor of 12.80, median of 8 steps (1.02e+03 tokens, references 80, 25% of them" in sign.message
 
 
 def test_a_span_term_that_is_alone_dominates_nothing() -> None:
