@@ -70,14 +70,20 @@ def load_training(
         if own is None:
             parts[index], own = cut_validation(parts[index], spec=spec, seeds=seeds.child(share.corpus))
         valids.append(own)
-    return TrainingData(parts=tuple(parts), weights=weights, valid=_joined(valids))
+    return TrainingData(parts=tuple(parts), weights=weights, valid=_joined(valids, weights=weights))
 
 
-def _joined(parts: Sequence[Dataset]) -> Dataset:
+def _joined(parts: Sequence[Dataset], *, weights: Sequence[float]) -> Dataset:
+    """The rows of all sets; a run may use the first of them alone, and so these are of all sets, by weight."""
     if len(parts) == 1:
         return parts[0]
+    placed = [
+        ((place + 1) / weight, index, example)
+        for index, (part, weight) in enumerate(zip(parts, weights, strict=True))
+        for place, example in enumerate(part.examples)
+    ]
     return Dataset(
-        examples=tuple(example for part in parts for example in part.examples),
+        examples=tuple(example for *_, example in sorted(placed, key=lambda each: each[:2])),
         format=" + ".join(dict.fromkeys(part.format for part in parts)),
         source=" + ".join(part.source for part in parts),
         note="; ".join(part.note for part in parts if part.note),

@@ -79,8 +79,9 @@ def cut_validation(
 ) -> tuple[Dataset, Dataset]:
     """Training and validation rows: `spec` is "auto", a number of rows, a share below 1, or the path of a file.
 
-    "auto" cuts 500 rows, at most 5 %, at least one. Rows are chosen by `seeds` and stay in file order; a path leaves
-    the training rows whole. Raises `ConfigError` for a number out of range, `DataError` where no row would be left.
+    "auto" cuts 500 rows, at most 5 %, at least one. Rows are chosen by `seeds`; training rows stay in file order, those
+    that are cut are in the order of the draw, and so the first of them are from all over the file. A path leaves the
+    training rows whole. Raises `ConfigError` for a number out of range, `DataError` where no row would be left.
 
     >>> data = from_rows([{"prompt": f"{i}+1?", "completion": str(i + 1)} for i in range(40)])
     >>> [len(part) for part in cut_validation(data, spec=0.25, seeds=Seeds(0))]
@@ -99,9 +100,10 @@ def cut_validation(
             f"{dataset.source} has one row; validation needs another.\n  add rows, or set data.valid to a file"
         )
     count = _validation_rows(spec, rows=rows, source=dataset.source)
-    chosen = set(seeds.child("valid").generator().permutation(rows)[:count].tolist())
+    drawn = seeds.child("valid").generator().permutation(rows)[:count].tolist()
+    chosen = set(drawn)
     train = tuple(example for index, example in enumerate(dataset.examples) if index not in chosen)
-    valid = tuple(example for index, example in enumerate(dataset.examples) if index in chosen)
+    valid = tuple(dataset.examples[index] for index in drawn)
     return (
         replace(dataset, examples=train),
         replace(dataset, examples=valid, source=f"{dataset.source} ({count:,} of {rows:,} rows cut by seed)"),

@@ -179,7 +179,13 @@ def test_cut_validation_sizes(count: int, spec: str | int | float, expected: int
     assert (len(train), len(valid)) == (count - expected, expected)
     assert sorted(ids(train) + ids(valid)) == sorted(ids(dataset))
     order = {key: place for place, key in enumerate(ids(dataset))}
-    assert ids(valid) == sorted(ids(valid), key=order.__getitem__)
+    assert ids(train) == sorted(ids(train), key=order.__getitem__)
+
+
+def test_the_first_validation_rows_are_from_all_over_the_file() -> None:
+    _, valid = cut_validation(from_rows(rows(4_000)), spec=400, seeds=SEEDS)
+    places = [int(key.removeprefix("row")) for key in ids(valid)]
+    assert 0.4 < sum(place > 2_000 for place in places[:100]) / 100 < 0.6
 
 
 def test_cut_validation_depends_on_the_seed_alone() -> None:
@@ -226,7 +232,7 @@ def test_several_sets_with_weights(tmp_path: Path) -> None:
     assert data.weights == (3, 1)
     assert [len(part) for part in data.parts] == [54, 38]
     assert data.valid is not None
-    assert [key[0] for key in ids(data.valid)] == ["a"] * 6 + ["b"] * 2
+    assert "".join(key[0] for key in ids(data.valid)) == "aaabaaab"
     text = "\n".join(data.lines())
     assert "format prompt-completion, 75% of the rows drawn" in text
     assert "validation: " in text
