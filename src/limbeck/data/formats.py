@@ -37,7 +37,7 @@ _ROLES: dict[str, Role] = {
 }
 _WAY_OUT = (
     "name your columns with data.columns, e.g. {instruction: question, output: answer}"
-    " (limbeck evaluate has no such setting: rename them in the file)"
+    " (limbeck evaluate and init have no such setting: rename them in the file)"
 )
 
 Row = Mapping[str, object]

@@ -39,7 +39,10 @@ _TOKENS_PER_WORD, _BYTES_PER_TOKEN, _TEMPLATE_TOKENS = 1.4, 4, 40
 
 @dataclass(frozen=True, kw_only=True)
 class Lengths:
-    """Prompt and response lengths of rows, in `unit`; `in_tokens` says the same in (estimated) tokens."""
+    """Prompt and response lengths of rows, in `unit`; `in_tokens` says the same in (estimated) tokens.
+
+    `context` is what the models read at most, where their folders say it.
+    """
 
     unit: str
     template: str
@@ -47,6 +50,7 @@ class Lengths:
     responses: tuple[int, ...]
     prompts_in_tokens: tuple[int, ...]
     responses_in_tokens: tuple[int, ...]
+    context: int | None = None
 
     def lines(self) -> tuple[str, ...]:
         """The quantiles, for printing."""
@@ -77,7 +81,9 @@ def write_recipe(
     dataset = read_examples(data)
     lengths = _lengths(dataset, [name for name in (student, teacher) if name])
     found = [dataset.describe(), *lengths.lines()]
-    max_prompt, max_response = _limit(lengths.prompts_in_tokens), _limit(lengths.responses_in_tokens)
+    max_prompt, max_response = _fitting(
+        _limit(lengths.prompts_in_tokens), _limit(lengths.responses_in_tokens), context=lengths.context
+    )
     sections = _sections(
         dataset, data=data, teacher=teacher, student=student, max_prompt=max_prompt, max_response=max_response
     )
@@ -87,6 +93,12 @@ def write_recipe(
     longer = sum(length > max_prompt for length in lengths.prompts_in_tokens)
     if longer:
         say(f"{longer} of {len(lengths.prompts)} prompts looked at are longer, and dropped unless data.long_prompt=cut")
+    cut = sum(
+        prompt <= max_prompt and prompt + response > max_prompt + max_response
+        for prompt, response in zip(lengths.prompts_in_tokens, lengths.responses_in_tokens, strict=True)
+    )
+    if cut:
+        say(f"{cut} of {len(lengths.responses)} responses looked at are cut there, and teach no end of turn")
     text = _recipe_text(found, sections, run=f"runs/{out.stem if out.stem != 'recipe' else _stem(data)}", out=out)
     _write(text, out)
     return out
@@ -114,9 +126,9 @@ def _lengths(dataset: Dataset, models: Sequence[str]) -> Lengths:
     every = math.ceil(len(dataset.examples) / _MEASURED_ROWS)
     examples = dataset.examples[::every]
     marks = ("config.json", "tokenizer_config.json")
-    folder = next((name for name in models if all((Path(name) / mark).is_file() for mark in marks)), None)
-    if folder is not None:
-        return _token_lengths(examples, folder)
+    folders = [name for name in models if all((Path(name) / mark).is_file() for mark in marks)]
+    if folders:
+        return _token_lengths(examples, folders)
     asked = [" ".join(f"{message.content} {message.input}" for message in example.messages) for example in examples]
     answered = [example.references[0] for example in examples]
     return Lengths(
@@ -129,12 +141,13 @@ def _lengths(dataset: Dataset, models: Sequence[str]) -> Lengths:
     )
 
 
-def _token_lengths(examples: Sequence[Example], folder: str) -> Lengths:
+def _token_lengths(examples: Sequence[Example], folders: Sequence[str]) -> Lengths:
     from limbeck.data.templates import choose_template
     from limbeck.data.tokenizing import Encoder
-    from limbeck.models.loading import load_tokenizer
+    from limbeck.models.loading import load_config, load_tokenizer
 
-    tokenizer, unlimited = load_tokenizer(folder), 10**9
+    limits = [getattr(load_config(name).get_text_config(), "max_position_embeddings", None) for name in folders]
+    tokenizer, unlimited = load_tokenizer(folders[0]), 10**9
     template = choose_template("auto", tokenizer, {})
     encoder = Encoder(tokenizer, template, max_prompt=unlimited, max_length=2 * unlimited)
     rows = [row for example in examples if (row := encoder.row(example)) is not None]
@@ -142,11 +155,12 @@ def _token_lengths(examples: Sequence[Example], folder: str) -> Lengths:
     responses = tuple(len(row.tokens) - len(row.prompt) for row in rows)
     return Lengths(
         unit="tokens",
-        template=f"{template.kind}, by the tokenizer of {folder}",
+        template=f"{template.kind}, by the tokenizer of {folders[0]}",
         prompts=prompts,
         responses=responses,
         prompts_in_tokens=prompts,
         responses_in_tokens=responses,
+        context=min((int(limit) for limit in limits if limit), default=None),
     )
 
 
@@ -163,6 +177,14 @@ def _limit(lengths: Sequence[int]) -> int:
     return min(_LONGEST, max(64, math.ceil(_quantile(lengths, 0.99) / 32) * 32))
 
 
+def _fitting(max_prompt: int, max_response: int, *, context: int | None) -> tuple[int, int]:
+    """Both limits, made smaller until a row fits into the context; what is short keeps its room."""
+    if context is None or max_prompt + max_response <= context:
+        return max_prompt, max_response
+    response = max(min(max_response, context // 2), context - max_prompt)
+    return context - response, response
+
+
 def _spread(lengths: Sequence[int], unit: str) -> str:
     half, most = _quantile(lengths, 0.5), _quantile(lengths, 0.95)
     return f"half have at most {half:,} {unit}, 95 % at most {most:,}, the longest has {max(lengths):,}"
@@ -176,7 +198,7 @@ def _recipe_text(found: Sequence[str], sections: Mapping[str, Any], *, run: str,
     base = sections["method"]
     lines = [f"# {' '.join(line.split())}" for line in found]
     lines += ["#", f"# Run it:                    limbeck train {out}"]
-    lines += ["# Change a key for one run:  train.steps=100 behind that command", "", "method:"]
+    lines += ["# Change a key for one run:  train.learning_rate=1e-4 behind that command", "", "method:"]
     lines += [_line("base", base, "gkd, imitkd, kd: from the teacher; sft: fine-tuning, with models.teacher: null")]
     for name, section in SECTIONS.items():
         lines += ["", f"{name}:"]

@@ -171,7 +171,7 @@ def test_row_without_a_response(tmp_path: Path, row: dict[str, object]) -> None:
             "'messages[0].content' is empty",
         ),
         ({"question": "x", "answer": "y"}, "no known format has these columns: question, answer"),
-        ({"question": "x", "answer": "y"}, "limbeck evaluate has no such setting: rename them in the file"),
+        ({"question": "x", "answer": "y"}, "limbeck evaluate and init have no such setting: rename them in the file"),
         ('{"instruction": "x", "output": "\\ud800"}', "surrogate"),
         ("[" * 100_000, "broken JSON"),
         ('{"instruction": ' + "9" * 5000 + "}", "broken JSON"),

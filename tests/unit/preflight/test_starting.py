@@ -49,7 +49,32 @@ def test_lengths_are_in_tokens_where_a_tokenizer_is_at_hand(data, tmp_path):
         write_recipe(data, out=tmp_path / "r.yaml", teacher=str(tmp_path / "model"), student="s", say=said.append)
     )
     assert "tokens" in said[1]
-    assert recipe.data.max_length - recipe.data.max_prompt >= 200  # 39 times "very ", one token a byte
+    assert recipe.data.max_length - recipe.data.max_prompt >= 190  # 39 times "very ", one token a byte, of 256
+
+
+def test_the_setting_that_the_recipe_names_can_be_set_behind_it(data, tmp_path):
+    out = write_recipe(data, out=tmp_path / "r.yaml", student="mine", say=lambda line: None)
+    (named,) = [
+        line.split("run:")[1].split()[0] for line in out.read_text().splitlines() if line.startswith("# Change a key")
+    ]
+    key, _, value = named.partition("=")
+    section, _, name = key.partition(".")
+    assert getattr(getattr(Recipe.load(out, [named]), section), name) == float(value)
+
+
+@pytest.mark.parametrize(("prompt", "response"), [(5, 3_000), (3_000, 5), (3_000, 3_000)])
+def test_rows_are_never_longer_than_what_a_model_reads(tmp_path, prompt, response):
+    said: list[str] = []
+    save_tiny(tmp_path / "model")
+    context = json.loads((tmp_path / "model" / "config.json").read_text())["max_position_embeddings"]
+    rows = [{"prompt": "p" * prompt, "completion": "r" * response}, {"prompt": "p", "completion": "r" * 3_000}] * 20
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write = {"out": tmp_path / "r.yaml", "teacher": str(tmp_path / "model"), "student": "s", "say": said.append}
+    recipe = Recipe.load(write_recipe(tmp_path / "long.jsonl", **write))
+    assert recipe.data.max_length == context == recipe.data.max_prompt + recipe.sampling.max_new_tokens
+    assert min(recipe.data.max_prompt, recipe.sampling.max_new_tokens) >= 64
+    cut = 20 + 20 * (prompt < 64)
+    assert any(line.startswith(f"{cut} of 40 responses looked at are cut") for line in said)
 
 
 def test_nothing_is_replaced_unasked(data, tmp_path):
