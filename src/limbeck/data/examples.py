@@ -164,10 +164,16 @@ def utf8(line: bytes, where: str) -> str:
     try:
         return line.decode()
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"not UTF-8: byte 0x{line[error.start]:02x} at position {error.start + 1}.\n"
-            f"  save the file as UTF-8, e.g. iconv -f latin1 -t utf-8\n  in {where}"
-        ) from error
+        found = f"byte 0x{line[error.start]:02x} at position {error.start + 1}"
+        raise DataError(f"not UTF-8: {found}.\n  {_as_utf8(line)}\n  in {where}") from error
+
+
+def _as_utf8(line: bytes) -> str:
+    # iconv takes any byte for Latin-1, so that the advice for it would turn UTF-16 and tables into other nonsense.
+    is_utf16 = line.startswith((b"\xff\xfe", b"\xfe\xff"))
+    if b"\0" in line and not is_utf16:
+        return "it is no text; write its rows as JSON lines, e.g. by pandas: to_json(orient='records', lines=True)"
+    return f"save the file as UTF-8, e.g. iconv -f {'utf-16' if is_utf16 else 'latin1'} -t utf-8"
 
 
 def _json(text: str, where: str) -> object:

@@ -216,7 +216,15 @@ def test_a_directory(tmp_path: Path) -> None:
 def test_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "my.jsonl"
     path.write_bytes(json.dumps(ROW).encode() + b'\n{"instruction": "caf\xe9", "output": "x"}\n')
-    refused(path, "not UTF-8", "0xe9", "line 2")
+    assert "iconv -f latin1" in refused(path, "not UTF-8", "0xe9", "line 2")
+
+
+def test_utf16_and_tables_are_not_taken_for_latin1(tmp_path: Path) -> None:
+    path = tmp_path / "my.jsonl"
+    path.write_text(json.dumps(ROW) + "\n", encoding="utf-16")
+    refused(path, "not UTF-8", "iconv -f utf-16 -t utf-8", "line 1")
+    path.write_bytes(b"PAR1\x15\x04\x15\x9c\x09\x00\x4c\x15")
+    assert "iconv" not in refused(path, "not UTF-8", "it is no text", "line 1")
 
 
 def test_broken_gzip(tmp_path: Path) -> None:
