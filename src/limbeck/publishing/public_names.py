@@ -29,12 +29,18 @@ def public(name: str) -> str:
 def spelled_as_places(recipe: Recipe, run: Path) -> Recipe:
     """The recipe with a "./" before each model and corpus that is a folder or file where the run was started.
 
-    Such a name looks like OWNER/NAME of the hub from any other working directory.
+    Such a name looks like OWNER/NAME of the hub from any other working directory. A model that is the student of a run
+    is spelled as that run: every one of them is called `student`.
     """
     named, path = Path(recipe.run), run.absolute()
     depth = len(named.parts)
     is_known = not named.is_absolute() and 0 < depth < len(path.parts) and path.parts[-depth:] == named.parts
     started = path.parents[depth - 1] if is_known else Path()
+
+    def spelled_model(name: Any) -> Any:
+        if name is None or Path(name).name != "student" or not (started / name).with_name("recipe.yaml").is_file():
+            return spelled(name)
+        return os.path.join(".", Path(name).parent)
 
     def spelled(name: Any) -> Any:
         is_place = isinstance(name, str) and is_hub_id(name) and (started / name).exists()
@@ -43,7 +49,9 @@ def spelled_as_places(recipe: Recipe, run: Path) -> Recipe:
     corpus: Any = recipe.data.corpus
     if isinstance(corpus, tuple):
         corpus = tuple(replace(share, corpus=spelled(share.corpus)) for share in corpus)
-    models = replace(recipe.models, teacher=spelled(recipe.models.teacher), student=spelled(recipe.models.student))
+    models = replace(
+        recipe.models, teacher=spelled_model(recipe.models.teacher), student=spelled_model(recipe.models.student)
+    )
     data = replace(recipe.data, corpus=spelled(corpus), plain_text=spelled(recipe.data.plain_text))
     return replace(recipe, models=models, data=data)
 

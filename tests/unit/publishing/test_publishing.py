@@ -198,6 +198,28 @@ def test_folders_of_a_run_are_no_hub_ids_from_another_working_directory(
     assert "`small` | not known to Limbeck" in here
 
 
+def test_students_of_runs_are_named_by_their_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from limbeck.config import Recipe
+
+    teacher = {"method": {"base": "sft"}, "models": {"student": "s"}, "data": {"corpus": "starter"}, "run": "runs/big"}
+    recipe = {
+        **teacher,
+        "method": {"base": "kd"},
+        "models": {"teacher": "runs/big/student", "student": "models/student"},
+    }
+    recipe["run"] = "runs/small"
+    for each in (teacher, recipe):
+        (tmp_path / str(each["run"]) / "student").mkdir(parents=True)
+        (tmp_path / str(each["run"]) / "recipe.yaml").write_text(Recipe.load(each).dump())
+    (tmp_path / "models" / "student").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    card = model_card(Path("runs/small"))
+    assert "made from `student` by learning from `big`" in card
+    assert "| teacher: `big` | not known to Limbeck" in card
+    monkeypatch.chdir(tmp_path / "models")
+    assert model_card(tmp_path / "runs" / "small") == card
+
+
 def test_a_card_imports_no_code_that_a_run_names(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "theirs.py").write_text(
         "from dataclasses import dataclass\n\n\n@dataclass(frozen=True)\nclass Mine:\n    a: float = 0.5\n"
