@@ -251,9 +251,10 @@ def measured_effect(measured: Measured) -> str | None:
         if name == measured.ledger.baseline or sides is None:
             continue
         corpora = by_corpus({id: value - sides[1][id] for id, value in sides[0].items()})
-        # One prompt of a corpus has no spread.
-        if all(len(each) > 1 for each in corpora):
-            effects.append(smallest_effect(*corpora))
+        # One prompt of a corpus has no spread, and neither has an arm that scores as the baseline on every prompt.
+        effect = smallest_effect(*corpora)
+        if effect > 0:
+            effects.append(effect)
     if not effects:
         return None
     return f"{100 * sorted(effects)[len(effects) // 2]:.1f} ROUGE-L"

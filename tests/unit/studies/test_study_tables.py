@@ -169,6 +169,18 @@ def test_a_table_of_arms_with_different_runs_says_that_its_means_are_not_compara
     assert told in " ".join(printed(tmp_path, "mine").split())
 
 
+def test_arms_that_score_alike_on_every_prompt_tell_no_smallest_difference(tmp_path: Path) -> None:
+    save_run(tmp_path, "sft0-x", noisy(0.3, seed=0))
+    save_run(tmp_path, "kd0-x", noisy(0.3, seed=1))
+    arms = {"sft": {"0": "sft0-x"}, "same": {"0": "sft0-x"}, "again": {"0": "sft0-x"}}
+    told = "The smallest difference from sft that these rows show at 80 % power: "
+    ledger("mine", arms).write(tmp_path)
+    assert told not in printed(tmp_path, "mine")
+    ledger("mine", {**arms, "kd": {"0": "kd0-x"}}).write(tmp_path)
+    assert told in printed(tmp_path, "mine")
+    assert told + "0.0" not in printed(tmp_path, "mine")
+
+
 def test_any_arm_may_be_the_one_that_the_others_are_compared_with(tmp_path: Path) -> None:
     for number, (name, level) in enumerate({"sft": 0.3, "kd": 0.4, "gkd": 0.6}.items()):
         save_run(tmp_path, name, noisy(level, seed=number))
