@@ -209,7 +209,9 @@ def disk_parts(of: Situation) -> list[tuple[str, int]]:
 
 
 def seconds_by_work(of: Situation) -> dict[str, float]:
-    """Seconds of learning, drawing and validating: right within a factor of two, since speed is not measured here.
+    """Seconds of learning, drawing and validating: right within a factor of two, where this work takes the time.
+
+    Calls are not counted: of small models, and of single tokens on a GPU, they take more than the work in them.
 
     learning    (6 · student + 2 · teacher) operations a token, 8 in place of 6 under gradient checkpointing
     drawing     a token reads all weights once for the rows that are drawn together, beside its 2 operations a weight

@@ -25,7 +25,8 @@ _MIB = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run will take. Memory is of the fullest device, in bytes; `seconds` is right within a factor of two.
+    """What a run will take. Memory is of the fullest device, in bytes; `seconds` is right within a factor of two,
+    but for small models, which take longer.
 
     `peak` is what is always there with the larger of the phases. `resolved` is what `auto` becomes.
     """
@@ -102,7 +103,7 @@ class Plan:
         notes = (
             f"{load.rows:,} rows, {load.steps:,} steps, "
             f"{load.prompt_tokens:.0f} + {load.response_tokens:.0f} tokens a row ({data})",
-            f"time: about {duration(seconds)} (within a factor of two): "
+            f"time: about {duration(seconds)} (within a factor of two; small models take longer): "
             + ", ".join(f"{name} {duration(value)}" for name, value in self.seconds.items() if value),
             ", ".join(f"{key} {scalar(value)}" for key, value in self.resolved.items()),
         )

@@ -184,6 +184,7 @@ def test_the_verb(recipe: Make, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["plan", str(path), "--gpus", "4xA100-80G"]) == 0
     said = capsys.readouterr().out
     assert "it fits" in said
+    assert "small models take longer" in " ".join(said.split())
     assert max(map(len, said.splitlines())) <= 60
     assert main(["plan", str(path), "train.batch_rows=4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["resolved"]["own_rows"] == 4
