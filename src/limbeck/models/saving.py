@@ -54,6 +54,9 @@ def save_student(
         if has_lora(model):
             with without_bars():
                 _write(model, into=made / "adapter", generation=generation)
+        for weights in made.rglob("*.safetensors"):
+            # safetensors writes into a temporary file, which nobody but its owner may read, whatever the umask says.
+            weights.chmod((made / "config.json").stat().st_mode)
         _sync(made)
         if folder.exists():
             folder.rename(scratch / "replaced")

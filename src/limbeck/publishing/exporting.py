@@ -38,7 +38,8 @@ def export(
         made = scratch / "model"
         made.mkdir()
         for file, source in files.items():
-            shutil.copy2(source, made / file)
+            # Whatever the run's folder allows to others, what is handed on is a new file.
+            shutil.copyfile(source, made / file)
         (made / CARD).write_text(
             model_card(directory.path, licence=licence, name=name, is_adapter=not merge), encoding="utf-8"
         )

@@ -84,6 +84,7 @@ def test_lora_is_merged_and_lies_beside(tmp_path: Path) -> None:
     base: PreTrainedModel = tiny_model("qwen2")
     again = peft.PeftModel.from_pretrained(base, folder / "adapter")
     assert torch.allclose(logits(again), logits(model), atol=1e-5)
+    assert len({path.stat().st_mode for path in folder.rglob("*") if path.is_file()}) == 1
 
 
 def test_a_model_folder_is_replaced_and_nothing_else(tmp_path: Path) -> None:

@@ -325,6 +325,7 @@ def test_an_export_is_plain_and_has_the_merged_weights(run: Path, tmp_path: Path
     assert {"README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json"} <= names
     assert "adapter" not in names
     assert "adapter_config.json" not in names
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert not any("lora" in name for name in model.state_dict())
     expected = AutoModelForCausalLM.from_pretrained(run / "student").state_dict()
