@@ -165,6 +165,7 @@ def test_every_field_of_a_row_is_described_and_no_other(run: Path) -> None:
     assert _tables(section) == [set(header)]
     assert {key for key in header["decoding"] if f"`{key}`" not in section} == set()
     assert _keys(answers) == answer
+    assert {key for row in answers for key in row["scores"] if f"`{key}`" not in section} == set()
     section = _section("CORPUS-references.jsonl")
     for measure in ("references", "own"):
         rows = _rows(run / "answers" / "plain" / f"starter-{measure}.jsonl")
