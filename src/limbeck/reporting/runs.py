@@ -132,13 +132,11 @@ def _evaluation(logs: Sequence[RunLogs], kind: str) -> Table:
         mean = None if whole is None else Number(value=100 * whole.mean, error=100 * whole.error, to=to)
         rows.append(Row(cells=(Links(parts=((log.name, shown),)), *cells, mean)))
     columns = [Column(title="run"), *(Column(title=corpus, better="higher") for corpus in corpora)]
-    notes = tuple(
-        f"{log.name}, {line}."
-        for log in logs
-        if (found := log.evaluations.get(kind)) is not None
-        for line in (*found.unfinished, *found.outdated)
-    )
-    return Table(columns=(*columns, Column(title="mean", better="higher")), rows=tuple(rows), notes=notes)
+    there = [(log.name, found) for log in logs if (found := log.evaluations.get(kind)) is not None]
+    notes = [f"{name}, {line}." for name, found in there for line in (*found.unfinished, *found.outdated)]
+    if any(found.unfinished for _, found in there):
+        notes.append("A stopped evaluation goes on when the same limbeck evaluate is given again.")
+    return Table(columns=(*columns, Column(title="mean", better="higher")), rows=tuple(rows), notes=tuple(notes))
 
 
 def _curves(logs: Sequence[RunLogs]) -> list[Section]:

@@ -73,6 +73,7 @@ def test_seeds_that_were_stopped_together_are_told_and_count_nowhere(tmp_path: P
     assert "No two of these runs answered the same examples" in told
     html = page.read_text()
     assert f"stopped, dolly: seed 10 has {there} of 40 answers and is left out." in html
+    assert "goes on when the same limbeck evaluate is given again" in html
     # Alone it has a section too, which has no number.
     alone = report(runs[1:], tmp_path / "alone.html")
     answers_of(alone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -289,3 +290,6 @@ def test_hostile_answers_stay_text_and_runs_stand_side_by_side(tmp_path: Path) -
     assert "asked of v0" in html
     assert 'href="#answers-0"' in html
     assert 'id="answers-plain-0"' in html
+    # The contents lead to each section, and not to an element above it that bears its name.
+    assert len(idents := re.findall(r'\bid="([^"]+)"', html)) == len(set(idents))
+    assert '<a href="#answers">' in html
