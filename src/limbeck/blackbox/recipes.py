@@ -238,6 +238,10 @@ def _check_uses(recipe: UndoRecipe, draft: Draft) -> None:
             student.samples > 1 and student.temperature == 0,
             "is more than 1, but student.temperature 0 draws the same answer again; raise the temperature",
         ),
+        "train.micro_rows": (
+            recipe.train.micro_rows != "auto" and recipe.train.micro_rows > recipe.train.batch_rows,
+            f"is {recipe.train.micro_rows}, more than the {recipe.train.batch_rows} of train.batch_rows; lower it",
+        ),
         "method.scope": (
             main.scope == "wrong_or_unstable" and student.samples == 1,
             "is wrong_or_unstable, which needs student.samples of at least 2",

@@ -13,17 +13,22 @@ from limbeck.blackbox.artefacts import digest, write_rows
 from limbeck.blackbox.items import Item
 from limbeck.blackbox.judging import judged
 from limbeck.blackbox.recipes import UndoRecipe
+from limbeck.config import Recipe
 from limbeck.data.templates import choose_template
 from limbeck.data.tokenizing import Encoder
-from limbeck.errors import NonFiniteLoss, Stopped
+from limbeck.errors import ConfigError, NonFiniteLoss, Stopped
 from limbeck.evaluation.answering import answer_rows
 from limbeck.evaluation.answers import Decoding
 from limbeck.evaluation.subjects import Subject, load_subject
+from limbeck.losses import DIVERGENCES
 from limbeck.models.extending import evaluating
 from limbeck.models.loading import load_tokenizer
 from limbeck.records import Example, Message
 from limbeck.training.loop import train
+from limbeck.training.pairing import load_pair
+from limbeck.training.resolving import resolve_precision
 from limbeck.training.rundir import Run
+from limbeck.training.world import World
 
 _FIRST_SEED = 10
 
@@ -85,6 +90,35 @@ def steps_for(rows: Sequence[Mapping[str, Any]], *, tokens: int | float, batch_r
     return max(1, round(tokens / (batch_rows * mean)))
 
 
+def check_trainable(recipe: UndoRecipe, model: str | None) -> None:
+    """Raise what a training of `model` would raise on this machine, before anybody is asked for its rows.
+
+    The student is loaded with all that is trained or matched, and let go again. None: it is yet to be made.
+    """
+    student, training = recipe.student, recipe.train
+    match = training.token_match
+    if match is not None:
+        _ = DIVERGENCES[match.divergence]
+    rate, rows = training.learning_rate, training.batch_rows
+    settings = Recipe.load(
+        _training(recipe, Path("undo"), start=model or "scratch", num_rows=rows, steps=1, rate=rate, seed=0)
+    )
+    world = World.start(device=student.device)
+    if model is None:
+        return
+    precision = resolve_precision(settings, world)
+    pair, _ = load_pair(settings, world, precision=precision, attention=student.attention, is_matched=match is not None)
+    length = student.max_prompt + student.max_new_tokens
+    for name, part in ((model, pair.student), (match and match.teacher, pair.teacher)):
+        context = None if part is None else getattr(part.config, "max_position_embeddings", None)
+        if context and length > context:
+            raise ConfigError(
+                f"student.max_prompt {student.max_prompt} and student.max_new_tokens {student.max_new_tokens} are "
+                f"{length} tokens, but '{name}' reads at most {context}\n"
+                "  lower one of them (limbeck undo transfer: --max-new-tokens)"
+            )
+
+
 def learn(
     recipe: UndoRecipe, folder: Path, *, start: str, rows: Sequence[Mapping[str, Any]], steps: int, seed: int
 ) -> Path:
@@ -120,8 +154,24 @@ def _learned(
     if done.is_finished:
         done.drop_checkpoints()
         return run / "student"
+    settings = _training(recipe, run, start=start, num_rows=len(rows), steps=steps, rate=rate, seed=seed)
+    given = [{"id": row["id"], "prompt": row["prompt"], "completion": row["completion"]} for row in rows]
+    try:
+        done = train(settings, rows=given, resume=(run / "recipe.yaml").is_file())
+    except Stopped as error:
+        raise Stopped(str(error).split("\n")[0]) from error
+    done.drop_checkpoints()
+    return run / "student"
+
+
+def _training(
+    recipe: UndoRecipe, run: Path, *, start: str, num_rows: int, steps: int, rate: float, seed: int
+) -> dict[str, Any]:
+    """The recipe of one training, as `limbeck.train` takes it."""
     training, student = recipe.train, recipe.student
     match = training.token_match
+    # A round may have fewer rows than a batch, and fewer steps than a warm-up in steps.
+    batch_rows, micro_rows, warmup = min(training.batch_rows, num_rows), training.micro_rows, training.warmup
     method: dict[str, Any] = {"base": "sft"}
     models: dict[str, Any] = {"student": start, "device": student.device, "attention": student.attention}
     if student.lora is not None:
@@ -131,7 +181,7 @@ def _learned(
         method = {"base": "kd", "weights": {"supervised": 1.0, "token": match.weight}}
         method["token"] = {"kind": "match", "divergence": {"kind": match.divergence}}
         models["teacher"] = match.teacher
-    settings = {
+    return {
         "method": method,
         "models": models,
         "data": {
@@ -141,11 +191,11 @@ def _learned(
         },
         "train": {
             "steps": steps,
-            "batch_rows": min(training.batch_rows, len(rows)),
-            "micro_rows": training.micro_rows,
+            "batch_rows": batch_rows,
+            "micro_rows": micro_rows if micro_rows == "auto" else min(micro_rows, batch_rows),
             "learning_rate": rate,
             "schedule": training.schedule,
-            "warmup": training.warmup,
+            "warmup": warmup if warmup < 1 else min(warmup, steps - 1),
             "weight_decay": training.weight_decay,
             "clip_norm": training.clip_norm,
             "precision": training.precision,
@@ -154,13 +204,6 @@ def _learned(
         "validate": {"every": None},
         "run": str(run),
     }
-    given = [{"id": row["id"], "prompt": row["prompt"], "completion": row["completion"]} for row in rows]
-    try:
-        done = train(settings, rows=given, resume=(run / "recipe.yaml").is_file())
-    except Stopped as error:
-        raise Stopped(str(error).split("\n")[0]) from error
-    done.drop_checkpoints()
-    return run / "student"
 
 
 def subject_of(recipe: UndoRecipe, model: str) -> Subject:

@@ -24,7 +24,7 @@ from limbeck.blackbox.items import Choice, Item
 from limbeck.blackbox.ledger import Ledger, Spent
 from limbeck.blackbox.recipes import UndoRecipe, lasting_differences
 from limbeck.blackbox.splits import Splits, make_splits, without_long
-from limbeck.blackbox.students import Reader
+from limbeck.blackbox.students import Reader, check_trainable
 from limbeck.blackbox.writers import Desk, Writer, check_limits, writer_of
 from limbeck.blackbox.writing import Assignment, RationaleTeacher
 from limbeck.errors import CheckpointError, ConfigError
@@ -127,6 +127,8 @@ def open_workshop(
     stages = Stages(run=run, say=say)
     is_cut = stages.is_done(run, "questions")
     splits = None if is_cut else make_splits(recipe.task) if items is None else read_splits(items)
+    if not is_cut:
+        check_trainable(recipe, recipe.student.model)
     run.mkdir(parents=True, exist_ok=True)
     with alone_in(run):
         if not resume:

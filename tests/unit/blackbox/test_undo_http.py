@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from limbeck.blackbox.artefacts import read_json, read_rows
 from limbeck.blackbox.ledger import Ledger
 from limbeck.blackbox.loop import run_undo
 from limbeck.blackbox.planning import plan
 from limbeck.blackbox.replaying import replay
-from limbeck.errors import ConfigError, Stopped
+from limbeck.errors import ConfigError, LimbeckError, Stopped
 from undo_kit import undo_values
 
 
@@ -226,6 +227,49 @@ def test_nothing_but_refusals_teaches_nothing(adder: Adder, tmp_path: Path) -> N
         run_undo(recipe, "teacher.concurrency=1", say=quiet)
     reasons = {row["reason"] for row in read_rows(tmp_path / "run" / "iter_00" / "rejected.jsonl")}
     assert reasons == {"rejected", "context", "empty"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"student": {"max_new_tokens": 250}},
+            r"max_prompt 24 and student.max_new_tokens 250 are 274 tokens, but .*256",
+        ),
+        ({"student": {"device": "cudda"}}, "no device is called 'cudda'"),
+        ({"student": {"lora": {"rank": 2, "targets": ["nowhere"]}}}, "LoRA cannot be added"),
+        ({"train": {"token_match": {"teacher": "TINY", "divergence": "kl"}}}, "no divergence is called 'kl'"),
+        ({"train": {"token_match": {"teacher": "nowhere"}}}, "'nowhere' is no folder"),
+    ],
+)
+def test_a_student_that_cannot_be_trained_is_told_before_the_teacher_is_paid(
+    changes: dict[str, Any], message: str, adder: Adder, tmp_path: Path
+) -> None:
+    tiny = str(_tiny(tmp_path))
+    student = {"scratch": None, "model": tiny, "max_new_tokens": 100, **changes.get("student", {})}
+    recipe = values(adder, tmp_path, **{**changes, "student": student})
+    with pytest.raises(LimbeckError, match=message):
+        run_undo(json.loads(json.dumps(recipe).replace("TINY", tiny)), say=quiet)
+    assert not adder.asked
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_round_of_few_rows_and_steps_keeps_what_the_recipe_asks_of_a_step(adder: Adder, tmp_path: Path) -> None:
+    answered = adder.answer
+
+    def wrong_for_most(turns: list[dict[str, str]]) -> str:
+        left, right = map(int, re.findall(r"^(\d+)\+(\d+)\?$", turns[-1]["content"], re.MULTILINE)[-1])
+        said = answered(turns)
+        return said if left == right else said.replace(str(left + right), "99")
+
+    adder.answer = wrong_for_most  # type: ignore[method-assign]
+    train = {"batch_rows": 16, "micro_rows": 16, "warmup": 2, "epochs": 1}
+    recipe = values(adder, tmp_path, method={"base": "one-shot", "rounds": None, "retries": 0}, train=train)
+    run = run_undo(recipe, say=quiet)
+    made = yaml.safe_load((run.directory / "iter_00" / "training" / "recipe.yaml").read_text())["train"]
+    num_rows = len(read_rows(run.directory / "iter_00" / "train.jsonl"))
+    assert num_rows < 5
+    assert (made["steps"], made["batch_rows"], made["micro_rows"], made["warmup"]) == (1, num_rows, num_rows, 0)
 
 
 def _tiny(folder: Path) -> Path:

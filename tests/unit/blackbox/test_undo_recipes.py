@@ -122,6 +122,7 @@ def test_what_may_differ_on_resume() -> None:
             ConfigError,
             r"budget.money is 5.0, but .* over HTTP: no price is set[\s\S]*teacher.price_prompt",
         ),
+        ({"train": {"batch_rows": 8, "micro_rows": 9}}, ConfigError, r"train.micro_rows is 9, more than the 8"),
         ({"teacher": 3}, ConfigError, "a section of keys is expected"),
         ({"run": ""}, ConfigError, "run"),
         (
