@@ -67,6 +67,8 @@ class Stages:
 
     run: Path
     say: Callable[[str], None]
+    elsewhere: str = "take another folder: run=runs/NAME, or "
+    """What may be done about a stage of other inputs than to do it again."""
 
     def once(
         self, folder: Path, name: str, *, inputs: Mapping[str, Any], outputs: Sequence[str], make: Callable[[], None]
@@ -98,7 +100,7 @@ class Stages:
         if found["inputs"] != wanted:
             raise CheckpointError(
                 f"the stage '{found['stage']}' in {folder} was done from other inputs than it has now; results of two "
-                f"recipes do not mix\n  take another folder: run=runs/NAME, or remove {folder} to do it again"
+                f"recipes do not mix\n  {self.elsewhere}remove {folder} to do it again"
             )
         for name, sum_ in found["outputs"].items():
             path = folder / name

@@ -13,7 +13,7 @@ from limbeck.blackbox.items import Item
 from limbeck.blackbox.likelihoods import likelihood_rows
 from limbeck.blackbox.measuring_rounds import accuracy, round_metrics
 from limbeck.blackbox.presets import Preset
-from limbeck.blackbox.students import attempt, learn, row_tokens, slug, steps_for
+from limbeck.blackbox.students import attempt, learn, row_tokens, slug, start_digest, steps_for
 from limbeck.blackbox.workshop import Workshop
 from limbeck.errors import NothingToLearn
 
@@ -110,7 +110,7 @@ def finish_round(
         _record_student(round_, student, steps=steps, tokens=round(read))
 
     files = (round_.folder / "train.jsonl",)
-    inputs = {**bench.inputs(*files), "start": _start_digest(start), "tokens": tokens}
+    inputs = {**bench.inputs(*files), "start": start_digest(start), "tokens": tokens}
     work.stages.once(round_.folder, "learn", inputs=inputs, outputs=["student.json"], make=study)
     if (round_.folder / "probe_rationales.jsonl").is_file():
         _weigh(bench, round_, before=before)
@@ -215,9 +215,3 @@ def _record_student(round_: Round, student: Path, *, steps: int, tokens: int) ->
         "weights": weights,
     }
     write_json(round_.folder / "student.json", about)
-
-
-def _start_digest(start: str) -> str:
-    path = Path(start)
-    found = sorted(path.glob("*.safetensors")) if path.is_dir() else []
-    return digest([file_digest(each) for each in found] or start)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from limbeck.blackbox.artefacts import digest, write_rows
+from limbeck.blackbox.artefacts import digest, file_digest, write_rows
 from limbeck.blackbox.items import Item
 from limbeck.blackbox.judging import judged
 from limbeck.blackbox.recipes import UndoRecipe
@@ -117,6 +117,13 @@ def check_trainable(recipe: UndoRecipe, model: str | None) -> None:
                 f"{length} tokens, but '{name}' reads at most {context}\n"
                 "  lower one of them (limbeck undo transfer: --max-new-tokens)"
             )
+
+
+def start_digest(start: str) -> str:
+    """A hash of the weights in a folder; of a name, where it is none."""
+    path = Path(start)
+    found = sorted(path.glob("*.safetensors")) if path.is_dir() else []
+    return digest([file_digest(each) for each in found] or start)
 
 
 def learn(

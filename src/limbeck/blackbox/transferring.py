@@ -13,9 +13,11 @@ from limbeck.blackbox.loop import UndoRun
 from limbeck.blackbox.measuring_rounds import accuracy
 from limbeck.blackbox.recipes import UndoRecipe
 from limbeck.blackbox.stopping import paired
-from limbeck.blackbox.students import Reader, attempt, learn, row_tokens, steps_for
+from limbeck.blackbox.students import Reader, attempt, check_trainable, learn, row_tokens, start_digest, steps_for
 from limbeck.blackbox.workshop import ITEMS, read_splits
-from limbeck.errors import CheckpointError, ConfigError, NothingToLearn
+from limbeck.errors import CheckpointError, ConfigError, DataError, NothingToLearn, Stopped
+from limbeck.files import alone_in
+from limbeck.interrupts import interrupting
 from limbeck.seeds import Seeds
 
 
@@ -34,9 +36,10 @@ def transfer(
 
     Returns what metrics.json in `transfer/<student>/<max_new_tokens>-tokens/<arm>-round-<round>/` holds: accuracy on
     stop and test for each, and their paired difference. What round 0 makes of the student lies beside it in `first/`,
-    for all rounds and arms. Rows that do not fit into this student are left out of both and counted. A stopped transfer
-    goes on when it is called again. Raises `CheckpointError` where the run has no outcome yet, `ConfigError` for a
-    round that the arm has not.
+    for all rounds and arms. Rows and questions that do not fit into this student are left out of both and counted. A
+    stopped transfer goes on when it is called again. Raises `CheckpointError` where the run has no outcome yet or
+    another process is at it, `ConfigError` for a round that the arm has not and for a student that cannot be trained
+    here, `Stopped` after Ctrl-C.
     """
     done = UndoRun(run)
     recipe = UndoRecipe.load(run)
@@ -53,10 +56,15 @@ def transfer(
         own = dataclasses.replace(own, max_new_tokens=max_new_tokens)
     recipe = dataclasses.replace(recipe, student=own)
     folder = run / "transfer" / student.strip("/.~").replace("/", "-") / f"{own.max_new_tokens}-tokens"
-    folder.mkdir(parents=True, exist_ok=True)
     sources = {"first": run / "iter_00", "final": rounds[number]}
     places = {"first": folder / "first", "final": folder / f"{name}-round-{number}"}
-    answers, dropped = _measured(recipe, run, student, folder=folder, sources=sources, places=places, say=say)
+    if sources["final"] == sources["first"]:
+        say(f"note: round {number} is the start of '{name}', with the first rationales: both are the same; see --round")
+    try:
+        with interrupting():
+            answers, dropped = _measured(recipe, run, student, folder=folder, sources=sources, places=places, say=say)
+    except (KeyboardInterrupt, Stopped) as error:
+        raise Stopped(f"{str(error) or 'stopped'}\n  What is done is kept; the same command goes on.") from error
     numbers: dict[str, Any] = {"student": student, "arm": name, "round": number, "left_out": dropped}
     for kind, found in answers.items():
         numbers[kind] = {part: accuracy(rows) for part, rows in found.items()}
@@ -76,18 +84,18 @@ def _measured(
     places: Mapping[str, Path],
     say: Callable[[str], None],
 ) -> tuple[dict[str, dict[str, list[dict[str, Any]]]], dict[str, int]]:
-    """The attempts at each part of the student of each source, and how many rows were left out."""
-    splits = read_splits(run / ITEMS)
-    reader = Reader.of(recipe, student)
-    items = {item.id: item for item in splits.train}
-    fitted, dropped = {}, {}
-    for kind, source in sources.items():
-        fitted[kind], dropped[kind] = _fitted(source / "train.jsonl", items, reader)
-        if not fitted[kind]:
-            raise NothingToLearn(f"no row of {source / 'train.jsonl'} fits into {student}; raise max_new_tokens")
+    """The attempts at each part of the student of each source, and how many rows and questions were left out."""
+    fitted, parts, dropped = _fitting(recipe, run, student, sources=sources)
+    if any(dropped.values()):
+        told = ", ".join(f"{count} of {name}" for name, count in dropped.items())
+        say(f"note: rows and questions that do not fit into {student} are left out: {told}")
+    if not all((place / "student.json").is_file() for place in places.values()):
+        check_trainable(recipe, student)
     tokens = recipe.train.epochs * sum(map(row_tokens, fitted["first"]))
-    parts = {"stop": splits.stop, "test": splits.test}
-    stages = Stages(run=folder, say=say)
+    folder.mkdir(parents=True, exist_ok=True)
+    stages = Stages(run=folder, say=say, elsewhere="")
+    # The same model may be named in several ways.
+    settings = {key: value for key, value in recipe.lasting().items() if key != "student.model"}
     answers = {}
     for kind, rows in fitted.items():
         place = places[kind]
@@ -96,19 +104,44 @@ def _measured(
         def study(place: Path = place, rows: list[dict[str, Any]] = rows) -> None:
             _study(recipe, place, student=student, rows=rows, tokens=tokens, parts=parts, say=say)
 
-        stages.once(
-            place,
-            "transfer",
-            inputs={
-                "recipe": digest(recipe.lasting()),
-                "student": student,
-                "rows": file_digest(sources[kind] / "train.jsonl"),
-            },
-            outputs=["student.json", "stop_attempts.jsonl", "test_attempts.jsonl"],
-            make=study,
-        )
+        with alone_in(place):
+            stages.once(
+                place,
+                "transfer",
+                inputs={
+                    "recipe": digest(settings),
+                    "student": start_digest(student),
+                    "rows": file_digest(sources[kind] / "train.jsonl"),
+                },
+                outputs=["student.json", "stop_attempts.jsonl", "test_attempts.jsonl"],
+                make=study,
+            )
         answers[kind] = {part: read_rows(place / f"{part}_attempts.jsonl") for part in parts}
     return answers, dropped
+
+
+def _fitting(
+    recipe: UndoRecipe, run: Path, student: str, *, sources: Mapping[str, Path]
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, tuple[Item, ...]], dict[str, int]]:
+    """The rows of each source and the questions of each part that a student takes whole; and how many it does not."""
+    splits, reader = read_splits(run / ITEMS), Reader.of(recipe, student)
+    items = {item.id: item for item in splits.train}
+    room = (
+        f"which has {reader.encoder.max_prompt} tokens for a question (student.max_prompt of the run) and "
+        f"{reader.longest} for an answer (--max-new-tokens)"
+    )
+    fitted, parts, dropped = {}, {}, {}
+    for kind, source in sources.items():
+        fitted[kind], dropped[kind] = _fitted(source / "train.jsonl", items, reader)
+        if not fitted[kind]:
+            raise NothingToLearn(f"no row of {source / 'train.jsonl'} fits into {student}, {room}")
+    # The run has left out what its own student does not read whole; another may need more tokens.
+    for part, asked in (("stop", splits.stop), ("test", splits.test)):
+        parts[part] = tuple(item for item in asked if reader.fits(item))
+        dropped[part] = len(asked) - len(parts[part])
+        if not parts[part]:
+            raise DataError(f"no question of {part} fits into {student}, {room}")
+    return fitted, parts, dropped
 
 
 def _right(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

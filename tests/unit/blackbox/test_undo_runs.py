@@ -27,7 +27,7 @@ from limbeck.blackbox.students import row_tokens
 from limbeck.blackbox.transferring import transfer
 from limbeck.blackbox.workshop import read_splits
 from limbeck.cli import main
-from limbeck.errors import CheckpointError, ConfigError, Stopped
+from limbeck.errors import CheckpointError, ConfigError, NothingToLearn, Stopped
 from limbeck.files import alone_in
 from page_kit import answers_of
 from undo_kit import undo_values
@@ -330,18 +330,22 @@ def test_another_student_learns_from_the_data(finished: UndoRun, folder: Path) -
 
     other = save_tiny(folder / "other", seed=3)
     numbers = transfer(finished.directory, str(other), max_new_tokens=120, say=quiet)
-    assert numbers["left_out"] == {"first": 0, "final": 0}
+    assert numbers["left_out"] == {"first": 0, "final": 0, "stop": 0, "test": 0}
     assert set(numbers["final_minus_first"]) == {"stop", "test"}
     learned: list[str] = []
-    again = transfer(finished.directory, str(other), max_new_tokens=120, say=learned.append)
+
+    def trainings(line: str) -> None:
+        learned.extend([line] if line.startswith("transfer to") else [])
+
+    again = transfer(finished.directory, str(other), max_new_tokens=120, say=trainings)
     assert again == numbers
     assert learned == []
     # Another arm or round shares what the first rationales make of this student; another length shares nothing.
-    blind = transfer(finished.directory, str(other), arm="blind", round=1, max_new_tokens=120, say=learned.append)
+    blind = transfer(finished.directory, str(other), arm="blind", round=1, max_new_tokens=120, say=trainings)
     assert (blind["arm"], blind["round"], blind["first"]) == ("blind", 1, numbers["first"])
     assert len(learned) == 1
     transfer(finished.directory, str(other), round=0, max_new_tokens=120, say=quiet)
-    transfer(finished.directory, str(other), max_new_tokens=110, say=learned.append)
+    transfer(finished.directory, str(other), max_new_tokens=110, say=trainings)
     assert len(learned) == 3
     places = {str(path.parent.relative_to(finished.directory / "transfer")) for path in _transferred(finished)}
     name, best = str(other).strip("/").replace("/", "-"), finished.arms["undo-v1"]["best"]
@@ -353,6 +357,73 @@ def test_another_student_learns_from_the_data(finished: UndoRun, folder: Path) -
     }
     with pytest.raises(ConfigError, match="undo-v1 has no round 7; it has 0, 1"):
         transfer(finished.directory, str(other), round=7, say=quiet)
+
+
+def test_another_student_is_told_by_its_weights(finished: UndoRun, folder: Path) -> None:
+    from limbeck.testing import save_tiny
+
+    other = save_tiny(folder / "changing", seed=3)
+    transfer(finished.directory, str(other), round=1, max_new_tokens=60, say=quiet)
+    learned: list[str] = []
+    spelled = f"{folder}/./changing/"
+    place = finished.directory / "transfer"
+    (place / spelled.strip("/.~").replace("/", "-")).symlink_to(place / str(other).strip("/").replace("/", "-"))
+    transfer(finished.directory, spelled, round=1, max_new_tokens=60, say=learned.append)
+    assert learned == []
+    save_tiny(other, seed=4)
+    with pytest.raises(CheckpointError, match=r"other inputs[\s\S]*\n  remove .*first to do it again"):
+        transfer(finished.directory, str(other), round=0, max_new_tokens=60, say=quiet)
+
+
+def test_what_another_student_cannot_read_whole_is_left_out_and_told(finished: UndoRun, folder: Path) -> None:
+    from limbeck.testing import byte_tokenizer, save_tiny
+
+    other = save_tiny(folder / "counting-more", seed=3)
+    tokenizer = byte_tokenizer()
+    # A prompt of the shorter sums takes just what the recipe has for one, that of the longer ones more.
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ '.' * 19 if message['role'] == 'user' }}{{ message['content'] }}<end>"
+        "{% endfor %}"
+    )
+    tokenizer.save_pretrained(other)
+    said: list[str] = []
+    numbers = transfer(finished.directory, str(other), round=1, max_new_tokens=100, say=said.append)
+    held = read_splits(finished.directory / "items.jsonl").parts()
+    whole = {part: [item for item in held[part] if len(item.question) == 4] for part in ("stop", "test")}
+    assert 0 < len(whole["test"]) < len(held["test"])
+    for part, items in whole.items():
+        assert numbers["first"][part]["questions"] == numbers["final"][part]["questions"] == len(items)
+        assert numbers["left_out"][part] == len(held[part]) - len(items)
+    assert f"{numbers['left_out']['test']} of test" in said[0]
+    for told, length in (("no row of", 5), ("are 424 tokens, but .* reads at most 256", 400)):
+        with pytest.raises((NothingToLearn, ConfigError), match=f"{told}[\\s\\S]*--max-new-tokens"):
+            transfer(finished.directory, str(other), round=1, max_new_tokens=length, say=quiet)
+
+
+def test_a_transfer_that_is_stopped_goes_on_by_the_same_command(
+    finished: UndoRun, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    import limbeck.blackbox.transferring as transferring
+    from limbeck.testing import save_tiny
+
+    other = str(save_tiny(folder / "stopped", seed=3))
+    command = ["undo", "transfer", str(finished.directory), "--student", other, "--round", "1"]
+
+    def interrupted(*given: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(transferring, "attempt", interrupted)
+        assert main(command) == 75
+    assert "the same command goes on" in capsys.readouterr().err
+    name = other.strip("/").replace("/", "-")
+    with alone_in(finished.directory / "transfer" / name / "40-tokens" / "first"):
+        assert main(command) == 2
+    assert "another process" in capsys.readouterr().err
+    assert main(command) == 0
+    assert "final − first" in capsys.readouterr().out
+    assert main([*command[:-1], "0"]) == 0
+    assert "round 0 is the start of 'undo-v1'" in capsys.readouterr().err
 
 
 def _transferred(run: UndoRun) -> list[Path]:
