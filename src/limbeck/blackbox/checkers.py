@@ -21,7 +21,10 @@ _MARKER = "####"
 # Up to the end of a sentence or clause; a point or comma inside a number ends none.
 _CLAUSE = re.compile(r"(?:[^,;(\n.]|[,.](?=\d))*")
 _SPACED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d|[.,]\d)")
-_MINUS = re.compile(r"^([ \t]*)-[ \t]+(?=[$€£]?\d)")
+_MINUS = re.compile(r"^([ \t]*)(?:-|minus\b|negative\b)[ \t]+(?=[$€£]?\d)", re.IGNORECASE)
+_DENIED = re.compile(r"\W*(?:not|never)\b", re.IGNORECASE)
+# Emphasis, code and LaTeX's text around the whole of an answer.
+_DRESSED = re.compile(r"(\*\*|\*|__|_|`)(?!\s)(.+?)\1([.!]?)|\\(?:text|mathrm|mathbf|textbf)\{([^{}]*)\}")
 _OPERATOR = re.compile(r"\d(?:[ \t]*(?:[-+*×÷^]|\\(?:times|cdot|div))[ \t]*|[ \t]+/[ \t]+)[$€£]?\d")
 _YES = frozenset({"yes", "true"})
 _SAID = re.compile(r"((?:\b(?:not|never)|n['’]t)\s+(?:\w+\s+)?)?\b(yes|true|no|false)\b")
@@ -114,16 +117,20 @@ def boolean(text: str, item: Item) -> Verdict:
 
 
 def exact(text: str, item: Item) -> Verdict:
-    """The gold text where an answer is said, else as the whole text: case, outer white space and end points aside.
+    """The gold text where an answer is said, else as the whole text: case, outer white space, end points and emphasis
+    of the whole aside.
 
     >>> item = Item(id="1", question="Last letters?", gold="ab c", kind="exact")
     >>> exact("The answer is AB  C.", item).correct, exact("ab c", item).mode, exact("abc", item).correct
     (True, 'fallback', False)
+    >>> exact("#### **ab c**", item).strict
+    True
     """
     for mode, said in places_of(text):
-        value = folded(said.strip().split("\n")[0])
+        line = said.strip().split("\n")[0]
+        value = folded(_undressed(line, mode))
         if value:
-            return Verdict(extracted=value, mode=mode, correct=value == folded(item.gold))
+            return Verdict(extracted=value, mode=mode, correct=folded(item.gold) in (value, folded(line)))
     return _NOTHING
 
 
@@ -166,6 +173,14 @@ def places_of(text: str) -> list[tuple[Mode, str]]:
     return [*places, ("fallback", text)]
 
 
+def _undressed(line: str, mode: Mode) -> str:
+    """An answer without emphasis or LaTeX's text around it, where that is around all of it."""
+    # Emphasis that began before "answer:" ends behind it, or behind what follows.
+    line = line.replace("**", "").strip() if mode == "phrase" and line.count("**") == 1 else line
+    found = _DRESSED.fullmatch(line)
+    return line if found is None else (found[2] or "") + (found[3] or "") or found[4]
+
+
 def _boxed(text: str) -> str | None:
     """What the last \\boxed{} holds, braces balanced; None where there is none or it never closes."""
     start = text.rfind("\\boxed{")
@@ -183,6 +198,8 @@ def _number(said: str, mode: Mode) -> Fraction | None:
     """The number that is said in one place; None where none is, or nothing that is worked out."""
     if mode == "fallback":
         return next(reversed(numbers_in(said)), None)
+    if _DENIED.match(said):
+        return None
     text = _SPACED.sub(lambda match: match[0].replace(" ", ","), without_latex(said))
     text = _MINUS.sub(r"\1-", text)
     clause = _CLAUSE.match(text)

@@ -101,6 +101,11 @@ def read_row(row: Mapping[str, Any], *, where: str, default_id: str) -> Item:
         kind = "numeric" if is_number(answer) else "exact"
     if row.get("kind") is not None and (not choices or row["kind"] != "choice"):
         kind = _said_kind(row["kind"], answer=answer, where=where)
+    if kind == "exact" and ("\n" in answer or "####" in answer):
+        raise DataError(
+            f"{where}: the answer has several lines or a ####, and nothing would ever equal it: {answer[-60:]!r}\n"
+            "  'answer' is the final answer alone, what stands behind #### in GSM8K; the way to it is 'rationale'"
+        )
     rationale, expression = (str(row.get(key) or "") for key in ("rationale", "equation"))
     return Item(
         id=default_id if row.get("id") is None else str(row["id"]),

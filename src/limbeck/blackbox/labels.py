@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from limbeck.blackbox.items import Choice
@@ -10,6 +11,7 @@ from limbeck.blackbox.numbers import without_latex
 
 _LEAD = r"^[\W_]*(?:(?:the\s+)?(?:option|choice|letter)\s+)?"
 _JOINED = r"\W*(?:\bor\b|\band\b|/|&)"
+_NOT_DENIED = r"(?<!\bnot )"
 # An English word too: before another word it is read as one.
 _WORDS = ("a", "i")
 
@@ -40,12 +42,12 @@ def label_of(said: str, choices: Sequence[Choice], *, is_said: bool) -> str | No
 
 
 def folded(text: str) -> str:
-    """A text without what does not matter in it: case, white space, quotes and points around it.
+    """A text without what does not matter in it: case, white space, quotes and points around it, how accents are coded.
 
     >>> folded(' "The  Moon". ')
     'the moon'
     """
-    return " ".join(text.lower().split()).strip(" .!\"'")
+    return " ".join(unicodedata.normalize("NFC", text).lower().split()).strip(" .!\"'")
 
 
 def _leading(first: str, choices: Sequence[Choice], *, end: str, any_case: bool) -> str | None:
@@ -81,13 +83,13 @@ def _by_leading_text(first: str, choices: Sequence[Choice]) -> str | None:
 
 def _in_parentheses(text: str, choices: Sequence[Choice]) -> str | None:
     labels = "|".join(re.escape(each.label) for each in choices)
-    found = set(re.findall(rf"\(({labels})\)", text))
+    found = set(re.findall(rf"{_NOT_DENIED}\(({labels})\)", text))
     return found.pop() if len(found) == 1 else None
 
 
 def _by_text(text: str, choices: Sequence[Choice]) -> str | None:
     said = folded(text)
-    found = [each for each in choices if re.search(rf"\b{re.escape(folded(each.text))}\b", said)]
+    found = [each for each in choices if re.search(rf"{_NOT_DENIED}\b{re.escape(folded(each.text))}\b", said)]
     # "ice" is no second answer beside "ice cream".
     whole = [each for each in found if not any(_is_inside(each, other) for other in found)]
     return whole[0].label if len(whole) == 1 else None

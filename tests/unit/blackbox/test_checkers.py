@@ -100,6 +100,8 @@ def test_any_decimal_is_read_near_enough(top: int, bottom: int) -> None:
         ("\\boxed{8 \\times 2}", "fallback", False),
         ("\\boxed{8, 9}", "fallback", False),
         ("#### - 8", "marker", False),
+        ("The answer is minus 8.", "phrase", False),
+        ("The answer is not 8 but 9", "fallback", False),
         ("####\n- 8 apples", "marker", True),
         ("#### 8 000", "marker", False),
         ("#### 8^2", "none", False),
@@ -134,6 +136,9 @@ def test_where_a_number_is_read(text: str, mode: str, correct: bool) -> None:
         ("The answer is option B.", "B", "phrase"),
         ("The correct answer is choice (B)", "B", "phrase"),
         ("**Answer:** B", "B", "phrase"),
+        ("The answer is not (B).", "", "none"),
+        ("The answer is not ice cream.", "", "none"),
+        ("The answer is not (A) but (B).", "B", "phrase"),
         ("#### b", "B", "marker"),
         ("#### (b)", "B", "marker"),
         ("#### b or c", "", "none"),
@@ -180,6 +185,11 @@ def test_exact() -> None:
     assert check('The answer is "Ab  C".', item("ab c", "exact")).strict
     assert check("ab c\nbecause", item("ab c", "exact")).correct
     assert not check("", item("ab", "exact")).correct
+    for said in ("#### **nk**", "#### `nk`.", "**Answer:** nk", "**Answer: nk**", "\\boxed{\\text{nk}}", "#### __NK__"):
+        assert check(said, item("nk", "exact")).strict, said
+    assert not check("#### a*", item("a", "exact")).correct
+    assert check("#### *a*", item("*a*", "exact")).strict
+    assert check("#### cafe\u0301", item("café", "exact")).strict
 
 
 def test_a_gold_answer_that_cannot_be_checked_is_an_error() -> None:
@@ -263,6 +273,7 @@ def test_questions_that_are_no_utf8_or_hold_half_a_character_are_named_by_their_
         ({"question": "a", "answer": "C", "choices": [{"label": "A", "text": "x"}]}, "none of the labels A"),
         ({"question": "a", "answer": "A", "choices": [{"label": "A"}]}, "no object with label and text"),
         ({"question": "a", "answer": "A", "choices": "AB"}, "a list of objects"),
+        ({"question": "a", "answer": "1 + 1 = 2.\n#### 2"}, r"line 2: the answer has several lines[\s\S]*'rationale'"),
     ],
 )
 def test_bad_rows_are_named_by_file_and_line(row: object, message: str, tmp_path: Path) -> None:
