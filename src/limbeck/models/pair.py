@@ -137,8 +137,8 @@ def _mismatch(*, teacher: _Names, student: _Names, id: int) -> VocabularyMismatc
 class Pair:
     """A frozen teacher (or none), a student, and what they agree on.
 
-    `tokenizer` is the student's. `stop_ids`: every id that ends a response; `pad_id` fills batches and is never read
-    as a mask. The teacher is in evaluation mode without gradients. With `teacher_is_base` it is the student, read with
+    `tokenizer` is the student's. `stop_ids`: every id that ends a response; `pad_id` fills batches of both models and
+    is no mask. The teacher is in evaluation mode without gradients. With `teacher_is_base` it is the student, read with
     LoRA off; `teacher_home` is where one computes whose weights lie in main memory (`teaching.teacher_of` knows both).
     """
 
@@ -228,7 +228,7 @@ class Pair:
         chat_template_kwargs: Mapping[str, object] | None = None,
     ) -> Pair:
         """Check that two loaded models fit, and freeze the teacher. Raises `ConfigError`, `VocabularyMismatch`."""
-        other, width = tokenizer, logits_width(student)
+        other, width = tokenizer, (own := logits_width(student))
         if teacher is not None:
             if teacher is student:
                 raise ConfigError("teacher and student are one object; give the student a copy (shrink makes one)")
@@ -238,7 +238,7 @@ class Pair:
             teacher_tokenizer=other,
             student_tokenizer=tokenizer,
             teacher_width=width,
-            student_width=logits_width(student),
+            student_width=own,
         )
         kwargs = dict(chat_template_kwargs or {})
         return cls(
@@ -247,7 +247,7 @@ class Pair:
             tokenizer=tokenizer,
             vocabulary=vocabulary,
             stop_ids=stop_ids(student, tokenizer=tokenizer, vocabulary=vocabulary, chat_template_kwargs=kwargs),
-            pad_id=_pad_id(tokenizer),
+            pad_id=_pad_id(tokenizer, width=min(width, own)),
             teacher_name="" if teacher is None else teacher.name_or_path,
             student_name=student.name_or_path,
             chat_template_kwargs=kwargs,
@@ -285,9 +285,9 @@ def logits_width(model: PreTrainedModel) -> int:
     return int(model.get_output_embeddings().weight.shape[0])
 
 
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return int(id) if id is not None else 0
+def _pad_id(tokenizer: PreTrainedTokenizerBase, *, width: int) -> int:
+    # A padding token is often added to one tokenizer alone, or without a row in the embeddings.
+    return next(id for id in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if id is not None and id < width)
 
 
 def _name_of(model: str | PreTrainedModel, role: str) -> str:

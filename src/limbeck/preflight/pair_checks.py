@@ -109,8 +109,8 @@ def _padding(tokenizer: Any, config: Any) -> list[Finding]:
     found = []
     if len(tokenizer) > width:
         message = f"the tokenizer has {len(tokenizer):,} tokens, but the model only {width:,} columns"
-        advice = "resize the model's embeddings, or take the tokenizer that belongs to it"
-        found.append(Finding(check="padding", severity="error", message=message, advice=advice))
+        advice = "if rows hold the others, resize the model's embeddings, or take the tokenizer that belongs to it"
+        found.append(Finding(check="padding", severity="warning", message=message, advice=advice))
     if pad is None:
         found.append(Finding(check="padding", severity="note", message="no pad token; EOS fills the batches"))
     elif pad == eos:

@@ -128,6 +128,20 @@ def test_every_end_is_a_stop_id() -> None:
     assert plain.pad_id == 258
 
 
+def test_batches_are_filled_with_a_token_that_both_models_have() -> None:
+    tokenizer = byte_tokenizer(extra_tokens=["[PAD]"])
+    tokenizer.pad_token = "[PAD]"
+    for teacher, student in ((261, 262), (262, 261), (261, 261)):
+        pair = Pair.load(
+            teacher=tiny_model(vocab_size=teacher),
+            student=tiny_model(vocab_size=student),
+            tokenizer=tokenizer,
+            teacher_tokenizer=tokenizer,
+        )
+        assert pair.pad_id == 258
+    assert Pair.load(teacher=None, student=tiny_model(vocab_size=262), tokenizer=tokenizer).pad_id == 261
+
+
 def test_no_shared_end_refuses_the_pair() -> None:
     ids = {"eos_token": "<s-end>"}
     student = words(["a", "b"], {2: "<s-end>"})

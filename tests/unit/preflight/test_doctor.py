@@ -107,6 +107,18 @@ def test_pad_is_eos(recipe: Make, tmp_path: Path, pair: Path) -> None:
     assert "one token" in message
 
 
+def test_a_padding_token_that_no_model_has_a_column_for(recipe: Make, tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer(extra_tokens=["[PAD]"])
+    tokenizer.pad_token = "[PAD]"
+    save_tiny(tmp_path / "student", seed=2, vocab_size=261, tokenizer=tokenizer)
+    models = _models(recipe(), student=str(tmp_path / "student"))
+    diagnosis = doctor(recipe(models=models, train={"batch_rows": 2}))
+    ((severity, message),) = _found(diagnosis, "padding")
+    assert (severity, message) == ("warning", "the tokenizer has 262 tokens, but the model only 261 columns")
+    assert not diagnosis.skipped
+    assert diagnosis.exit_code == 1
+
+
 def test_rows_beyond_the_context(recipe: Make) -> None:
     diagnosis = doctor(recipe(data={**recipe()["data"], "max_length": 500}), weights=False)
     ((severity, message),) = _found(diagnosis, "context")
