@@ -17,6 +17,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
+from limbeck.errors import ConfigError
+
 _UPPER_START, _WIDTH_START = 6.0, 12.0
 
 
@@ -91,6 +93,47 @@ class FixedBounds:
     def build(self, num_features: int, *, generator: torch.Generator) -> nn.Module:
         """A module without parameters."""
         return _FixedModule(lower=_logit(self.lower), upper=_logit(self.upper))
+
+
+def network_of(part: ClipNetwork, num_features: int, *, generator: torch.Generator) -> nn.Module:
+    """The network of a component, which may be somebody's own. Raises `ConfigError` for one that is to learn and has no
+    parameters, such as layers in a plain list."""
+    network = part.build(num_features, generator=generator)
+    if part.learning_rate > 0 and not any(each.requires_grad for each in network.parameters()):
+        raise ConfigError(
+            f"the clip network {type(network).__name__} has no parameters, so that it would learn nothing; a network "
+            "that learns nothing has learning_rate 0"
+        )
+    return network
+
+
+def bounds_of(network: nn.Module, features_nF: Float[Tensor, "n F"]) -> Bounds:
+    """What a network, which may be somebody's own, says of each token.
+
+    Raises `ConfigError` for what is no `Bounds` of one number a token each, for l > u, and for bounds without gradient
+    of a network with parameters: gates would be of other tokens, shut, or open for ever.
+    """
+    found = network(features_nF)
+    wanted = features_nF.shape[:1]
+    name = type(network).__name__
+    if not isinstance(found, Bounds) or not found.lower.shape == found.upper.shape == wanted:
+        gave = f"a {type(found).__name__}"
+        if isinstance(found, Bounds):
+            gave = f"bounds of shapes {list(found.lower.shape)} and {list(found.upper.shape)}"
+        raise ConfigError(
+            f"the clip network {name} gave {gave} for {wanted[0]} tokens; allowed: limbeck.losses.Bounds with a lower "
+            f"and an upper of shape {list(wanted)}"
+        )
+    is_learned = torch.is_grad_enabled() and any(each.requires_grad for each in network.parameters())
+    if is_learned and not (found.lower.requires_grad or found.upper.requires_grad):
+        raise ConfigError(
+            f"the bounds of the clip network {name} have no gradient, so that it would learn nothing: they do not "
+            "depend on its parameters, or were detached from them"
+        )
+    # The library's own are in order as they are made; to look waits for the device.
+    if not type(network).__module__.startswith("limbeck.") and bool((found.lower > found.upper).any()):
+        raise ConfigError(f"the clip network {name} gave a lower bound above the upper one; allowed: lower ≤ upper")
+    return found
 
 
 class _MLPModule(nn.Module):

@@ -13,7 +13,15 @@ from torch import Tensor, nn
 
 from limbeck.errors import ConfigError
 from limbeck.losses.clip_features import SUMMARY_FEATURES, ranked_features, whole_features
-from limbeck.losses.clip_networks import MLP, Bounds, ClipNetwork, FixedBounds, RankedClipNetwork
+from limbeck.losses.clip_networks import (
+    MLP,
+    Bounds,
+    ClipNetwork,
+    FixedBounds,
+    RankedClipNetwork,
+    bounds_of,
+    network_of,
+)
 from limbeck.losses.clipping import Kept, Normalise, Rest, all_and_top, clipped_loss, kept_by
 from limbeck.losses.gating import Coordinate, GateKind, Gating, Parts, Window, farthest_rank
 from limbeck.losses.match import Measured, TokenScores
@@ -137,7 +145,7 @@ class ClippedKL(nn.Module):
         self.others = vocabulary_size - self.top
         is_literal = part.features == "full" and not self.reads_ranks
         numbers = 3 * vocabulary_size if is_literal else 2 * self.top + SUMMARY_FEATURES
-        self.network = part.clip.build(numbers, generator=generator)
+        self.network = network_of(part.clip, numbers, generator=generator)
         is_apart = part.coordinate == "rank" and part.learning_rate > 0
         self.apart = farthest_rank(vocabulary_size) if is_apart else 0.0
 
@@ -211,7 +219,7 @@ class ClippedKL(nn.Module):
         else:
             features_nF = ranked_features(target_nk=ranked_nK, student_nk=student_nV.gather(1, order_nK))
         own = next(self.network.parameters(), features_nF)
-        bounds: Bounds = self.network(features_nF.to(own.dtype))
+        bounds = bounds_of(self.network, features_nF.to(own.dtype))
         lower_n, upper_n = bounds.lower.to(features_nF.dtype), bounds.upper.to(features_nF.dtype)
         return Bounds(lower=lower_n - self.apart, upper=upper_n + self.apart)
 

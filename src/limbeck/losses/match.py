@@ -222,29 +222,28 @@ class Match:
             target_nV, student_nV = _softened(target_nV, temperature), _softened(student_nV, temperature)
         if target_nV.shape != student_nV.shape:
             raise _misshapen("a target", target_nV, wanted=student_nV.shape)
-        gap_n = one_each(
-            self.divergence(target_logp=target_nV, student_logp=student_nV), student_nV, what="a divergence"
-        )
+        gap_n = self.divergence(target_logp=target_nV.detach(), student_logp=student_nV)
+        gap_n = one_each(gap_n, student_nV, what="a divergence")
         if temperature != 1.0:
             gap_n = temperature**2 * gap_n
         return one_each(self.weight(scores), student_nV, what="a weight").detach() * gap_n
 
 
-def one_each(found_n: Tensor, of: Tensor, *, what: str) -> Tensor:
+def one_each(found_n: Tensor, of: Tensor, *, what: str, each: str = "token") -> Tensor:
     """What a part found, if it is one number for each row `of` what it read. Raises `ConfigError`.
 
     Anything else that broadcasts, a mean or [n 1], would be summed into another loss than was meant.
     """
     if not isinstance(found_n, Tensor) or found_n.shape != of.shape[:1]:
-        raise _misshapen(what, found_n, wanted=of.shape[:1])
+        raise _misshapen(what, found_n, wanted=of.shape[:1], each=each)
     return found_n
 
 
-def _misshapen(what: str, found: object, *, wanted: torch.Size) -> ConfigError:
+def _misshapen(what: str, found: object, *, wanted: torch.Size, each: str = "token") -> ConfigError:
     shape = f"shape {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
     return ConfigError(
-        f"{what} of the method gave {shape} for {wanted[0]} tokens; allowed: a tensor of shape {list(wanted)}"
-        + (", one number a token, neither summed nor averaged" if len(wanted) == 1 else "")
+        f"{what} of the method gave {shape} for {wanted[0]} {each}s; allowed: a tensor of shape {list(wanted)}"
+        + (f", one number a {each}, neither summed nor averaged" if len(wanted) == 1 else "")
     )
 
 

@@ -204,24 +204,28 @@ def _parts(
             loss_n = measured.loss
         else:
             loss_n = term(scores)
-        parts[name] = (_learnable(loss_n, student_nV, name=name) * weight_n).sum()
+        parts[name] = (_learnable(loss_n, tokens_n, student_nV=student_nV, what=f"the {name} term") * weight_n).sum()
     inside = slice(bisect_left(walk.pairs, place.start), bisect_left(walk.pairs, place.stop))
     for name, pair_term in walk.pair_terms.items():
         assert target_nV is not None, "a span term compares with a teacher"
         first = torch.tensor([pair - place.start for pair in walk.pairs[inside]], dtype=torch.long)
         pair_scores = PairScores(student_logp=student_nV, target_logp=target_nV, first=first)
-        parts[name] = (pair_term(pair_scores) * walk.weights[name][inside]).sum()
+        found_p, what = pair_term(pair_scores), f"the {name} term"
+        loss_p = _learnable(found_p, first, student_nV=student_nV, what=what, each="pair")
+        parts[name] = (loss_p * walk.weights[name][inside]).sum()
     return parts
 
 
-def _learnable(loss_n: Tensor, student_nV: Tensor, *, name: str) -> Tensor:
-    """The losses of a term, which may be somebody's own. Raises `ConfigError` for one that would train nothing."""
-    if student_nV.requires_grad and not one_each(loss_n, student_nV, what=f"the {name} term").requires_grad:
+def _learnable(found: Tensor, of: Tensor, *, student_nV: Tensor, what: str, each: str = "token") -> Tensor:
+    """The losses of a term, which may be somebody's own: one for each token or pair `of` what it read. Raises
+    `ConfigError` for one that would train something else, or nothing."""
+    has_gradient = one_each(found, of, what=what, each=each).requires_grad
+    if student_nV.requires_grad and len(of) and not has_gradient:
         raise ConfigError(
-            f"the {name} term of the method has no gradient: what it gives does not depend on the student's "
+            f"{what} of the method has no gradient: what it gives does not depend on the student's "
             "log-probabilities, or was detached from them"
         )
-    return loss_n
+    return found
 
 
 def _weighted_logp(

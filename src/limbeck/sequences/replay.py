@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from limbeck.errors import ConfigError
 from limbeck.seeds import Seeds
 from limbeck.sequences.building import Ground, SourceToBuild
 from limbeck.sequences.fixed import Fixed
@@ -112,7 +113,13 @@ class Replaying:
     def thresholds(self, step: int) -> tuple[float, float]:
         """φ and s of a step."""
         steps = self._ground.steps
-        threshold = self.component.schedule.threshold(step, steps=steps, rises=self._rises)
+        schedule = self.component.schedule
+        threshold = schedule.threshold(step, steps=steps, rises=self._rises)
+        if not 0.0 <= threshold <= 1.0:
+            raise ConfigError(
+                f"the schedule {type(schedule).__name__} gave {threshold!r} at step {step}; allowed: a probability, "
+                "0 to 1"
+            )
         return threshold, self.component.fresh_threshold(step, steps=steps, threshold=threshold)
 
     def notes(self) -> list[str]:

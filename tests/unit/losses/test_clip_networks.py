@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -9,7 +11,8 @@ import torch
 from clip_kit import built, scores_of
 from torch import nn
 
-from limbeck.losses import CLIP_NETWORKS, ClipNetwork
+from limbeck.errors import ConfigError
+from limbeck.losses import CLIP_NETWORKS, Bounds, ClipNetwork
 from limbeck.losses.clip_features import classes_and_summary, ranked_features
 from limbeck.losses.clip_networks import RankedClipNetwork
 from limbeck.losses.dac import DACKL
@@ -179,3 +182,62 @@ def test_full_features_are_those_of_topk_where_the_top_is_all(name: str) -> None
 def test_sizes_that_make_no_sense_are_refused(name: str, values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(values))):
         CLIP_NETWORKS[name](**values)
+
+
+class _OfBounds(nn.Module):
+    """A clip network of a user's own: what it gives is made of a learned lower and upper bound a token."""
+
+    def __init__(self, made: Callable[[torch.Tensor, torch.Tensor], object]) -> None:
+        super().__init__()
+        self.made = made
+        self.bounds = nn.Parameter(torch.tensor([-6.0, 6.0]))
+
+    def forward(self, features: torch.Tensor) -> object:
+        lower, upper = self.bounds.expand(len(features), 2).unbind(1)
+        return self.made(lower, upper)
+
+
+@dataclass(frozen=True)
+class _Own:
+    made: Callable[[torch.Tensor, torch.Tensor], object]
+    learning_rate: float = 0.01
+
+    def build(self, num_features: int, *, generator: torch.Generator) -> nn.Module:
+        return _OfBounds(self.made)
+
+
+def _bounds(lower: torch.Tensor, upper: torch.Tensor) -> Bounds:
+    return Bounds(lower=lower, upper=upper)
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        (lambda lower, upper: (lower, upper), "gave a tuple"),
+        (lambda lower, upper: _bounds(lower[:1], upper[:1]), r"shapes \[1\] and \[1\] for 3 tokens"),
+        (lambda lower, upper: _bounds(upper, lower), "lower bound above the upper one"),
+        (lambda lower, upper: _bounds(lower.detach(), upper.detach()), "have no gradient"),
+    ],
+)
+def test_a_network_of_ones_own_that_gives_no_bounds_is_refused(
+    made: Callable[[torch.Tensor, torch.Tensor], object], why: str
+) -> None:
+    scores = scores_of(3, 90)
+    assert built(DACKL(clip=_Own(_bounds)), 90)(scores).isfinite().all()
+    with pytest.raises(ConfigError, match=why):
+        built(DACKL(clip=_Own(made)), 90)(scores)
+
+
+def test_a_network_that_is_to_learn_has_parameters() -> None:
+    @dataclass(frozen=True)
+    class Empty:
+        learning_rate: float
+
+        def build(self, num_features: int, *, generator: torch.Generator) -> nn.Module:
+            network = nn.Module()
+            network.layers = [nn.Parameter(torch.zeros(2))]
+            return network
+
+    built(DACKL(clip=Empty(0.0)), 90)
+    with pytest.raises(ConfigError, match="has no parameters"):
+        built(DACKL(clip=Empty(0.01)), 90)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from limbeck.errors import NothingToLearn
+from limbeck.errors import ConfigError, NothingToLearn
 from limbeck.losses import walking
 from limbeck.losses.correlation import Correlation, PairScores
 from limbeck.losses.divergences import ForwardKL
@@ -17,6 +18,7 @@ from limbeck.losses.heads import Head
 from limbeck.losses.match import Match
 from limbeck.losses.objective import Batch, Objective, one_process
 from limbeck.models.scoring import scored_tokens, span_pairs
+from limbeck.spans import Whole
 from limbeck.types import pack_rows
 from reference import mgsr
 
@@ -244,3 +246,43 @@ def test_a_term_that_does_not_apply_has_a_gradient_of_zero() -> None:
     )
     result.loss.backward()
     assert term.factor.grad.item() == 0.0
+
+
+class _Changed:
+    """A span term of a user's own that gives something else than one number a pair."""
+
+    extractor = Whole()
+
+    def __init__(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        self.change = change
+
+    def __call__(self, scores: PairScores) -> torch.Tensor:
+        return self.change(Correlation()(scores))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda found: found.mean(), r"the span term of the method gave shape \[\] for 2 pairs"),
+        (lambda found: found[:, None], r"the span term of the method gave shape \[2, 1\] for 2 pairs"),
+        (lambda found: found.detach(), "the span term of the method has no gradient"),
+    ],
+)
+def test_a_span_term_that_would_train_something_else_is_refused(
+    change: Callable[[torch.Tensor], torch.Tensor], why: str
+) -> None:
+    hidden = torch.randn(4, 5, requires_grad=True)
+    head = Head(weight=torch.randn(6, 5), size=6)
+    with pytest.raises(ConfigError, match=why):
+        fused_loss(
+            hidden,
+            head=head,
+            tokens_N=torch.arange(4),
+            views=[HiddenView(hidden=torch.randn(4, 5), head=head)],
+            terms={},
+            pair_terms={"span": _Changed(change)},
+            pairs_P=torch.tensor([0, 2]),
+            weights={"span": torch.ones(2)},
+            scales={"span": 1.0},
+            chunk=4,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -58,6 +59,35 @@ class Shaped:
 def test_a_divergence_that_is_not_one_number_a_token_is_refused(shape: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"a divergence of the method gave shape {shape} for 4 tokens")):
         Match(divergence=Shaped(shape=shape))(some_scores())
+
+
+@dataclass(frozen=True)
+class _Halfway:
+    """A target of a user's own that leans on the student."""
+
+    needs_teacher = True
+
+    def __call__(self, scores: TokenScores) -> Tensor:
+        assert scores.target_logp is not None
+        return torch.logaddexp(scores.target_logp, scores.student_logp) - math.log(2)
+
+
+def test_no_gradient_flows_into_a_target_whatever_the_divergence_does() -> None:
+    scores = some_scores()
+    expected = -_Halfway()(scores).exp()
+    scores.student_logp.requires_grad_()
+    for divergence in (ForwardKL(), _Open()):
+        loss = Match(divergence=divergence, target=_Halfway())(scores).sum()
+        (gradient,) = torch.autograd.grad(loss, scores.student_logp)
+        torch.testing.assert_close(gradient, expected)
+
+
+@dataclass(frozen=True)
+class _Open:
+    """Forward KL that leaves its target attached."""
+
+    def __call__(self, *, target_logp: Tensor, student_logp: Tensor) -> Tensor:
+        return (target_logp.exp() * (target_logp - student_logp)).sum(-1)
 
 
 def test_match_is_the_divergence_of_the_teacher() -> None:

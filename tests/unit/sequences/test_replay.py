@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from limbeck.errors import ConfigError
 from limbeck.seeds import Seeds
 from limbeck.sequences import Adaptive, Constant, Fixed, Ground, Linear, Mixture, Replay, Student, TeacherWritten
 from limbeck.sequences.replay import Replaying
@@ -289,3 +290,13 @@ def test_bad_fields_are_refused(values: dict[str, Any]) -> None:
 def test_bad_fields_of_schedules_are_refused(kind: Any, values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         kind(**values)
+
+
+@pytest.mark.parametrize("threshold", [50.0, -0.1, float("nan")])
+def test_a_schedule_of_ones_own_gives_a_probability(threshold: float) -> None:
+    class Own(Constant):
+        def threshold(self, step: int, *, steps: int, rises: int) -> float:
+            return threshold
+
+    with pytest.raises(ConfigError, match=f"the schedule Own gave {threshold} at step 1"):
+        Replay(schedule=Own()).build(ground()).notes()
