@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import hashlib
 import json
 import os
 import shutil
@@ -156,3 +158,18 @@ def read_row(line: bytes, *, place: str, error: type[LimbeckError] = DataError, 
 def _unreadable(error: type[LimbeckError], place: str, why: Exception, remedy: str) -> LimbeckError:
     said = why.msg if isinstance(why, json.JSONDecodeError) else str(why)
     return error(f"{place} cannot be read: {said}" + (f"\n  {remedy}" if remedy else ""))
+
+
+def file_hash(path: Path) -> str:
+    """A hash of a file's bytes: 16 hexadecimal digits."""
+    status = path.stat()
+    return _file_hash(path.absolute(), status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _file_hash(path: Path, written: int, size: int) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from limbeck.errors import ConfigError, UnknownName
+from limbeck.files import file_hash
 from limbeck.losses import CLIP_NETWORKS, DIVERGENCES, SPAN_TERMS, TARGETS, TOKEN_TERMS, TOKEN_WEIGHTS
 from limbeck.registry import Registry
 from limbeck.revision import DETECTORS, REVISERS
@@ -96,6 +100,23 @@ def _imported(kind: str, where: str, allow_import: bool) -> Any:
         raise ConfigError(
             f"{where}.kind is '{kind}', which is no dataclass; a part of a method is one, and its fields are its keys"
         )
+    return found
+
+
+def own_code(plain: Any) -> dict[str, str]:
+    """The modules of one's own parts ("module:Class") in the plain dictionary of a method, each with the hash of its
+    file."""
+    if isinstance(plain, list | tuple):
+        return {name: code for each in plain for name, code in own_code(each).items()}
+    if not isinstance(plain, Mapping):
+        return {}
+    found = own_code(list(plain.values()))
+    name, colon, _ = str(plain.get("kind", "")).partition(":")
+    # A program of one's own, or a module that was made in memory, has no spec.
+    with suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(name) if colon else None
+        if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+            found[name] = file_hash(Path(spec.origin))
     return found
 
 

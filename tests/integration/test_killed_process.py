@@ -128,6 +128,30 @@ def test_a_signal_finishes_the_step(
     assert_same_run(tmp_path / "whole", run)
 
 
+def test_a_run_with_a_part_of_ones_own_goes_on_with_its_recipe_and_says_that_the_part_has_changed(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = tmp_path / "own_divergence.py"
+    part.write_text(
+        "from dataclasses import dataclass\n\n\n@dataclass(frozen=True)\nclass Mine:\n"
+        "    def __call__(self, *, target_logp, student_logp):\n"
+        "        return (target_logp.exp() * (target_logp - student_logp)).sum(-1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = _settings(models, tmp_path, steps=3, checkpoint_minutes=5)
+    settings["method"] = {"base": "kd", "token": {"divergence": {"kind": "own_divergence:Mine"}}}
+    file = _write(settings, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        _signals_during_step(patch, 1, [signal.SIGINT])
+        assert cli.main(["train", str(file)]) == 75
+    assert "go on with: limbeck train YOUR_RECIPE.yaml --resume" in capsys.readouterr().err
+    assert cli.main(["train", str(file), "train.steps=4", "--resume"]) == 0
+    assert "has changed" not in capsys.readouterr().err
+    part.write_text(part.read_text() + "# another one\n")
+    assert cli.main(["train", str(file), "train.steps=5", "--resume"]) == 0
+    assert "warning: own_divergence, the code of a part of this run, has changed" in capsys.readouterr().err
+
+
 def test_a_second_control_c_stops_at_once(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

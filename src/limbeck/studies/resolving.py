@@ -8,9 +8,7 @@ the hash is the same on every machine.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
-import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +19,8 @@ from limbeck.config import Recipe
 from limbeck.config.placing import PLACING
 from limbeck.config.uses import matches_teacher, needs_teacher, student_draws
 from limbeck.errors import ConfigError
+from limbeck.files import file_hash
+from limbeck.slots import own_code
 from limbeck.studies.definition import Arm, Stage, Study
 
 STAGE, DATA = "@", "@data/"
@@ -130,22 +130,8 @@ def identity_of(study: Study, recipe: Recipe) -> dict[str, Any]:
     else:
         data["corpus"] = _named(study, data["corpus"])
     data["valid"], data["plain_text"] = _named(study, data["valid"]), _named(study, data["plain_text"])
-    code = _own_code(values["method"])
+    code = own_code(values["method"])
     return {**values, "code": code} if code else values
-
-
-def _own_code(plain: Any) -> dict[str, str]:
-    """The modules of one's own parts ("module:Class") that a method has, each with the hash of its file."""
-    if isinstance(plain, list | tuple):
-        return {name: code for each in plain for name, code in _own_code(each).items()}
-    if not isinstance(plain, Mapping):
-        return {}
-    found = _own_code(list(plain.values()))
-    module = str(plain.get("kind", "")).partition(":")
-    spec = importlib.util.find_spec(module[0]) if module[1] else None
-    if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
-        found[module[0]] = file_hash(Path(spec.origin))
-    return found
 
 
 def stages_of(study: Study, recipe: Recipe) -> tuple[Stage, ...]:
@@ -201,21 +187,6 @@ def _model_hash(folder: Path) -> str:
     """A hash of all that a model's folder says, its tokenizer and chat template too: they decide what it reads."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.suffix != ".md"]
     return _hash([[file.name, file_hash(file)] for file in files if not file.name.startswith(".")])
-
-
-def file_hash(path: Path) -> str:
-    """A hash of a file's bytes: 16 hexadecimal digits."""
-    status = path.stat()
-    return _file_hash(path.absolute(), status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=256)
-def _file_hash(path: Path, written: int, size: int) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    with path.open("rb") as file:
-        while block := file.read(2**22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def scoring_key(study: Study) -> str:

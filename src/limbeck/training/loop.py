@@ -80,7 +80,7 @@ def _trained(
         with full_disk_stops(path), lost_rank_stops(path):
             if not resume and world.is_main:
                 learned = learned_state(session.finder)
-                described = described_environment(world)
+                described = described_environment(world, settings)
                 RunDirectory.create(
                     path, recipe=settings.dump(), environment=described, extractor=learned, rows=session.counted
                 )
@@ -268,7 +268,8 @@ class _Loop:
             directory.write_text(RECIPE, session.recipe.dump())
             self.watch.recall(directory.rows(METRICS))
             self.memory.record()
-            for line in environment_changes(directory.environment(), described_environment(session.world)):
+            now = described_environment(session.world, session.recipe)
+            for line in environment_changes(directory.environment(), now):
                 self.progress.note(line)
         session.world.barrier()
 

@@ -10,6 +10,7 @@ import torch
 from limbeck.config import Recipe, resumable_difference
 from limbeck.errors import CheckpointError
 from limbeck.files import alone_in
+from limbeck.slots import own_code
 from limbeck.training.rundir import RECIPE, Run, RunDirectory, environment
 from limbeck.training.world import World
 
@@ -46,9 +47,10 @@ def check_same(old: Recipe, new: Recipe, *, what: str) -> None:
         )
 
 
-def described_environment(world: World) -> dict[str, Any]:
-    """Versions and machine of this process, with its ranks and threads."""
+def described_environment(world: World, recipe: Recipe) -> dict[str, Any]:
+    """Versions and machine of this process, with its ranks and threads, and the code of the method's own parts."""
     found = environment(device=str(world.device), ranks=world.size, threads=torch.get_num_threads())
     if world.device.type == "cuda":
         found |= {"accelerator": torch.cuda.get_device_name(world.device), "cuda": torch.version.cuda}
-    return found
+    code = own_code(recipe.method)
+    return {**found, "code": code} if code else found

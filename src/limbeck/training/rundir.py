@@ -235,7 +235,7 @@ def environment(*, device: str, ranks: int, threads: int) -> dict[str, Any]:
 
 
 def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """A line where a run goes on in another environment than it was started in: its numbers may then move a little.
+    """What a run that goes on in another environment than it was started in may do otherwise than it would have.
 
     >>> environment_changes({"threads": 1, "python": "3.11.1"}, {"threads": 2, "python": "3.11.1"})
     ['this run was started with threads 1, now 2; its numbers may differ in the last bits']
@@ -244,10 +244,12 @@ def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> li
     changed = [
         f"{key} {value}, now {flat[1].get(key)}"
         for key, value in flat[0].items()
-        if key != "versions" and flat[1].get(key) != value
+        if key not in ("versions", "code") and flat[1].get(key) != value
     ]
     line = f"this run was started with {'; '.join(changed)}; its numbers may differ in the last bits"
-    return [line] if changed else []
+    other = ", ".join(name for name, hash in before.get("code", {}).items() if now.get("code", {}).get(name) != hash)
+    part = f"warning: {other}, the code of a part of this run, has changed since it was started: what it learns may too"
+    return [*([line] if changed else []), *([part] if other else [])]
 
 
 @dataclass(frozen=True)

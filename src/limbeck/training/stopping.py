@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ from limbeck.interrupts import Requests
 from limbeck.training.rundir import RECIPE
 from limbeck.training.signatures import SIGNATURES
 from limbeck.training.watch import Sign
+
+_OWN_PART = re.compile(r"\bkind: ['\"]?[\w.]+:\w")
 
 
 class StopRequest:
@@ -54,10 +57,15 @@ class StopRequest:
 
 
 def how_to_resume(run: Path) -> str:
-    """The command that goes on with a run, on as many processes of this machine as there are now."""
+    """The command that goes on with a run, on as many processes of this machine as there are now.
+
+    With parts of one's own that is the recipe that was written for it: code is imported from no other.
+    """
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     launched = f"torchrun --nproc-per-node {processes} -m " if processes > 1 else ""
-    return f"{launched}limbeck train {shlex.quote(str(run))} --resume"
+    recipe = run / RECIPE
+    has_own_parts = recipe.is_file() and _OWN_PART.search(recipe.read_text(encoding="utf-8", errors="replace"))
+    return f"{launched}limbeck train {'YOUR_RECIPE.yaml' if has_own_parts else shlex.quote(str(run))} --resume"
 
 
 def past_a_signature(run: Path, signs: Sequence[Sign], *, where: str) -> str:
