@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         choose_template,
         end_of_turn,
     )
-    from limbeck.data.tokenizing import Encoder, EncodingReport
+    from limbeck.data.tokenizing import Encoder
 
 _HOMES = {
     "assembling": ("TrainingData", "load_training"),
@@ -37,7 +37,8 @@ _HOMES = {
         "choose_template",
         "end_of_turn",
     ),
-    "tokenizing": ("Encoder", "EncodingReport"),
+    "encoding_report": ("EncodingReport",),
+    "tokenizing": ("Encoder",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

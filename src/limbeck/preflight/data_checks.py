@@ -126,6 +126,8 @@ def _encoding(recipe: Recipe, train: Sequence[Example]) -> list[Finding]:
          "raise data.max_length"),
         (report.control_tokens, "rows spell a special token of the tokenizer, which is encoded as that token",
          "remove it from the text: it may end a response too early"),
+        (report.unknown_tokens, "rows have text that the tokenizer has no token for: it is lost and learned as unknown",
+         "take a model whose tokenizer knows it, line breaks and letters of the language included"),
         (report.open_thoughts, "responses have no </think>, though the chat template begins them with <think>",
          "write the thoughts into the rows, or try models.chat_template_kwargs={enable_thinking: false}"),
     )  # fmt: skip

@@ -288,6 +288,22 @@ def test_control_tokens_in_the_text_are_reported(chatml: Any, make_example: Make
     assert encoder.report.control_tokens == 1
 
 
+def test_text_without_a_token_is_reported(make_example: Make) -> None:
+    letters = ["</s>", "<unk>", " ", *map(chr, range(33, 127))]
+    inner = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[], unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", unk_token="<unk>")
+    encoder = Encoder(tokenizer, PlainTemplate())
+    encoder.rows([make_example("plain"), make_example("two\nlines"), make_example("a", references=("é",))])
+    assert encoder.report.counts()["unknown_tokens"] == 2
+    assert any(
+        line.startswith("2 rows with text that the tokenizer has no token for") for line in encoder.report.lines()
+    )
+    tokenizer.unk_token = "</s>"
+    silent = Encoder(tokenizer, PlainTemplate())
+    silent.rows([make_example("plain")])
+    assert not silent.report.unknown_tokens
+
+
 def test_report_lines(chatml: Any, make_example: Make) -> None:
     encoder = encoder_of(chatml)
     assert encoder.report.lines() == ("0 rows: prompt tokens none; response tokens none",)
