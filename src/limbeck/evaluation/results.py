@@ -72,7 +72,11 @@ class Results:
         """The mean over seeds, then examples, then corpora. Raises `DataError` if nothing was measured."""
         corpora = self.values(measure, score)
         if not corpora:
-            raise DataError(f"no row has '{score}' under '{measure}'; give a teacher for agreement scores")
+            others = sorted({str(row["measure"]) for row in self.rows if score in row.get("scores", ())})
+            advice = (
+                f"take measure={' or '.join(map(repr, others))}" if others else "give a teacher for agreement scores"
+            )
+            raise DataError(f"no row has '{score}' under '{measure}'; {advice}")
         means = [sum(values.values()) / len(values) for values in corpora.values()]
         return sum(means) / len(means)
 

@@ -140,6 +140,11 @@ def test_without_a_teacher_there_are_answers_and_cross_entropy(home: Path) -> No
 # What is evaluated.
 
 
+def test_a_mean_of_another_measure_is_named(results: Results) -> None:
+    with pytest.raises(DataError, match="under 'answers'; take measure='own' or 'references'$"):
+        results.mean("kl_teacher_student")
+
+
 def test_a_run_stands_for_its_best_student(home: Path, tmp_path: Path) -> None:
     save_tiny(tmp_path / "run" / "student")
     expected = [row["tokens"] for row in by_measure(run(home), "answers")]
