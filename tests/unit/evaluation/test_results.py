@@ -141,7 +141,7 @@ def test_without_a_teacher_there_are_answers_and_cross_entropy(home: Path) -> No
 
 
 def test_a_mean_of_another_measure_is_named(results: Results) -> None:
-    with pytest.raises(DataError, match="under 'answers'; take measure='own' or 'references'$"):
+    with pytest.raises(DataError, match=r"under 'answers'; take measure='own' or 'references'$"):
         results.mean("kl_teacher_student")
 
 
