@@ -68,14 +68,15 @@ def component_of(slot: str, plain: Any, where: str, allow_import: bool) -> Any:
         entry = SLOTS[slot][kind]
     else:
         raise UnknownName.among(SLOTS[slot].what, kind, SLOTS[slot], f"{where}.kind")
-    known = [part.name for part in dataclasses.fields(entry)]
+    known = {part.name: part.type for part in dataclasses.fields(entry)}
     values: dict[str, Any] = {}
     for key, value in plain.items():
         if key == "kind":
             continue
         if key not in known:
             raise UnknownName.among(f"field of '{kind}'", key, [*known, "kind"], f"{where}.{key}")
-        is_part = key in SLOTS and isinstance(value, str | Mapping)
+        # A part of one's own may call a text as a slot is called.
+        is_part = key in SLOTS and isinstance(value, str | Mapping) and known[key] not in (str, "str")
         values[key] = component_of(key, value, f"{where}.{key}", allow_import) if is_part else value
     try:
         return entry(**values)

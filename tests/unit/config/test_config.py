@@ -281,6 +281,16 @@ def test_a_runs_own_recipe_imports_nothing(write, tmp_path):
         Recipe.load(write(text.replace("limbeck.sequences.fixed:Fixed", "test_config:Mine")), allow_import=False)
 
 
+def test_a_part_of_ones_own_may_call_a_text_as_a_slot_is_called(write, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = ["from dataclasses import dataclass", "@dataclass(frozen=True)", "class Mine:", "    weight: str = 'x'"]
+    call = "    def __call__(self, *, target_logp, student_logp): return target_logp.sum(-1)"
+    write("\n".join([*lines, call]), "texted.py")
+    token = "{base: gkd, token: {divergence: {kind: 'texted:Mine', weight: y}}}"
+    recipe = Recipe.load(write(_BASE.replace("{base: gkd}", token)))
+    assert recipe.built_method().token.divergence.weight == "y"
+
+
 @pytest.mark.parametrize("first", ["", "# Mine.\n", "\ufeff" + RECORDED, RECORDED.replace("\n", "\r\n")])
 def test_a_runs_folder_imports_nothing_whatever_its_first_line_is(write, tmp_path, first, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
