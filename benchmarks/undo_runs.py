@@ -35,12 +35,11 @@ from undo_recipes import ROUNDS, Recipes
 from undo_tables import ARMS, MAIN, TASKS, Kept, marked
 
 from limbeck.blackbox.artefacts import EVENTS, read_json, read_rows
-from limbeck.blackbox.ledger import Ledger
+from limbeck.blackbox.ledger import LEDGER, Ledger
 from limbeck.blackbox.loop import UndoRun, run_undo
 from limbeck.blackbox.recipes import UndoRecipe
 from limbeck.blackbox.scratch import scratch_model
 from limbeck.blackbox.transferring import transfer
-from limbeck.blackbox.workshop import LEDGER
 from limbeck.errors import NothingToLearn
 from limbeck.models.loading import load_tokenizer
 from limbeck.models.saving import save_student

@@ -15,6 +15,7 @@ from limbeck.blackbox.asking import Answer, Completion, Refusal, Request
 from limbeck.blackbox.endpoints import Budget
 from limbeck.errors import CheckpointError, Stopped
 
+LEDGER = "calls.sqlite"
 _FORMAT = 1
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (format INTEGER NOT NULL);
@@ -121,6 +122,19 @@ class Ledger:
         return Spent(
             calls=calls, attempts=attempts, prompt_tokens=prompt, completion_tokens=completion, cost=float(cost)
         )
+
+    def by_stage(self) -> dict[str, dict[str, Any]]:
+        """What the calls of each stage that has some have come to."""
+        query = (
+            "SELECT stage, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(cost) FROM calls "
+            "GROUP BY stage ORDER BY stage"
+        )
+        with self._lock:
+            found = self._connection.execute(query).fetchall()
+        return {
+            stage: {"calls": calls, "prompt_tokens": prompt, "completion_tokens": completion, "money": round(cost, 9)}
+            for stage, calls, prompt, completion, cost in found
+        }
 
     def check(self, budget: Budget) -> None:
         """Raise `Stopped` where the calls so far have reached a limit."""

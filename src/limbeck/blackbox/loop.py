@@ -14,6 +14,7 @@ from limbeck.blackbox import mixing
 from limbeck.blackbox.artefacts import read_json, write_json
 from limbeck.blackbox.presets import Preset
 from limbeck.blackbox.prompted_teacher import NotRecorded
+from limbeck.blackbox.reading_runs import stage_of
 from limbeck.blackbox.recipes import UndoRecipe, is_recorded
 from limbeck.blackbox.rewriting import first_round, next_round
 from limbeck.blackbox.rounds import Bench, Round, finish_round, measure_untouched, round_tokens
@@ -193,12 +194,17 @@ def _write_outcome(work: Workshop, name: str, rounds: Sequence[Round], decision:
 
 
 def _write_costs(work: Workshop) -> None:
-    """cost.csv: what the calls of each round of each arm came to."""
+    """cost.csv: what the calls of each round of each arm came to, those of rounds that were not finished too."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["arm", "round", "calls", "prompt_tokens", "completion_tokens", "money"])
+    costs = work.ledger.by_stage()
     for path in [work.run / "iter_00", *sorted(work.run.glob("arms/*/iter_*"))]:
         if (path / "metrics.json").is_file():
             metrics = read_json(path / "metrics.json")
-            table.writerow([metrics["arm"], metrics["round"], *metrics["cost"].values()])
+            stage = stage_of(metrics["arm"], metrics["round"])
+            table.writerow([metrics["arm"], metrics["round"], *costs.pop(stage, work.cost(stage)).values()])
+    for stage, cost in costs.items():
+        name, _, number = stage.rpartition("/")
+        table.writerow([name or stage, number or 0, *cost.values()])
     write_whole(work.run / "cost.csv", text.getvalue())

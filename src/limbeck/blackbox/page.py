@@ -112,9 +112,7 @@ def _summary(rows: RunRows, comparisons: tuple[Comparison, ...]) -> tuple[str, .
         lines.append(f"The untouched student has {percent(rows.untouched['test'])}: much of the first step is form.")
     for each in comparisons:
         if each.arm in ("blind", "shuffled"):
-            gap = f"{lead(each).centre} points {lead(each).spread}"
-            verdict = "a difference" if each.is_significant else "no difference that could not be chance"
-            lines.append(f"Against {each.arm}: {gap} on test, p = {each.adjusted:.3g} after Holm: {verdict}.")
+            lines.append(f"Against {each.arm}: {_against(rows, each)}.")
     if not any(each.arm in ("blind", "shuffled") for each in comparisons):
         lines.append("No blind or shuffled control was run: nothing here says that seeing the student helped.")
     if rows.main.outcome is None:
@@ -123,6 +121,18 @@ def _summary(rows: RunRows, comparisons: tuple[Comparison, ...]) -> tuple[str, .
         lines.append(f"The loop ended because: {rows.main.outcome['reason']}.")
     lines.append("One run of one seed: questions are the only source of error that the intervals know.")
     return tuple(lines)
+
+
+def _against(rows: RunRows, found: Comparison) -> str:
+    """What a control says; nothing where both arms give back one and the same student."""
+    arm = next(each for each in rows.arms if each.name == found.arm)
+    if arm.rounds[-1].metrics["round"] == 0:
+        return "nothing can be told, it came to no round of its own"
+    if arm.best.folder == rows.main.best.folder:
+        return "nothing can be told, the best round of both is the common start"
+    gap = f"{lead(found).centre} points {lead(found).spread}"
+    verdict = "a difference" if found.is_significant else "no difference that could not be chance"
+    return f"{gap} on test, p = {found.adjusted:.3g} after Holm: {verdict}"
 
 
 def _compared(rows: RunRows, part: str) -> tuple[Comparison, ...]:

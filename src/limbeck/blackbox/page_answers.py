@@ -163,7 +163,7 @@ def _rounds(rows: RunRows) -> list[tuple[str, RoundRows]]:
 
 
 def _cost(rows: RunRows) -> KeyAnswer:
-    costs = [each.metrics["cost"] for _, each in _rounds(rows)]
+    costs = list(rows.costs.values())
     calls, asked, answered = (
         sum(cost[key] for cost in costs) for key in ("calls", "prompt_tokens", "completion_tokens")
     )

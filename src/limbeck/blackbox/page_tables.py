@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from limbeck.blackbox.reading_runs import RunRows
+from limbeck.blackbox.reading_runs import RunRows, stage_of
 from limbeck.reporting.comparing import Comparison
 from limbeck.reporting.plots import Chart, Series
 from limbeck.reporting.tables import Column, Number, Row, Table
@@ -123,22 +123,21 @@ def cost_table(rows: RunRows) -> Table:
             if each.folder in seen:
                 continue
             seen.append(each.folder)
-            cost, rejected = each.metrics["cost"], each.metrics["rejected"]
-            numbers = [Number(value=cost[key], digits=0) for key in ("calls", "prompt_tokens", "completion_tokens")]
-            reasons = ", ".join(f"{count} {name}" for name, count in rejected.items()) or "none"
-            lines.append(
-                Row(
-                    cells=(
-                        each.metrics["arm"],
-                        str(each.metrics["round"]),
-                        *numbers,
-                        Number(value=cost["money"], digits=4),
-                        reasons,
-                    )
-                )
-            )
+            metrics = each.metrics
+            reasons = ", ".join(f"{count} {name}" for name, count in metrics["rejected"].items()) or "none"
+            lines.append(_paid(metrics["arm"], str(metrics["round"]), rows.cost(metrics), reasons))
+    measured = {stage_of(each.metrics["arm"], each.metrics["round"]) for arm in rows.arms for each in arm.rounds}
+    for stage, cost in rows.costs.items():
+        if stage not in measured:
+            arm_name, _, number = stage.rpartition("/")
+            lines.append(_paid(arm_name or stage, number, cost, "not finished, or of an arm that is not shown"))
     notes = ("Calls of a teacher that is a rule cost nothing and are not entered. Equal calls are paid once.",)
     return Table(columns=tuple(Column(title=each) for each in columns), rows=tuple(lines), notes=notes)
+
+
+def _paid(arm: str, number: str, cost: Mapping[str, Any], rejected: str) -> Row:
+    counts = [Number(value=cost[key], digits=0) for key in ("calls", "prompt_tokens", "completion_tokens")]
+    return Row(cells=(arm, number, *counts, Number(value=cost["money"], digits=4), rejected))
 
 
 def accuracy_chart(rows: RunRows, part: str) -> Chart:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from limbeck.blackbox.artefacts import read_json, read_rows
+from limbeck.blackbox.ledger import LEDGER, Ledger
 from limbeck.errors import CheckpointError
+
+
+def stage_of(arm: str, number: int) -> str:
+    """The name under which the calls of an arm's round stand in the ledger.
+
+    >>> stage_of("start", 0), stage_of("undo-v1", 1)
+    ('start', 'undo-v1/1')
+    """
+    return "start" if arm == "start" else f"{arm}/{number}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +65,13 @@ class RunRows:
     manifest: Mapping[str, Any]
     arms: tuple[ArmRows, ...]
     untouched: Mapping[str, Any] | None
+    costs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the calls of each stage have come to, as the ledger has it."""
+
+    def cost(self, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the calls of a measured round have come to."""
+        none = {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "money": 0.0}
+        return self.costs.get(stage_of(metrics["arm"], metrics["round"]), none)
 
     @property
     def main(self) -> ArmRows:
@@ -79,7 +96,15 @@ def read_run(folder: Path) -> RunRows:
         manifest=read_json(folder / "manifest.json"),
         arms=arms,
         untouched=read_json(untouched) if untouched.is_file() else None,
+        costs=_costs(folder / LEDGER),
     )
+
+
+def _costs(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.is_file():
+        return {}
+    with Ledger.open(path) as ledger:
+        return ledger.by_stage()
 
 
 def _arm(folder: Path, name: str, start: RoundRows) -> ArmRows | None:

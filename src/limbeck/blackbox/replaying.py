@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from limbeck.blackbox.artefacts import file_digest
+from limbeck.blackbox.ledger import LEDGER
 from limbeck.blackbox.loop import UndoRun, run_undo
 from limbeck.blackbox.recipes import UndoRecipe, is_recorded
-from limbeck.blackbox.workshop import ITEMS, LEDGER
+from limbeck.blackbox.workshop import ITEMS
 from limbeck.errors import CheckpointError, ConfigError
 
 _COMPARED = (".jsonl", ".json", ".csv", ".safetensors")

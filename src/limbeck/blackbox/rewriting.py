@@ -109,7 +109,7 @@ def _todo(bench: Bench, past: Sequence[Round], *, number: int, main: Sequence[Ro
         return []
     if arm.twist == "blind" and arm.scope != "all":
         counts = [round_.metrics["refined"] for round_ in (main or ())[1:]]
-        count = counts[min(number, len(counts)) - 1] if counts else len(train)
+        count = counts[min(number, len(counts)) - 1] if counts else 0
         return _some(train, count, seeds)
     if arm.scope == "sample":
         return _some(train, round(work.recipe.method.scope_share * len(train)), seeds)

@@ -13,6 +13,7 @@ from limbeck.blackbox.items import Item
 from limbeck.blackbox.likelihoods import likelihood_rows
 from limbeck.blackbox.measuring_rounds import accuracy, round_metrics
 from limbeck.blackbox.presets import Preset
+from limbeck.blackbox.reading_runs import stage_of
 from limbeck.blackbox.students import attempt, learn, row_tokens, slug, start_digest, steps_for
 from limbeck.blackbox.workshop import Workshop
 from limbeck.errors import NothingToLearn
@@ -54,8 +55,8 @@ class Bench:
     arm: Preset
 
     def stage(self, number: int) -> str:
-        """The name under which a round's calls stand in the ledger."""
-        return "start" if number == 0 else f"{self.name}/{number}"
+        """The name under which a round's calls stand in the ledger. A control's own round 0 has none."""
+        return stage_of(self.name, number)
 
     def folder(self, number: int) -> Path:
         """Where a round of this arm lies, the common start aside."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from limbeck.blackbox.artefacts import EVENTS, read_json
-from limbeck.blackbox.ledger import Ledger
-from limbeck.blackbox.workshop import LEDGER, RECIPE
+from limbeck.blackbox.ledger import LEDGER, Ledger
+from limbeck.blackbox.workshop import RECIPE
 from limbeck.errors import CheckpointError
 from limbeck.files import read_rows
 from limbeck.training.rundir import METRICS

@@ -21,7 +21,7 @@ from limbeck.blackbox.artefacts import (
     write_rows,
 )
 from limbeck.blackbox.items import Choice, Item
-from limbeck.blackbox.ledger import Ledger, Spent
+from limbeck.blackbox.ledger import LEDGER, Ledger, Spent
 from limbeck.blackbox.recipes import UndoRecipe, lasting_differences
 from limbeck.blackbox.splits import Splits, make_splits, without_long
 from limbeck.blackbox.students import Reader, check_trainable
@@ -31,7 +31,6 @@ from limbeck.errors import CheckpointError, ConfigError
 from limbeck.files import alone_in, write_whole
 from limbeck.seeds import Seeds
 
-LEDGER = "calls.sqlite"
 ITEMS = "items.jsonl"
 MANIFEST = "manifest.json"
 RECIPE = "recipe.yaml"

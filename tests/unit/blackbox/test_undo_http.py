@@ -105,6 +105,23 @@ def test_a_budget_ends_the_loop_with_its_best_round_and_more_goes_on(adder: Adde
     adder.__init__()  # type: ignore[misc]
 
 
+def test_all_that_was_paid_is_counted_once(adder: Adder, tmp_path: Path) -> None:
+    recipe = values(adder, tmp_path, budget={"calls": 36}, controls=["one-shot-long", "format-only", "union", "blind"])
+    run = run_undo(recipe, "teacher.concurrency=1", say=quiet).directory
+    lines = [line.split(",") for line in (run / "cost.csv").read_text().splitlines()[1:]]
+    told = {(arm, number): int(calls) for arm, number, calls, *_ in lines}
+    twice = {(arm, "0"): 0 for arm in ("one-shot-long", "format-only", "union")}
+    assert told == {("start", "0"): 26, ("undo-v1", "1"): 10, **twice}
+    assert sum(float(line[-1]) for line in lines) == pytest.approx(36 * 200e-6)
+    page = (run / "report.html").read_text()
+    assert "36 calls of the teacher, 3,600 prompt and 360 answer tokens, 0.0072 in the price" in page
+    assert "not finished, or of an arm that is not shown" in page
+    assert (
+        "Against blind: nothing can be told, it came to no round of its own."
+        in read_json(run / "report.json")["summary"]
+    )
+
+
 def test_a_run_that_its_budget_ended_is_the_same_when_it_is_resumed_and_replayed(adder: Adder, tmp_path: Path) -> None:
     recipe = values(adder, tmp_path, method={"rounds": 2}, budget={"calls": 60})
     run = run_undo(recipe, "teacher.concurrency=1", say=quiet)

@@ -438,6 +438,20 @@ def test_what_stands_of_a_run(finished: UndoRun, tmp_path: Path) -> None:
         standing(tmp_path)
 
 
+def test_where_every_answer_is_right_nothing_is_rewritten_blindly_either(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import limbeck.blackbox.students as students
+    from limbeck.blackbox.checkers import Verdict
+
+    right = Verdict(extracted="", mode="marker", correct=True)
+    monkeypatch.setattr(students, "judged", lambda item, text, *, finish: (right, ""))
+    values = undo_values(folder, name="right", method={"base": "adaptdistill"}, controls=["blind", "shuffled"])
+    run = run_undo(values, say=quiet)
+    assert {each["reason"] for each in run.arms.values()} == {"nothing is left to rewrite or to learn from"}
+    assert {tuple(each["rounds"]) for each in run.arms.values()} == {("iter_00",)}
+
+
 def test_a_teacher_that_is_mostly_wrong_ends_the_loop(folder: Path) -> None:
     values = undo_values(folder, name="wrong", teacher={"wrong": "0"}, method={"rounds": 3})
     run = run_undo(values, "stop.min_accepted=0.95", say=quiet)
