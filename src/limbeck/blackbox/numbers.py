@@ -23,7 +23,7 @@ _NUMBER = re.compile(
 )
 _FRACTION = re.compile(r"(\d?)\s*\\[dt]?frac\s*(?:\{\s*(-?[\d.]+)\s*\}\s*\{\s*([\d.]+)\s*\}|(\d)(\d))")
 _WRAPPED = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
-_GROUPED = re.compile(r"(?<=\d)(?:\{,\}|\\[,!;: ]|[\u00a0\u2009\u202f])(?=\d{3}(?!\d))")
+_GROUPED = re.compile(r"(?<=\d)(?:\{,\}|\\[,!;: ]|[\u00a0\u2009\u202f'’_])(?=\d{3}(?!\d))")
 _UNIT = r"(?:\s*%|\s*°[CF]?|\s*(?!pi\b)[a-zA-Z]{2,}\.?|\s+[a-zA-Z]+\.?)"
 _ALONE = re.compile(rf"(?:about\s+)?{_NUMBER.pattern}(?:\s*[€£$])?(?:{_UNIT}(?:[ /]+[a-zA-Z]+)*)?\.?", re.IGNORECASE)
 # Python refuses to read integers of some thousand digits, and a model that loops writes them.
@@ -32,7 +32,7 @@ _DASHES = str.maketrans({"−": "-", "–": "-", "‒": "-", "﹣": "-", "－": 
 
 
 def numbers_in(text: str) -> list[Fraction]:
-    """Every number of a text, in order: "1,234", "-3", "$2.50", "1/2", "2 1/2", "50%" (which is 50), ".5".
+    """Every number of a text, in order: "1,234", "1'234", "-3", "$2.50", "1/2", "2 1/2", "50%" (which is 50), ".5".
 
     Fractions are read as one number, those of LaTeX too; a zero denominator is none. A sign stands against its number:
     "10 - 4" is 10 and 4. What is no number by itself is not read: words ("seven"), powers, roots, multiples of π, times
