@@ -71,6 +71,8 @@ def run_undo(
     """
     settings = UndoRecipe.load(recipe, list(overrides))
     way_on = f"everything is kept; go on with: limbeck undo resume {settings.run}"
+    if is_replay:
+        way_on = f"a replay begins anew: remove {settings.run}, then give the same command again"
     try:
         with (
             interrupting(),

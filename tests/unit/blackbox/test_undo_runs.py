@@ -308,6 +308,23 @@ def test_a_replay_is_byte_identical(finished: UndoRun, folder: Path) -> None:
         _compare(finished.directory, folder / "again")
 
 
+def test_a_replay_that_is_stopped_says_that_it_begins_anew(
+    finished: UndoRun, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import limbeck.blackbox.loop as loop
+
+    def interrupted(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    recipe = UndoRecipe.load(_recipe(folder))
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "first_round", interrupted)
+        with pytest.raises(Stopped, match=r"begins anew: remove .*stopped-again, then give the same command again"):
+            replay(finished.directory, out=folder / "stopped-again", recipe=recipe, say=quiet)
+    with pytest.raises(ConfigError, match="exists and is not empty"):
+        replay(finished.directory, out=folder / "stopped-again", recipe=recipe, say=quiet)
+
+
 def _recipe(folder: Path) -> dict[str, Any]:
     return undo_values(folder, teacher={"seen": str(folder / "seen.jsonl")}, controls=CONTROLS)
 
